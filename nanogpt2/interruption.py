@@ -1,0 +1,46 @@
+"""Signals: Ctrl-C and SIGTERM ask a run to end at its next safe moment."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818 - no error of anybody's
+    """A signal asked the run to end; raised where nothing is half done."""
+
+
+class Interruption:
+    """Remembers that a signal came; a second SIGINT ends the program at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.name:
+            raise Interrupted(self.name)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take note of signal `number`."""
+        if self.name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+
+@contextmanager
+def caught_signals() -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for a while; only the main thread can, elsewhere none is caught."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.handle) for number in SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,100 @@
+"""Memory: what a training step needs, what the machine has, and what would fit."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from nanogpt2.config import Config, get_config, preset_names
+
+BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that memory ran out, on a GPU or on the host."""
+    host = "can't allocate memory" in str(error)  # torch's CPU allocator has no type of its own
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and host
+    )
+
+
+def count_weights(config: Config) -> int:
+    """Return the number of weights of the model that `config` describes."""
+    C = config.n_embd
+    bias = config.bias
+    block = 12 * C * C + 2 * C + bias * (9 * C + 2 * C)
+    embeddings = (config.vocab_size + config.block_size) * C
+    return config.n_layer * block + embeddings + C + bias * C
+
+
+def step_bytes(config: Config, batch_size: int) -> int:
+    """Estimate the bytes of one training step: weights, optimizer, and what backward keeps.
+
+    A block keeps about 17 vectors of n_embd for each token (two norms, q k v, attention, twice
+    the four-fold MLP, the residual stream), more with dropout; the head keeps three rows of logits.
+    """
+    width = 2 if config.mixed_precision else 4
+    per_layer = (17 * width + (3 if config.dropout else 0)) * config.n_embd
+    per_token = config.n_layer * per_layer + 3 * 4 * config.vocab_size
+    if config.dropout:  # attention weights are kept only where dropout acts on them
+        per_token += 2 * width * config.n_layer * config.n_head * config.block_size
+    return count_weights(config) * BYTES_PER_WEIGHT + batch_size * config.block_size * per_token
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the memory of the device, or of the host, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return host_bytes()
+
+
+def host_bytes() -> int:
+    """Return the host's memory in bytes, or this process's limit where that is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    except ImportError:  # Windows
+        return total
+    return total if limit == resource.RLIM_INFINITY else min(total, limit)
+
+
+def what_fits(config: Config, available: int) -> str:
+    """Say in words what would fit into `available` bytes: a batch, a context, or a preset."""
+
+    def fits(candidate: Config, batch_size: int = 1) -> bool:
+        return step_bytes(candidate, batch_size) < 0.9 * available
+
+    batch_size = _largest(config.batch_size, lambda size: fits(config, size))
+    if batch_size:
+        return f"batch_size {batch_size}"
+    block_size = _largest(config.block_size, lambda size: fits(replace(config, block_size=size)))
+    if block_size:
+        return f"block_size {block_size} with batch_size 1"
+    presets = [get_config(name, vocab_size=config.vocab_size) for name in preset_names()]
+    names = [name for name, preset in zip(preset_names(), presets, strict=True) if fits(preset)]
+    sizes = {name: count_weights(get_config(name)) for name in names}
+    return f"the preset {max(sizes, key=lambda name: sizes[name])}" if names else "no preset"
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest of limit, limit/2, limit/4 ... that fits, or 0."""
+    while limit and not fits(limit):
+        limit //= 2
+    return limit
+
+
+def describe_shortage(config: Config, device: torch.device) -> str:
+    """Return one line for a run of which not even one sequence fits into memory."""
+    available = available_bytes(device)
+    return (
+        f"out of memory on {device.type} even with one sequence: {count_weights(config):,}"
+        f" parameters need about {_gib(step_bytes(config, 1))}, and there are"
+        f" {_gib(available)}; what fits by this estimate: {what_fits(config, available)}"
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

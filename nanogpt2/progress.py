@@ -1,0 +1,79 @@
+"""What training shows: the line of each evaluation, and a bar on a terminal."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Prints training's lines, also to `log_file`, and keeps its clocks.
+
+    Speed counts the time in steps alone; the time left counts evaluations and saving too.
+    """
+
+    def __init__(self, log_file: Path | None = None) -> None:
+        self.log_file = log_file
+        self.bar: tqdm[Any] | None = None
+        self.first = self.last = self.tokens_per_step = self.steps_timed = 0
+        self.start = self.step_seconds = 0.0
+
+    def begin(self, first: int, last: int, *, tokens_per_step: int) -> None:
+        """Start the clocks at step `first` of `last`."""
+        self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
+        self.start = time.perf_counter()
+        self.bar = tqdm(
+            total=last, initial=first, unit="iter", disable=None, leave=False, dynamic_ncols=True
+        )
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def say(self, line: str) -> None:
+        """Print `line` above the bar, and append it to the log."""
+        tqdm.write(line)
+        if self.log_file is not None:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def step_done(self, seconds: float) -> None:
+        """Count one step of the optimizer, which took `seconds`."""
+        self.step_seconds += seconds
+        self.steps_timed += 1
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def seconds_left(self, step: int) -> float:
+        """Return the expected time from `step` to the end."""
+        elapsed = time.perf_counter() - self.start
+        return elapsed / max(step - self.first, 1) * (self.last - step)
+
+    def evaluated(self, step: int, *, train_loss: float, val_loss: float) -> None:
+        """Print the line of the evaluation after `step` steps."""
+        elapsed = time.perf_counter() - self.start
+        line = (
+            f"iter {step}: train loss {train_loss:.4f}, val loss {val_loss:.4f}"
+            f" (time: {elapsed:.2f}s)"
+        )
+        if self.steps_timed:
+            speed = self.tokens_per_step * self.steps_timed / max(self.step_seconds, 1e-9)
+            line += f", {speed:,.0f} tokens/s"
+        if self.first < step < self.last:
+            line += f", {describe_seconds(self.seconds_left(step))} left"
+        self.step_seconds, self.steps_timed = 0.0, 0
+        self.say(line)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration in words: 42s, 3m 05s, 2h 10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

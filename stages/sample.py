@@ -1,0 +1,36 @@
+"""Stage sample: let a checkpoint write."""
+
+from pathlib import Path
+
+import click
+
+from stages.command import config_option, stage_command
+
+
+@stage_command
+@config_option
+@click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
+@click.option(
+    "--tokenizer",
+    type=Path,
+    default="data/prepared/tokenizer.json",
+    help="Read where the model file holds no tokenizer.",
+)
+@click.option("--out", type=Path, default="samples", help="Folder to write.")
+def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
+    """Draw samples, print the first and write each to a file."""
+    from nanogpt2.checkpoint import load_checkpoint, tokenizer_of
+    from nanogpt2.config import get_config
+    from nanogpt2.device import find_device
+    from nanogpt2.sampling import read_prompt, sample_texts, write_samples
+
+    settings = get_config(config)
+    loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
+    prompt = read_prompt(settings.sample)
+    texts = sample_texts(loaded.model, tokenizer_of(loaded, tokenizer), prompt, settings.sample)
+    write_samples(out, texts)
+    click.echo(texts[0])
+
+
+if __name__ == "__main__":
+    main()

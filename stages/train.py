@@ -1,0 +1,42 @@
+"""Stage train: train the model and write its checkpoints, metrics and curves."""
+
+import os
+from pathlib import Path
+
+import click
+
+from stages.command import config_option, stage_command
+
+
+@stage_command
+@config_option
+@click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
+@click.option("--metrics", type=Path, default="metrics/train.json", help="Figures to write.")
+@click.option("--curve", type=Path, default="plots/loss.csv", help="Losses to write.")
+@click.option("--log", type=Path, default="logs/train.log", help="Receives what is printed.")
+def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None:
+    """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
+    from nanogpt2.checkpoint import save_trained
+    from nanogpt2.config import get_config
+    from nanogpt2.dataset import load_split
+    from nanogpt2.files import check_writable, write_csv, write_json
+    from nanogpt2.model import GPT
+    from nanogpt2.trainer import Trainer, TrainingRecord
+
+    settings = get_config(config)
+    train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
+    for path in (metrics, curve, log, Path(settings.checkpoint_dir, "model.pt")):
+        check_writable(path)  # before hours are spent
+    model = GPT(settings)
+
+    def save(record: TrainingRecord) -> None:
+        save_trained(model, record.best_weights, settings, data, record.metrics())
+        write_csv(curve, record.history)
+        write_json(metrics, record.metrics())
+
+    resume_root = Path(os.environ.get("DVC_ROOT", "."), ".resume")  # experiments share it
+    Trainer(model, settings, resume_root=resume_root, log_file=log).train(train, val, save=save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What tests share: one small text, a tiny configuration, an empty folder to run in."""
+
+import pytest
+import torch
+
+from nanogpt2.config import Config, get_config
+
+TINY = {
+    "device": "cpu",
+    "vocab_size": 64,
+    "block_size": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "dropout": 0.0,
+    "batch_size": 4,
+    "max_iters": 6,
+    "warmup_iters": 2,
+    "eval_interval": 3,
+    "eval_iters": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in an empty folder, so that none writes into the project."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # the tests of two processes share the cores
+
+
+@pytest.fixture
+def tiny() -> Config:
+    return get_config(TINY)
+
+
+@pytest.fixture
+def text() -> str:
+    return "the quick brown fox jumps over the lazy dog. " * 40

@@ -1,0 +1,42 @@
+"""The import graph of the project, read from its sources."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def module_path(name: str) -> Path | None:
+    """Return the file of the project's module `name`, relative to the root, or None."""
+    base = Path(*name.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if (ROOT / path).is_file() and base.parts[0] in ("nanogpt2", "stages"):
+            return path
+    return None
+
+
+def direct_imports(path: Path) -> set[Path]:
+    """Return the project's files that `path` imports anywhere in its source."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {found for name in names if (found := module_path(name))}
+
+
+def all_imports(path: Path) -> set[Path]:
+    """Return `path` and every file of the project that running it imports."""
+    found, waiting = set(), {path}
+    while waiting:
+        current = waiting.pop()
+        found.add(current)
+        packages = {found_init for part in current.parents if (found_init := _init_of(part))}
+        waiting |= (direct_imports(current) | packages) - found
+    return found
+
+
+def _init_of(folder: Path) -> Path | None:
+    init = folder / "__init__.py"
+    return init if folder.parts and (ROOT / init).is_file() else None

@@ -1,0 +1,221 @@
+"""The corpus: which files are read, in what order and form, and how they are split."""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt2 import corpus
+from nanogpt2.errors import DataError
+
+
+def write(path: Path, content: str | bytes = "text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def found_in(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in corpus.find_text_files(folder)]
+
+
+def assert_refused(folder: Path, *parts: str) -> None:
+    with pytest.raises(DataError) as error:
+        corpus.read_corpus(folder)
+    assert "\n" not in str(error.value)
+    for part in (str(folder), *parts):
+        assert part in str(error.value)
+
+
+# --- Which files ---
+
+
+def test_files_are_sorted_by_path_at_any_depth(tmp_path: Path) -> None:
+    names = ["b.txt", "a/z.txt", "a/b/c.txt", "a.txt", "a-b.txt", "B.TXT", "é.txt"]
+    for name in names:
+        write(tmp_path / name)
+    write(tmp_path / "notes.md")
+    write(tmp_path / "txt")
+    expected = ["B.TXT", "a-b.txt", "a.txt", "a/b/c.txt", "a/z.txt", "b.txt", "é.txt"]
+    assert found_in(tmp_path) == expected
+
+
+def test_a_lone_file_is_a_corpus(tmp_path: Path) -> None:
+    path = write(tmp_path / "poem.txt", "To be")
+    text, sources = corpus.read_corpus(path)
+    assert text == "To be"
+    assert [source.path for source in sources] == ["poem.txt"]
+
+
+def test_a_folder_named_like_a_text_is_searched(tmp_path: Path) -> None:
+    write(tmp_path / "plays.txt/hamlet.txt")
+    assert found_in(tmp_path) == ["plays.txt/hamlet.txt"]
+
+
+def test_links_to_files_and_a_link_as_the_corpus_are_followed(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere/deep/a.txt")
+    write(tmp_path / "b.txt")
+    (tmp_path / "elsewhere/b.txt").symlink_to("../b.txt")
+    (tmp_path / "raw").symlink_to("elsewhere")
+    assert found_in(tmp_path / "raw") == ["b.txt", "deep/a.txt"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../deep", "/usr"])
+def test_a_link_to_a_folder_is_refused_as_dvc_does_not_look_into_it(
+    target: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "deep/a.txt")
+    link = tmp_path / "deep/link"
+    link.symlink_to(target)
+    assert_refused(tmp_path, str(link), "is a link to a folder", "DVC")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        pytest.param(lambda path: None, "does not exist", id="missing"),
+        pytest.param(lambda path: path.mkdir(), "holds no .txt file", id="empty folder"),
+        pytest.param(lambda path: write(path / "a.md"), "holds no .txt file", id="no .txt"),
+        pytest.param(
+            lambda path: (path / "a.txt").mkdir(parents=True), "holds no .txt file", id="folder.txt"
+        ),
+        pytest.param(lambda path: path.symlink_to("none"), "leads nowhere", id="dangling link"),
+        pytest.param(
+            lambda path: path.symlink_to(path.name), "Too many levels", id="link to itself"
+        ),
+        pytest.param(lambda path: os.mkfifo(path), "is no regular file", id="pipe"),
+        pytest.param(lambda path: write(path, ""), "holds no text", id="empty file"),
+        pytest.param(lambda path: write(path, " \n\t\n"), "holds no text", id="blank file"),
+    ],
+)
+def test_a_corpus_that_is_no_text_is_refused(
+    make: Callable[[Path], object], problem: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "raw")
+    assert_refused(tmp_path / "raw", problem)
+
+
+def test_a_file_in_the_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "good.txt")
+    bad = tmp_path / "deep/bad.txt"
+    bad.parent.mkdir()
+    for target, problem in [("nowhere", "leads nowhere"), ("bad.txt", "Too many levels")]:
+        bad.symlink_to(target)
+        assert_refused(tmp_path, str(bad), problem)
+        bad.unlink()
+    os.mkfifo(bad)
+    assert_refused(tmp_path, str(bad), "is no regular file")
+
+
+# --- In what form ---
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"], ids=ascii)
+def test_every_newline_becomes_the_same(newline: str) -> None:
+    assert corpus.normalise(f"a{newline}{newline}b{newline}") == "a\n\nb\n"
+
+
+def test_other_white_space_is_kept() -> None:
+    assert corpus.normalise("a\tb\x0bc\x0cd\u00a0e") == "a\tb\x0bc\x0cd\u00a0e"
+
+
+@given(st.text())
+def test_the_form_is_composed_and_final(text: str) -> None:
+    normal = corpus.normalise(text)
+    assert normal == corpus.normalise(normal) == unicodedata.normalize("NFC", normal)
+    assert not set(normal) & set("\r\x85\u2028\u2029")
+
+
+def test_files_are_joined_by_a_newline_each_without_its_byte_order_mark(tmp_path: Path) -> None:
+    contents = {"1.txt": b"\xef\xbb\xbfone\r\n", "2.txt": "zwei, e\u0301".encode(), "3.txt": b"3"}
+    for name, content in contents.items():
+        write(tmp_path / name, content)
+    text, sources = corpus.read_corpus(tmp_path)
+    assert text == "one\n\nzwei, é\n3"
+    for source, (name, content) in zip(sources, contents.items(), strict=True):
+        assert (source.path, source.bytes) == (name, len(content))
+        assert source.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")),
+    size=st.integers(1, 200),
+)
+def test_the_start_of_a_file_is_the_start_of_its_text(
+    text: str, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "start.txt"
+    text = (text + "\n\r\ne\u0301 ") * 3
+    path.write_bytes(text.encode())
+    start = corpus.read_start(path, size)
+    assert corpus.read_file(path)[0].startswith(start)
+    assert len(start.encode()) <= 3 * size
+    assert start or size < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"plain\nna\xefve", "not UTF-8 text (line 2, byte 8)"),
+        ("text".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ("text".encode("utf-16-le"), "NUL characters"),
+        ("größer".encode("utf-16-be"), "not UTF-8 text (line 1"),
+        ("text".encode("utf-32"), "save it as UTF-8"),
+        (b"\x7fELF\x02\x01\x01\x00\x00\xb8\xff", "not UTF-8 text (line 1"),
+        (b"a\0b", "NUL characters"),
+        ("\ud800".encode("utf-8", "surrogatepass"), "not UTF-8 text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_text_is_refused_with_its_place(
+    content: bytes, problem: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "deep/er.txt", content)
+    assert_refused(tmp_path, str(path), problem)
+
+
+# --- How it is split ---
+
+
+@given(
+    text=st.text(min_size=50),
+    val_fraction=st.floats(0.02, 0.49),
+    test_fraction=st.just(0) | st.floats(0.02, 0.49),
+)
+def test_splits_are_contiguous_and_cover_the_text(
+    text: str, val_fraction: float, test_fraction: float
+) -> None:
+    parts = corpus.split(text, val_fraction=val_fraction, test_fraction=test_fraction)
+    assert "".join(parts.values()) == text
+    assert list(parts) == (["train", "val", "test"] if test_fraction else ["train", "val"])
+    assert 0 <= len(text) * val_fraction - len(parts["val"]) < 1
+    assert 0 <= len(text) * test_fraction - len(parts.get("test", "")) < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "val_fraction", "test_fraction", "empty"),
+    [
+        ("", 0.5, 0, "train"),
+        ("a", 0.5, 0, "val"),
+        ("a" * 9, 0.1, 0.5, "val"),
+        ("a" * 19, 0.1, 0.05, "test"),
+        ("a" * 99, 0.999, 1e-9, "test"),
+    ],
+)
+def test_a_split_without_text_is_refused(
+    text: str, val_fraction: float, test_fraction: float, empty: str
+) -> None:
+    problem = f"{len(text)} characters leave none for the {empty} split"
+    with pytest.raises(DataError, match=problem):
+        corpus.split(text, val_fraction=val_fraction, test_fraction=test_fraction)
+
+
+def test_the_held_out_pieces_are_the_end_of_the_text() -> None:
+    parts = corpus.split("abcdefghij", val_fraction=0.2, test_fraction=0.1)
+    assert parts == {"train": "abcdefg", "val": "hi", "test": "j"}

@@ -1,0 +1,402 @@
+"""Faults, injected for real: non-finite losses, no memory, no disk, hostile files, signals."""
+
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from imports import ROOT
+
+from nanogpt2 import files
+from nanogpt2.checkpoint import load_checkpoint, save_checkpoint
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.errors import CheckpointError, DataError, DeviceError, TrainingError
+from nanogpt2.model import GPT
+from nanogpt2.tokenizer import ByteTokenizer
+from nanogpt2.trainer import Trainer, TrainingRecord
+
+CPU = torch.device("cpu")
+
+
+def with_changes(config: Config, **changes: object) -> Config:
+    return get_config({**config.to_dict(), **changes})
+
+
+def train(config: Config, text: str, model: GPT | None = None) -> TrainingRecord:
+    data = CharDataset(text, config.block_size)
+    return Trainer(model or GPT(config), config).train(data, data)
+
+
+# --- Losses that are not finite ---
+
+
+def poisoned(config: Config, *, training_pass: int) -> GPT:
+    """Return a model whose activations become NaN in one forward pass of training."""
+    model, passes = GPT(config), iter(range(10**6))
+
+    def poison(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
+        return output * torch.nan if module.training and next(passes) == training_pass else None
+
+    model.ln_f.register_forward_hook(poison)
+    return model
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: Config, text: str) -> None:
+    config = with_changes(tiny, max_iters=20, eval_interval=2, checkpoint_interval=2)
+    with pytest.raises(TrainingError) as caught:
+        train(config, text, poisoned(config, training_pass=6))
+    line = str(caught.value)
+    assert "iteration 7: loss nan, gradient norm nan at learning rate 0.000839" in line
+    assert "try a lower learning_rate" in line
+    good = train(config, text)  # goes on from the last good state
+    unbroken = train(with_changes(config, save_checkpoint=False), text)
+    assert good.history == unbroken.history
+
+
+def test_with_skip_the_step_is_left_out_and_said_once(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_changes(tiny, on_nonfinite="skip")
+    model = poisoned(config, training_pass=3)
+    record = train(config, text, model)
+    assert record.step == 6
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert capsys.readouterr().out.count("iteration 4: loss nan") == 1
+
+
+def test_a_spike_is_warned_of(tiny: Config, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_changes(tiny, max_iters=130, eval_interval=130)
+    model, passes = GPT(config), iter(range(10**6))
+
+    def confuse(_: object, __: object, output: torch.Tensor) -> torch.Tensor | None:
+        return output * 50 if next(passes) == 120 else None
+
+    model.ln_f.register_forward_hook(confuse)
+    train(config, text, model)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "far above" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: iteration 121: loss ")
+
+
+def test_over_fitting_is_told_once(tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_changes(tiny, max_iters=120, eval_interval=10, learning_rate=3e-2)
+    data = CharDataset("abcdefghijklmnopqrstuvwxyz" * 4, 16)
+    val = CharDataset("zyxwvutsrqponmlkjihgfedcba" * 4, 16, data.tokenizer)
+    Trainer(GPT(config), config).train(data, val)
+    advice = [line for line in capsys.readouterr().out.splitlines() if "advice" in line]
+    assert len(advice) == 1
+    assert re.match(r"advice: over-fitting: val loss was best at iteration \d+ ", advice[0])
+
+
+def test_a_run_that_learns_nothing_is_told_so(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(with_changes(tiny, max_iters=4, eval_interval=1, learning_rate=1e-9), text)
+    assert "advice: the loss does not fall" in capsys.readouterr().out
+
+
+# --- Memory ---
+
+
+def test_without_memory_for_the_batch_it_goes_on_with_smaller_ones(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_changes(tiny, batch_size=8)
+    model = GPT(config)
+
+    def refuse(_: object, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    record = train(config, text, model)
+    said = [line for line in capsys.readouterr().out.splitlines() if "memory" in line]
+    assert said == [
+        f"warning: out of memory: going on with {n} sequences at a time instead of 8;"
+        " each step still sees 8"
+        for n in (4, 2)
+    ]
+    expected = train(config, text)
+    for row, other in zip(record.history, expected.history, strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+
+
+def test_without_memory_for_one_sequence_it_gives_the_numbers(tiny: Config, text: str) -> None:
+    model = GPT(tiny)
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    with pytest.raises(
+        DeviceError, match="out of memory on cpu even with one sequence: 7,872"
+    ) as e:
+        train(tiny, text, model)
+    assert "GiB" in str(e.value)
+    assert "what fits" in str(e.value)
+
+
+def test_a_real_shortage_of_host_memory_is_met_too() -> None:
+    """A limit on the address space makes torch's allocator fail where the batch is large."""
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+torch.set_num_threads(1)
+from nanogpt2.config import get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.model import GPT
+from nanogpt2.trainer import Trainer
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+config = get_config('nano', device='cpu', dropout=0.0, max_iters=1, eval_iters=1, batch_size=512,
+                    save_checkpoint=False)
+data = CharDataset('to be or not to be ' * 100, 128)
+resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20,) * 2)
+Trainer(GPT(config), config).train(data, data)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: out of memory: going on with 256 sequences at a time" in done.stdout
+    assert "iter 1: train loss" in done.stdout
+
+
+# --- Disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(small_disk: Path) -> None:
+    path = small_disk / "model.pt"
+    files.write_bytes(path, b"earlier")
+    with pytest.raises(DataError, match=r"model.pt: cannot be written: No space left on device"):
+        files.write_bytes(path, bytes(2_000_000))
+    assert path.read_bytes() == b"earlier"
+    assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_full_disk_costs_the_state_but_not_the_run(
+    small_disk: Path, tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_changes(tiny, n_embd=128, checkpoint_interval=2)
+    data = CharDataset(text, config.block_size)
+    record = Trainer(GPT(config), config, resume_root=small_disk).train(data, data)
+    assert record.step == 6
+    out = capsys.readouterr().out
+    assert "warning: no state saved at iteration 2" in out
+    assert "No space left on device; free some space" in out
+
+
+def test_a_read_only_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    bind = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    if subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        with pytest.raises(DataError, match="Read-only file system; choose a writable place"):
+            files.check_writable(folder / "metrics" / "train.json")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# --- Files from strangers ---
+
+
+@pytest.fixture
+def good(tiny: Config) -> Path:
+    path = Path("good.pt")
+    config = with_changes(tiny, vocab_size=256)
+    weights = GPT(config).state_dict()
+    save_checkpoint(path, weights, config, tokenizer=ByteTokenizer(), origin={"iter": 1})
+    return path
+
+
+def changed(path: Path, **entries: object) -> Path:
+    """Return a copy of the checkpoint `path` with some entries replaced."""
+    content = torch.load(path, weights_only=True) | entries
+    torch.save(content, "changed.pt")
+    return Path("changed.pt")
+
+
+def test_a_good_file_is_read_back(good: Path) -> None:
+    loaded = load_checkpoint(good, device=CPU)
+    assert loaded.origin == {"iter": 1}
+    assert not loaded.model.training
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("evil",)
+
+
+def test_code_in_a_file_is_not_run(good: Path) -> None:
+    torch.save({"model_state_dict": Evil(), "config": {}}, "evil.pt")
+    with pytest.raises(CheckpointError, match="refused: it is not plain tensors and data"):
+        load_checkpoint(Path("evil.pt"), device=CPU)
+    Path("evil.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
+        load_checkpoint(Path("evil.pkl"), device=CPU)
+    assert not Path("evil").exists()
+
+
+def limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30,) * 2)
+
+
+def test_a_claim_of_a_trillion_weights_takes_no_memory(good: Path) -> None:
+    config = torch.load(good, weights_only=True)["config"]
+    huge = {**config, "n_embd": 96_000, "n_head": 1000, "n_layer": 10}
+    stretched = torch.zeros(1).expand(256, 96_000)  # the right shape, four bytes large
+    path = changed(good, config=huge, model_state_dict={"wte.weight": stretched})
+    script = (
+        "import torch; from pathlib import Path; from nanogpt2.checkpoint import *;"
+        f"load_checkpoint(Path({str(path)!r}), device=torch.device('cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ROOT)},
+        preexec_fn=limit_memory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "CheckpointError: changed.pt: weights do not fit its configuration" in done.stderr
+
+
+def test_a_stretched_tensor_is_no_weight(good: Path) -> None:
+    weights = torch.load(good, weights_only=True)["model_state_dict"]
+    weights["wte.weight"] = torch.zeros(1).expand(256, 16)
+    with pytest.raises(CheckpointError, match=r"do not fit its configuration: wte.weight"):
+        load_checkpoint(changed(good, model_state_dict=weights), device=CPU)
+
+
+def test_a_packed_archive_is_refused(good: Path) -> None:
+    with zipfile.ZipFile("bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 50_000_000)
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
+        load_checkpoint(Path("bomb.pt"), device=CPU)
+
+
+def test_each_other_mistake_has_its_line(good: Path) -> None:
+    weights = torch.load(good, weights_only=True)["model_state_dict"]
+    config = torch.load(good, weights_only=True)["config"]
+    fewer = {name: value for name, value in weights.items() if name != "ln_f.bias"}
+    cases: dict[str, Path] = {
+        "format version 9, and this code reads 1": changed(good, format_version=9),
+    }
+    for message, path in cases.items():
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(path, device=CPU)
+    for message, entries in {
+        "it holds no model_state_dict": {"model_state_dict": None},
+        "do not fit its configuration: ln_f.bias$": {"model_state_dict": fewer},
+        "do not fit its configuration: extra$": {
+            "model_state_dict": {**weights, "extra": torch.zeros(1)}
+        },
+        "do not fit its configuration: .* and 25 more": {"config": {**config, "n_embd": 18}},
+        "config: n_head: found 5": {"config": {**config, "n_head": 5}},
+        "not a tokenizer": {"tokenizer": {"name": "nosuch"}},
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(changed(good, **entries), device=CPU)
+
+
+def test_a_truncated_or_missing_file_has_its_line(good: Path) -> None:
+    content = good.read_bytes()
+    for size in (0, 1, 100, len(content) // 2, len(content) - 1):
+        Path("short.pt").write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match=r"short.pt: damaged, or not a checkpoint"):
+            load_checkpoint(Path("short.pt"), device=CPU)
+    with pytest.raises(CheckpointError, match=r"none.pt: no such file"):
+        load_checkpoint(Path("none.pt"), device=CPU)
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
+        load_checkpoint(Path(), device=CPU)
+
+
+# --- Signals ---
+
+RUN = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from nanogpt2.config import get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.errors import exit_with_one_line
+from nanogpt2.model import GPT
+from nanogpt2.trainer import Trainer
+phase = sys.argv[1]
+config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
+    "n_embd": 16, "batch_size": 4, "max_iters": 40, "warmup_iters": 2, "checkpoint_interval": 10,
+    "eval_interval": 20 if phase == "evaluation" else 100,
+    "eval_iters": 400 if phase == "evaluation" else 1,
+    "gradient_accumulation_steps": 30 if phase == "step" else 1})
+data = CharDataset("the quick brown fox jumps over the lazy dog. " * 40, 16)
+trainer = Trainer(GPT(config), config)
+
+def say(*_):
+    print("under way")
+    hook.remove()
+
+hook = trainer.model.register_forward_pre_hook(say)
+with exit_with_one_line():
+    record = trainer.train(data, data)
+print("end", sorted(record.history[-1].items()), float(trainer.model.wte.weight.sum()))
+"""
+
+
+def start(phase: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", RUN, phase],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("phase", ["step", "evaluation"])
+def test_a_signal_saves_and_ends_the_run_which_then_goes_on_to_the_bit(phase: str) -> None:
+    whole = start(phase)
+    expected = whole.communicate()[0].splitlines()[-1]
+    assert expected.startswith("end")
+    for number, wait in [(signal.SIGTERM, 0.2), (signal.SIGINT, 0.4), (signal.SIGTERM, 0.0)]:
+        process = start(phase)
+        assert process.stdout is not None
+        while process.stdout.readline() != "under way\n":
+            pass
+        time.sleep(wait)
+        process.send_signal(number)
+        asked = time.monotonic()
+        out, err = process.communicate()
+        assert time.monotonic() - asked < 5
+        assert process.returncode == 1, out + err
+        assert re.fullmatch(
+            rf"interrupted by {number.name} after iteration \d+;"
+            r" the same command goes on from there\n",
+            err,
+        )
+    resumed = start(phase).communicate()[0].splitlines()
+    assert "going on from iteration" in resumed[0]
+    assert resumed[-1] == expected

@@ -1,0 +1,163 @@
+"""The pipeline, with real DVC and git in a temporary clone."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+from workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A clone in which `dvc repro` has run and was committed."""
+    workspace = Workspace(tmp_path_factory.mktemp("clone") / "project")
+    (workspace.root / "repro.txt").write_text(workspace.dvc("repro"), encoding="utf-8")
+    workspace.commit("first run")
+    return workspace
+
+
+def test_it_writes_what_the_design_names(repro: Workspace) -> None:
+    names = set(repro.outputs())
+    assert {"checkpoints/final_model.pt", "checkpoints/best_model.pt"} < names
+    assert {"metrics/train.json", "metrics/eval.json", "plots/loss.csv"} < names
+    prepared = {"train.bin", "val.bin", "test.bin", "tokenizer.json", "dataset.json"}
+    assert {f"data/prepared/{name}" for name in prepared} < names
+    assert {f"samples/sample_{number}.txt" for number in range(1, 6)} < names
+
+
+def test_the_terminal_shows_what_goes_on(repro: Workspace) -> None:
+    shown = (repro.root / "repro.txt").read_text(encoding="utf-8")
+    for line in ("read 1 file", "char tokenizer", "iter 4: train loss", "val: loss", "test: loss"):
+        assert line in shown
+
+
+def test_figures_are_plain_and_the_same_in_all_places(repro: Workspace) -> None:
+    figures = json.loads((repro.root / "metrics/train.json").read_text())
+    rows = list(csv.DictReader((repro.root / "plots/loss.csv").read_text().splitlines()))
+    assert [row["iter"] for row in rows] == ["4", "8"]
+    assert float(rows[-1]["val_loss"]) == figures["val_loss"]
+    assert figures["best_val_loss"] == min(float(row["val_loss"]) for row in rows)
+    evaluated = json.loads((repro.root / "metrics/eval.json").read_text())
+    dataset = json.loads((repro.root / "data/prepared/dataset.json").read_text())
+    for split in ("val", "test"):
+        assert evaluated[split]["tokens"] == dataset["splits"][split]["tokens"] - 1
+
+
+def test_a_second_repro_runs_nothing(repro: Workspace) -> None:
+    assert repro.stages_run("repro") == []
+    assert repro.git("status", "--porcelain") == ""
+
+
+def test_forced_again_it_writes_the_same_bytes(repro: Workspace) -> None:
+    before = repro.outputs()
+    assert len(repro.stages_run("repro", "--force")) == 6
+    assert repro.outputs() == before
+    assert repro.git("status", "--porcelain") == ""
+
+
+def test_a_clone_at_another_path_writes_the_same_bytes(repro: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "another" / "deeper" / "path")
+    other.dvc("repro")
+    assert other.outputs() == repro.outputs()
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("learning_rate=5e-4", ["validate", "train", "evaluate", "sample"]),
+        ("sample.temperature=0.9", ["validate", "sample"]),
+        ("evaluate.batch_size=3", ["validate", "evaluate"]),
+        ("device=auto", ["validate"]),
+        ("checkpoint_interval=3", ["validate"]),
+        ("val_fraction=0.2", ["validate", "prepare", "train", "evaluate", "sample"]),
+    ],
+)
+def test_an_experiment_reruns_what_depends_on_its_key(
+    repro: Workspace, change: str, stages: list[str]
+) -> None:
+    assert sorted(repro.stages_run("exp", "run", "-S", change)) == sorted(stages)
+    repro.git("checkout", "--quiet", ".")
+    repro.dvc("checkout", "--quiet")
+
+
+def test_changed_sampling_code_reruns_sample_alone(repro: Workspace) -> None:
+    path = repro.root / "nanogpt2/sampling.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    assert repro.stages_run("repro") == ["sample"]
+    repro.git("checkout", "--quiet", ".")
+
+
+def test_queued_experiments_finish_with_their_own_code_and_can_be_compared(
+    repro: Workspace,
+) -> None:
+    path = repro.root / "nanogpt2/sampling.py"
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source.replace('text + "\\n"', 'text + "!\\n"'), encoding="utf-8")
+    repro.dvc("exp", "run", "--queue", "-S", "learning_rate=1e-3,5e-4", "-S", "max_iters=4")
+    repro.git("checkout", "--quiet", ".")
+    repro.dvc("queue", "start", "--jobs", "1")
+    status = wait_for_queue(repro)
+    assert status.count("Success") == 2, status
+    names = [row.split()[1] for row in status.splitlines() if "Success" in row]
+    repro.dvc("exp", "apply", names[0])
+    assert (repro.root / "samples/sample_1.txt").read_text().endswith("!\n")
+    assert "best_val_loss" in repro.dvc("metrics", "diff")
+    assert "learning_rate" in repro.dvc("params", "diff")
+    plots = repro.dvc("plots", "diff", "--json")
+    assert "plots/loss.csv" in plots or "train_loss" in plots
+    repro.git("checkout", "--quiet", ".")
+    repro.dvc("checkout", "--quiet")
+
+
+def wait_for_queue(workspace: Workspace) -> str:
+    """Return `dvc queue status` once nothing is queued or running."""
+    for _ in range(60):
+        status = workspace.dvc("queue", "status")
+        if not any(word in status for word in ("Queued", "Running")):
+            break
+        time.sleep(1)
+    return status
+
+
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ("n_head: 2", "n_head: 5"),
+        ("corpus: ", "corpus: nowhere # "),
+        ("seed: 1337 ", "sede: 1337 "),
+        ("val_fraction: 0.1", "val_fraction: 1e-1x"),
+    ],
+)
+def test_a_mistake_in_params_costs_no_output(repro: Workspace, line: str, mistake: str) -> None:
+    before = repro.outputs()
+    path = repro.root / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert line in text
+    path.write_text(text.replace(line, mistake, 1), encoding="utf-8")
+    failed = repro.run("dvc", "repro", check=False)
+    assert failed.returncode != 0
+    assert repro.outputs() == before
+    path.write_text(text, encoding="utf-8")
+    assert repro.stages_run("repro") == []
+
+
+def test_a_text_that_fails_in_a_stage_tells_the_way_back(repro: Workspace) -> None:
+    before = repro.outputs()
+    raw = repro.root / "data/raw/broken.txt"
+    raw.write_bytes(b"caf\xe9")
+    failed = repro.run("dvc", "repro", check=False)
+    assert "broken.txt: not UTF-8 text" in failed.stderr
+    assert "dvc checkout && git restore" in failed.stderr
+    raw.unlink()
+    repro.git("restore", "metrics", "plots", "data/raw.dvc")
+    repro.dvc("checkout", "--quiet")
+    assert repro.outputs() == before
+
+
+def test_new_text_in_the_folder_is_seen_by_repro(repro: Workspace) -> None:
+    (repro.root / "data/raw/more.txt").write_text("And summer's lease hath all too short a date.\n")
+    assert repro.stages_run("repro") == ["prepare", "train", "evaluate", "sample"]
+    sources = json.loads((repro.root / "data/prepared/dataset.json").read_text())["sources"]
+    assert [source["path"] for source in sources] == ["more.txt", "sonnet.txt"]

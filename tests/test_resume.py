@@ -1,0 +1,223 @@
+"""Going on after a crash: to the bit, and only from one's own state."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from nanogpt2.__main__ import main
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.errors import TrainingError
+from nanogpt2.model import GPT
+from nanogpt2.resume import RunStates
+from nanogpt2.trainer import Trainer, TrainingRecord
+
+ROOT = Path(".resume")
+
+
+class CrashError(Exception):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def crash_at(model: GPT, calls: int) -> None:
+    """Let the model's forward pass number `calls` be the last."""
+    left = iter(range(calls))
+
+    def hook(*_: object) -> None:
+        if next(left, None) is None:
+            raise CrashError
+
+    model.register_forward_pre_hook(hook)
+
+
+def run(
+    config: Config, text: str, *, crash: int | None = None, **options: object
+) -> tuple[GPT, TrainingRecord]:
+    model = GPT(config)
+    if crash is not None:
+        crash_at(model, crash)
+    data = CharDataset(text, config.block_size)
+    return model, Trainer(model, config).train(data, data, **options)  # type: ignore[arg-type]
+
+
+def same(first: tuple[GPT, TrainingRecord], second: tuple[GPT, TrainingRecord]) -> bool:
+    a, b = ({**model.state_dict(), **record.best_weights} for model, record in (first, second))
+    equal = all(torch.equal(a[name], b[name]) for name in a)
+    return equal and first[1].history == second[1].history
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    changes = {"dropout": 0.2, "max_iters": 20, "eval_interval": 6, "checkpoint_interval": 4}
+    return get_config({**tiny.to_dict(), **changes})
+
+
+def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(config: Config, text: str) -> None:
+    unbroken = run(config, text)
+    # 20 steps and 4 evaluations of 2 x 2 batches: 36 forward passes
+    for seed in range(8):
+        random.seed(seed)
+        for _ in range(3):
+            with pytest.raises(CrashError):
+                run(config, text, crash=random.randrange(4, 16))
+        assert same(run(config, text), unbroken)
+        assert not list(ROOT.glob("*"))  # a run that ended well leaves nothing
+
+
+def test_it_says_from_where_it_goes_on(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    run(config, text)
+    assert "going on from iteration 4; NANOGPT2_RESUME=0 starts afresh" in capsys.readouterr().out
+
+
+def crashed_then(config: Config, text: str, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Return whether a run of `config` goes on from a crashed one of the fixture's."""
+    run(config, text)
+    return "going on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 2e-3}, {"seed": 5}, {"n_layer": 1}, {"dropout": 0.1}]
+)
+def test_another_configuration_never_goes_on_from_it(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str], change: dict[str, object]
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    assert not crashed_then(get_config({**config.to_dict(), **change}), text, capsys)
+    assert crashed_then(config, text, capsys)
+
+
+def test_another_text_never_goes_on_from_it(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    assert not crashed_then(config, text + "!", capsys)
+
+
+def test_facts_of_the_machine_may_change(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    changes = {"checkpoint_interval": 7, "checkpoint_dir": "other", "sample": {"seed": 3}}
+    assert crashed_then(get_config({**config.to_dict(), **changes}), text, capsys)
+
+
+def test_it_can_start_afresh(
+    config: Config,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    monkeypatch.setenv("NANOGPT2_RESUME", "0")
+    assert not crashed_then(config, text, capsys)
+
+
+def test_without_save_checkpoint_nothing_is_kept(config: Config, text: str) -> None:
+    with pytest.raises(CrashError):
+        run(get_config({**config.to_dict(), "save_checkpoint": False}), text, crash=20)
+    assert not ROOT.exists()
+
+
+def test_the_last_two_states_are_kept_at_the_interval(config: Config, text: str) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=22)
+    names = sorted(path.name for path in ROOT.glob("*/*.pt"))
+    assert [int(name.split("-")[0]) for name in names] == [8, 12]
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: random.randrange(path.stat().st_size)])
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate])
+def test_a_damaged_state_is_skipped_for_the_one_before_it(
+    config: Config,
+    text: str,
+    damage: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unbroken = run(config, text)
+    with pytest.raises(CrashError):
+        run(config, text, crash=22)
+    (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
+    states = RunStates(folder)
+    newest = states.paths()[-1]
+    whole = newest.read_bytes()
+    random.seed(1)
+    for _ in range(20):
+        newest.write_bytes(whole)
+        damage(newest)
+        state, warnings = states.load()
+        assert state is not None
+        assert state["record"]["step"] == 8
+        assert warnings == [f"warning: {newest} is damaged: skipped"]
+    assert same(run(config, text), unbroken)
+    assert "is damaged: skipped" in capsys.readouterr().out
+
+
+def test_when_all_states_are_damaged_it_starts_from_scratch(config: Config, text: str) -> None:
+    unbroken = run(config, text)
+    with pytest.raises(CrashError):
+        run(config, text, crash=22)
+    for path in ROOT.glob("*/*.pt"):
+        truncate(path)
+    assert same(run(config, text), unbroken)
+
+
+def test_results_that_cannot_be_saved_do_not_cost_the_run(config: Config, text: str) -> None:
+    def fail(record: TrainingRecord) -> None:
+        raise TrainingError("no room")
+
+    unbroken = run(config, text)
+    with pytest.raises(TrainingError, match="no room"):
+        run(config, text, save=fail)
+    again = run(config, text, crash=0)  # not one forward pass is needed any more
+    assert same(again, unbroken)
+
+
+def test_unfinished_runs_are_listed_and_pruned(config: Config, text: str) -> None:
+    for seed in (1, 2):
+        with pytest.raises(CrashError):
+            run(get_config({**config.to_dict(), "seed": seed}), text, crash=10)
+    command = CliRunner()
+    lines = command.invoke(main, ["runs"]).output.splitlines()
+    assert len(lines) == 2
+    assert all("iteration 4" in line and "max_iters 20" in line for line in lines)
+    name = lines[0].split()[0]
+    assert "removed 1 unfinished runs" in command.invoke(main, ["runs", "prune", name]).output
+    assert command.invoke(main, ["runs", "prune", "none"]).exit_code == 1
+    assert "removed 1 unfinished runs" in command.invoke(main, ["runs", "prune"]).output
+    assert "no unfinished runs" in command.invoke(main, ["runs"]).output
+
+
+def test_a_second_run_of_the_same_is_refused_and_not_pruned(
+    config: Config, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
+    monkeypatch.setattr("nanogpt2.resume.LOCK_SECONDS", 0.2)
+    with RunStates(folder).locked():
+        with pytest.raises(TrainingError, match="this run is under way in another process"):
+            run(config, text)
+        assert "under way" in CliRunner().invoke(main, ["runs"]).output
+        CliRunner().invoke(main, ["runs", "prune"])
+    assert folder.exists()

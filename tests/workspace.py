@@ -1,0 +1,100 @@
+"""A clone of the project in a temporary folder, with real git and real DVC."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from imports import ROOT
+
+from nanogpt2 import yaml12
+from nanogpt2.files import sha256
+
+SMALL_RUN = {
+    "corpus": "data/raw",
+    "block_size": 16,
+    "n_layer": 1,
+    "n_head": 2,
+    "n_embd": 16,
+    "batch_size": 4,
+    "max_iters": 8,
+    "warmup_iters": 2,
+    "eval_interval": 4,
+    "eval_iters": 1,
+    "checkpoint_interval": 4,
+    "device": "cpu",
+}
+TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 60
+OUTPUTS = ("checkpoints", "data/prepared", "metrics", "plots", "samples", "dvc.lock")
+
+
+class Workspace:
+    """A git repository with the project's files, a small run in params.yaml and a small text."""
+
+    def __init__(self, root: Path, params: Mapping[str, object] = SMALL_RUN) -> None:
+        self.root = root
+        self.env = os.environ | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
+            "OMP_NUM_THREADS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        self._copy_project()
+        path = root / "params.yaml"
+        text = yaml12.replace_values(path.read_text(encoding="utf-8"), params)
+        path.write_text(text.replace("max_new_tokens: 500", "max_new_tokens: 20"), encoding="utf-8")
+        (root / "data/raw").mkdir()
+        (root / "data/raw/sonnet.txt").write_text(TEXT, encoding="utf-8")
+        self.git("init", "--quiet")
+        self.git("config", "user.name", "test")
+        self.git("config", "user.email", "test@example.org")
+        self.dvc("add", "--quiet", "data/raw")
+        self.commit("start")
+
+    def _copy_project(self) -> None:
+        """Copy what git tracks or would track, less the record and results of the last run."""
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if not name.startswith(("metrics/", "plots/", "dvc.lock")) and (ROOT / name).is_file():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.root / name)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def git(self, *options: str) -> str:
+        return self.run("git", *options).stdout
+
+    def dvc(self, *options: str) -> str:
+        return self.run("dvc", *options).stdout
+
+    def stages_run(self, *options: str) -> list[str]:
+        """Run DVC and return the stages that it executed."""
+        lines = self.dvc(*options).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def outputs(self) -> dict[str, str]:
+        """Return the SHA-256 of each output file."""
+        paths = [path for name in OUTPUTS for path in files_in(self.root / name)]
+        return {str(p.relative_to(self.root)): sha256(p.read_bytes()) for p in sorted(paths)}
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return `path` itself, or the files in it at any depth, less git's own."""
+    if path.is_file():
+        return [path]
+    return [found for found in path.rglob("*") if found.is_file() and found.name != ".gitignore"]
