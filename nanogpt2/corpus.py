@@ -46,7 +46,7 @@ def find_text_files(corpus: Path) -> list[Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder, onerror=_refuse):
-        for link in filter(Path.is_symlink, (Path(root, name) for name in sorted(folders))):
+        for link in sorted(path for name in folders if (path := Path(root, name)).is_symlink()):
             raise DataError(
                 f"corpus: {link} is a link to a folder, where DVC would not see new text;"
                 " allowed: folders and files, and links to files"
@@ -73,7 +73,11 @@ def _mode(path: Path) -> int:
 
 
 def _check_file(path: Path, mode: int) -> None:
-    """Raise DataError where `path` is a device or a pipe, or may not be read."""
+    """Raise DataError where `path` is a device or a pipe, or cannot be read here or by DVC."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"corpus: {path}: the name is not UTF-8; rename the file") from error
     if not stat.S_ISREG(mode):
         raise DataError(f"corpus: {path} is no regular file; allowed: {ALLOWED}")
     try:
@@ -130,17 +134,12 @@ def read_corpus(corpus: Path) -> tuple[str, list[Source]]:
     for path in find_text_files(corpus):
         text, content = read_file(path)
         texts.append(text)
-        sources.append(Source(_name(path, root), len(content), files.sha256(content)))
+        name = path.relative_to(root).as_posix()
+        sources.append(Source(name, len(content), files.sha256(content)))
     text = "\n".join(texts)
     if not text.strip():
         raise DataError(f"corpus: {corpus} holds no text; put some into its .txt files")
     return text, sources
-
-
-def _name(path: Path, root: Path) -> str:
-    """Return where `path` lies in `root`, in UTF-8 also where the name on disk is not."""
-    name = path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
-    return name.decode("utf-8", "backslashreplace")
 
 
 def split(text: str, *, val_fraction: float, test_fraction: float) -> dict[str, str]:

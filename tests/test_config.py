@@ -325,7 +325,7 @@ def test_a_configuration_answers_by_key_and_never_changes() -> None:
     with pytest.raises(KeyError):
         config["to_dict"]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.seed = 1  # type: ignore[misc]
+        config.seed = 1
 
 
 def test_a_saved_configuration_is_plain_data() -> None:

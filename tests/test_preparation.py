@@ -286,6 +286,13 @@ def test_a_text_shorter_than_block_size_is_refused(here: Path) -> None:
         TokenDataset(np.array([], dtype=np.uint16), 1)
 
 
+def test_a_test_split_in_which_nothing_can_be_predicted_is_refused(here: Path) -> None:
+    (here / "raw.txt").write_text("a" * 100, encoding="utf-8")
+    result = run(validate_stage, corpus="raw.txt", test_fraction=0.01)
+    assert_one_line(result, "the test split 1 tokens; allowed: at least 2")
+    assert run(validate_stage, corpus="raw.txt", test_fraction=0.02).exit_code == 0
+
+
 def test_a_block_size_beyond_a_text_of_megabytes_is_refused(here: Path) -> None:
     (here / "raw.txt").write_bytes(b"ab" * 1_250_000)
     result = run(validate_stage, corpus="raw.txt", block_size=1_000_000, val_fraction=0.1)
@@ -369,15 +376,23 @@ def test_a_thousand_files_are_read(here: Path) -> None:
     assert prepared_text().split() == [f"raw/{number:04}.txt" for number in range(1000)]
 
 
-def test_names_of_files_may_hold_anything(here: Path) -> None:
+def test_names_of_files_may_hold_any_text(here: Path) -> None:
     make_files("raw/new\nline.txt", "raw/-rf.txt", "raw/größe 字.txt", "raw/.hidden.txt")
-    Path(os.fsdecode(b"raw/caf\xe9.txt")).write_bytes(b"x")
     for stage in (validate_stage, prepare_stage):
         assert run(stage).exit_code == 0
     description = json.loads(Path("out/prepared/dataset.json").read_text(encoding="utf-8"))
-    assert [source["path"] for source in description["sources"]] == [
-        *("-rf.txt", ".hidden.txt", "caf\\xe9.txt", "größe 字.txt", "new\nline.txt")
-    ]
+    names = [source["path"] for source in description["sources"]]
+    assert names == ["-rf.txt", ".hidden.txt", "größe 字.txt", "new\nline.txt"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_as_dvc_cannot_record_it(here: Path) -> None:
+    make_files("raw/a.txt")
+    try:
+        Path(os.fsdecode(b"raw/caf\xe9.txt")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for stage in (validate_stage, prepare_stage):
+        assert_one_line(run(stage), "corpus: raw/caf\\udce9.txt: the name is not UTF-8; rename")
 
 
 @contextmanager

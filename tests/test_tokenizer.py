@@ -38,6 +38,15 @@ def test_bytes_are_counted_as_utf8_has_them(name: str, text: str) -> None:
     assert trained.count_bytes(trained.encode(text)) == len(text.encode("utf-8"))
 
 
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+@pytest.mark.parametrize(
+    "character", ["\0", "\x7f", "\x80", "\u07ff", "\u0800", "\uffff", "\U00010000"], ids=ascii
+)
+def test_bytes_are_counted_at_the_bounds_of_utf8(character: str, name: str) -> None:
+    trained = train_tokenizer(name, character)
+    assert trained.count_bytes(trained.encode(character)) == len(character.encode("utf-8"))
+
+
 @given(NAMES, st.text(), st.text())
 def test_a_text_in_two_parts_has_the_tokens_of_both(name: str, start: str, end: str) -> None:
     trained = train_tokenizer(name, start + end)

@@ -1,0 +1,72 @@
+"""The documents keep their word: examples run, links lead somewhere, commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("README.md"), *ROOT.glob("docs/*.md")])
+COMMAND = re.compile(r"\bpython3? -m ([a-z]\w*(?:\.\w+)*(?: [\w./=-]+)*)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python_blocks(text: str) -> str:
+    """Return the lines of the python blocks, the others empty: line numbers are the document's."""
+    lines, inside = [], False
+    for line in text.splitlines():
+        is_fence = line.startswith("```")
+        lines.append(line if inside and not is_fence else "")
+        inside = line == "```python" if is_fence else inside
+    return "\n".join(lines)
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(text: str) -> set[str]:
+    """Return the names that GitHub gives to a document's headings in links."""
+    titles = re.findall(r"^#+ (.+)$", prose(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def commands() -> list[str]:
+    return sorted({command for path in DOCUMENTS for command in COMMAND.findall(read(path))})
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if python_blocks(read(path)).strip()], ids=name
+)
+def test_the_python_blocks_run_in_order(path: Path) -> None:
+    exec(compile(python_blocks(read(path)), path, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    for link in LINK.findall(prose(read(path))):
+        if "://" in link:
+            continue
+        target, _, heading = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), link
+        assert not heading or heading in headings(read(file)), link
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_exist(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split(), "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
