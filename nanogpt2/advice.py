@@ -76,10 +76,13 @@ def advise(
 
 
 def over_fitting(history: Sequence[Mapping[str, float]]) -> str | None:
-    """Advise where the validation loss has risen for three evaluations while training's fell."""
+    """Advise where three evaluations in a row were worse on val while the training loss fell."""
     best = min(history, key=lambda row: row["val_loss"])
     since = [row for row in history if row["iter"] > best["iter"]]
-    if len(since) < 3 or since[-1]["train_loss"] >= best["train_loss"]:
+    rises = len(since) >= 3 and all(
+        row["val_loss"] > 1.005 * best["val_loss"] for row in since[-3:]
+    )
+    if not rises or since[-1]["train_loss"] >= best["train_loss"]:
         return None
     return (
         f"advice: over-fitting: val loss was best at iteration {best['iter']:.0f}"

@@ -145,4 +145,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             fill(new)
             if folder.exists():
                 folder.replace(old)
-            new.replace(folder)
+            try:
+                new.replace(folder)
+            except OSError:
+                old.replace(folder)
+                raise

@@ -1,32 +1,48 @@
 """What can be known to be wrong before a run starts: its parameters, text, device and folders."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nanogpt2 import corpus, files
-from nanogpt2.config import Config, complete, find_errors, read_values, without
+from nanogpt2.config import Config, complete, find_errors, load_schema, read_values, without
 from nanogpt2.device import check_driver
 from nanogpt2.errors import ConfigError, DataError, NanoGPT2Error
-from nanogpt2.yaml12 import printable
+from nanogpt2.yaml12 import printable, show
 
 PEEK_BYTES = 2_000_000
 
 
-def check_run(source: str | Path, *, built_in: str, checkpoint_dir: str) -> None:
+def check_run(
+    source: str | Path, *, built_in: str, checkpoint_dir: str, needs_all: bool = False
+) -> None:
     """Raise ConfigError with one line for each thing in a preset or file that would stop a run.
 
-    `built_in` is the corpus that a stage makes, so it need not be there yet.
+    `built_in` is the corpus that a stage makes, so it need not be there yet. With `needs_all` a
+    key that is left out is a mistake too: DVC reads the file itself and knows no defaults.
     """
     name, values = read_values(source)
     wrong = find_errors(values)
     config = complete(without(values, wrong))
     lines = [f"{key}: {text}" for key, text in wrong.items()]
+    if needs_all:
+        lines += _missing_keys(values, load_schema())
     for keys, check in list_checks(config, built_in=built_in, checkpoint_dir=checkpoint_dir):
         if not keys & wrong.keys():
             lines += _errors(check)
     if lines:
         # two checks may meet the same mistake
         raise ConfigError("\n".join(f"{name}: {printable(line)}" for line in dict.fromkeys(lines)))
+
+
+def _missing_keys(
+    values: Mapping[str, Any], schema: Mapping[str, Any], group: str = ""
+) -> Iterator[str]:
+    for key, rule in schema["properties"].items():
+        if key not in values and "properties" not in rule:
+            yield f"{group}{key}: missing; add its line, such as {key}: {show(rule['default'])}"
+        elif "properties" in rule and isinstance(values.get(key, {}), Mapping):
+            yield from _missing_keys(values.get(key, {}), rule, f"{key}.")
 
 
 def list_checks(

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,13 +34,11 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def hash_code() -> str:
-    """Return the SHA-256 of the library's modules that are loaded."""
+def hash_code(modules: Iterable[str]) -> str:
+    """Return the SHA-256 of the sources of the library's `modules`."""
     digest = hashlib.sha256()
-    for name in sorted(sys.modules):
-        path = getattr(sys.modules[name], "__file__", None)
-        if name.startswith("nanogpt2.") and path:
-            digest.update(name.encode() + Path(path).read_bytes())
+    for name in modules:
+        digest.update(name.encode() + Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
 
 
@@ -100,6 +97,11 @@ class RunStates:
     def describe(self, text: str) -> None:
         """Note in words which run this is, for `list_runs`."""
         files.write_text(self.folder / "run.txt", text)
+
+    def clear(self) -> None:
+        """Remove all states."""
+        for path in self.paths():
+            path.unlink()
 
     def delete(self) -> None:
         """Remove all that is kept of the run."""

@@ -25,6 +25,8 @@ from nanogpt2.model import GPT
 from nanogpt2.progress import Progress
 from nanogpt2.step import Stepper, StepReport
 
+# The modules on which trained weights depend: a state is of no use to other versions of these.
+TRAINING_CODE = ("config", "dataset", "device", "model", "optimizer", "step", "trainer")
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 
 
@@ -99,6 +101,8 @@ class Trainer:
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
+        for dataset in datasets:
+            check_tokens(dataset, self.config.vocab_size)
         Path(self.config.checkpoint_dir).mkdir(parents=True, exist_ok=True)
         states = self._states(datasets)
         if states is None:
@@ -237,7 +241,7 @@ class Trainer:
             "config": self.config.training_dict(),
             "data": [sha256(np.ascontiguousarray(part).data) for part in tokens],
             "weights": resume.hash_tensors(self.model.state_dict().values()),
-            "code": resume.hash_code(),
+            "code": resume.hash_code(TRAINING_CODE),
             "torch": torch.__version__,
             "device": self.stepper.device.type,
         }
@@ -259,7 +263,7 @@ class Trainer:
 
     def _resume(self, states: resume.RunStates) -> None:
         if not resume.is_wanted():
-            return
+            states.clear()
         state, warnings = states.load()
         for warning in warnings:
             self._say(warning)
@@ -287,6 +291,15 @@ def describe_run(config: Config) -> str:
         f" {config.n_layer}, n_embd {config.n_embd}, block_size {config.block_size},"
         f" batch_size {config.batch_size}, seed {config.seed}"
     )
+
+
+def check_tokens(dataset: Dataset, vocab_size: int) -> None:
+    """Raise DataError where a token has no row in the model's embedding."""
+    if isinstance(dataset, TokenDataset) and (highest := int(dataset.tokens.max())) >= vocab_size:
+        raise DataError(
+            f"vocab_size: found {vocab_size}; allowed: at least {highest + 1}, as the text has"
+            f" tokens up to {highest}"
+        )
 
 
 def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:

@@ -11,13 +11,14 @@ from stages.command import config_option, stage_command
 @config_option
 @click.option("--built-in", default="data/shakespeare", help="The corpus that a stage makes.")
 @click.option("--checkpoint-dir", default="checkpoints", help="What checkpoint_dir must be.")
+@click.option("--all-keys", is_flag=True, help="Refuse a file that leaves a key out.")
 @click.option("--out", type=Path, default="data/validated.json", help="Written when all is well.")
-def main(config: str, built_in: str, checkpoint_dir: str, out: Path) -> None:
+def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: Path) -> None:
     """Check every key of the configuration, and that its corpus and device are there."""
     from nanogpt2.files import write_json
     from nanogpt2.preflight import check_run
 
-    check_run(config, built_in=built_in, checkpoint_dir=checkpoint_dir)
+    check_run(config, built_in=built_in, checkpoint_dir=checkpoint_dir, needs_all=all_keys)
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages
 
 

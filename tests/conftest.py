@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import settings
 
 from nanogpt2.config import Config, get_config
+
+settings.register_profile("busy", deadline=None)  # the machine may be busy
+settings.load_profile("busy")
 
 TINY = {
     "device": "cpu",

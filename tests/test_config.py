@@ -443,3 +443,14 @@ def test_replaced_values_are_read_back_and_the_rest_of_the_text_stays(
 def test_a_value_without_a_line_of_its_own_cannot_be_replaced() -> None:
     with pytest.raises(ConfigError, match="no line `n_head: value`"):
         yaml12.replace_values("n_layer: 4\nn_head: {a: 1}\n", {"n_layer": 1, "n_head": 2})
+
+
+def test_a_key_left_out_of_the_pipelines_file_is_a_mistake(surroundings: Path) -> None:
+    text = re.sub("(?m)^dropout:.*\n|^  temperature:.*\n", "", PARAMS)
+    Path("my.yaml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(validate, ["--config", "my.yaml", "--all-keys"])
+    assert result.exit_code == 1
+    assert sorted(result.stderr.splitlines()) == [
+        "my.yaml: dropout: missing; add its line, such as dropout: 0.1",
+        "my.yaml: sample.temperature: missing; add its line, such as temperature: 0.8",
+    ]

@@ -221,3 +221,19 @@ def test_a_second_run_of_the_same_is_refused_and_not_pruned(
         assert "under way" in CliRunner().invoke(main, ["runs"]).output
         CliRunner().invoke(main, ["runs", "prune"])
     assert folder.exists()
+
+
+def test_a_run_started_afresh_leaves_its_own_states(
+    config: Config,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=30)
+    monkeypatch.setenv("NANOGPT2_RESUME", "0")
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    monkeypatch.delenv("NANOGPT2_RESUME")
+    run(config, text)
+    assert "going on from iteration 4;" in capsys.readouterr().out

@@ -135,3 +135,8 @@ def test_a_validation_text_takes_the_training_texts_tokens(tiny: Config, text: s
 def test_without_data_it_says_what_is_missing(tiny: Config) -> None:
     with pytest.raises(DataError, match="train needs two datasets"):
         Trainer(GPT(tiny), tiny).train()
+
+
+def test_a_text_with_more_tokens_than_rows_is_refused(tiny: Config, text: str) -> None:
+    with pytest.raises(DataError, match="vocab_size: found 20; allowed: at least 28"):
+        trained(with_changes(tiny, vocab_size=20), text)
