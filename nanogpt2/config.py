@@ -29,6 +29,30 @@ NOT_TRAINING = frozenset(
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
 )
 
+# What the switch `architecture` sets, where the key itself is null.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "bias": True,
+        "positions": "learned",
+        "norm": "layer",
+        "qk_norm": False,
+        "mlp": "gelu",
+        "tied_head": True,
+        "zero_init": False,
+        "logit_softcap": 0.0,
+    },
+    "modern": {
+        "bias": False,
+        "positions": "rotary",
+        "norm": "rms",
+        "qk_norm": True,
+        "mlp": "relu2",
+        "tied_head": False,
+        "zero_init": True,
+        "logit_softcap": 0.0,
+    },
+}
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -69,16 +93,32 @@ class Config:
     n_head: int
     n_embd: int
     dropout: float
-    bias: bool
+    attention_dropout: float | None
+    architecture: str
+    bias: bool | None
+    positions: str | None
+    norm: str | None
+    qk_norm: bool | None
+    mlp: str | None
+    n_kv_head: int | None
+    tied_head: bool | None
+    zero_init: bool | None
+    logit_softcap: float | None
     batch_size: int
     gradient_accumulation_steps: int
     max_iters: int
+    optimizer: str
     learning_rate: float
+    muon_learning_rate: float
+    schedule: str
+    decay_fraction: float
     min_learning_rate_fraction: float
     warmup_iters: int
     weight_decay: float
     beta1: float
     beta2: float
+    ema_decay: float
+    patience: int
     grad_clip: float
     on_nonfinite: str
     eval_interval: int
@@ -100,6 +140,17 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain nested dicts."""
         return dataclasses.asdict(self)
+
+    def resolved(self) -> "Config":
+        """Return the configuration with every part of the architecture that is null filled in."""
+        parts = {
+            **ARCHITECTURES[self.architecture],
+            "n_kv_head": self.n_head,
+            "attention_dropout": self.dropout,
+        }
+        return dataclasses.replace(
+            self, **{key: value for key, value in parts.items() if getattr(self, key) is None}
+        )
 
     def training_dict(self) -> dict[str, Any]:
         """Return the keys on which the trained weights depend."""
@@ -187,7 +238,7 @@ def with_defaults(values: Mapping[str, Any], schema: Any = None) -> dict[str, An
             value = with_defaults(value, rule)
         elif "integer" in rule.get("type", ()) and value is not None:
             value = int(value)  # 1000.0 counts as 1000
-        elif rule.get("type") == "number":
+        elif "number" in rule.get("type", ()) and value is not None:
             value = float(value)
         complete[key] = value
     return complete
@@ -270,7 +321,7 @@ def _wrong_value(value: Any, rule: Mapping[str, Any]) -> str:
 def describe_allowed(rule: Mapping[str, Any]) -> str:
     """Return in words what a schema rule allows, such as `an integer, at least 1`."""
     if "enum" in rule:
-        return ", ".join(rule["enum"])
+        return ", ".join(value or "null" for value in rule["enum"])
     words = {
         "integer": "an integer",
         "number": "a number",
@@ -298,6 +349,12 @@ def cross_errors(
     if n_embd % n_head and not {"n_embd", "n_head"} & wrong:
         divisors = ", ".join(str(n) for n in range(1, min(n_embd, 128) + 1) if n_embd % n == 0)
         yield "n_head", f"found {n_head}; allowed: a divisor of n_embd {n_embd}: {divisors}"
+    n_kv_head = values["n_kv_head"]
+    if n_kv_head and n_head % n_kv_head and not {"n_kv_head", "n_head"} & wrong:
+        yield "n_kv_head", f"found {n_kv_head}; allowed: a divisor of n_head {n_head}, or null"
+    positions = values["positions"] or ARCHITECTURES[values["architecture"]]["positions"]
+    if positions == "rotary" and n_embd % (2 * n_head) and not {"n_embd", "n_head"} & wrong:
+        yield "n_head", f"found {n_head}; allowed: one that leaves n_embd / n_head even (rotary)"
     val, test = values["val_fraction"], values["test_fraction"]
     if val + test >= 1 and not {"val_fraction", "test_fraction"} & wrong:
         yield (

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from nanogpt2.config import Config, get_config, preset_names
+from nanogpt2.model import GPT
 
 BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
 
@@ -21,11 +22,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def count_weights(config: Config) -> int:
     """Return the number of weights of the model that `config` describes."""
-    C = config.n_embd
-    bias = config.bias
-    block = 12 * C * C + 2 * C + bias * (9 * C + 2 * C)
-    embeddings = (config.vocab_size + config.block_size) * C
-    return config.n_layer * block + embeddings + C + bias * C
+    with torch.device("meta"):  # shapes without memory
+        return GPT(config).count_parameters()
 
 
 def step_bytes(config: Config, batch_size: int) -> int:

@@ -1,12 +1,14 @@
 """GPT-2 in one file: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 
 Learned positions, pre-norm blocks, tanh GELU, and a head tied to the token embedding. Weights have
-GPT-2's names and nn.Linear's layout (transposed against GPT-2's Conv1D).
-B: batch, T: tokens, C: n_embd channels, V: vocab_size.
+GPT-2's names and nn.Linear's layout (transposed against GPT-2's Conv1D). Each part has variants,
+which the keys of the configuration named after it choose; `architecture` sets them together.
+B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
 """
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,41 +19,103 @@ from nanogpt2.config import Config, make_config
 from nanogpt2.errors import DataError
 
 
+def make_norm(config: Config) -> nn.Module:
+    """Return layer norm (Ba et al. 2016) or RMS norm (Zhang & Sennrich 2019) over C channels."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.n_embd, eps=1e-5)
+    return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
+
+
+@lru_cache(maxsize=8)
+def rotary_angles(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines, each (length, size / 2), of rotary positions: Su et al. 2021."""
+    frequencies = 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
+    angles = torch.outer(torch.arange(length, device=device), frequencies)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of channels (i, i + D/2) of `x` (B, H, T, D) by its position's angle."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return turned.type_as(x)
+
+
 class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+    """Causal self-attention with n_head queries and n_kv_head keys and values."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.attn_dropout = config.dropout
+        self.n_kv_head = config.n_kv_head or config.n_head
+        self.head_size = config.n_embd // config.n_head
+        self.rotary = config.positions == "rotary"
+        self.qk_norm = bool(config.qk_norm)
+        width = (self.n_head + 2 * self.n_kv_head) * self.head_size
+        self.c_attn = nn.Linear(config.n_embd, width, bias=bool(config.bias))
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=bool(config.bias))
+        self.attn_dropout = config.attention_dropout or 0.0
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, heads, T, C/heads)
-            for part in self.c_attn(x).split(C, dim=2)
+        q, k, v = self.heads(x)
+        if self.rotary:
+            cos, sin = rotary_angles(T, self.head_size, x.device)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
+            q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            dropout_p=self.attn_dropout if self.training else 0.0,
+            is_causal=True,
+            enable_gqa=self.n_kv_head != self.n_head,  # Ainslie et al. 2023
         )
-        dropout = self.attn_dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         y = y.transpose(1, 2).reshape(B, T, C)
         projected: Tensor = self.resid_dropout(self.c_proj(y))
         return projected
 
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, n_head, T, D), keys and values (B, n_kv_head, T, D)."""
+        B, T, _ = x.shape
+        counts = (self.n_head, self.n_kv_head, self.n_kv_head)
+        parts = self.c_attn(x).split([count * self.head_size for count in counts], dim=2)
+        q, k, v = (
+            part.view(B, T, count, self.head_size).transpose(1, 2)
+            for part, count in zip(parts, counts, strict=True)
+        )
+        return q, k, v
+
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers, four times as wide between them, and a nonlinearity.
+
+    gelu: GPT-2's tanh form. relu2: squared ReLU (So et al. 2021). swiglu: gated, two thirds as
+    wide for as many weights (Shazeer 2020).
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.kind = config.mlp
+        bias, width = bool(config.bias), 4 * config.n_embd
+        if self.kind == "swiglu":
+            width = 8 * round(width * 2 / 3 / 8)
+        gates = 2 if self.kind == "swiglu" else 1
+        self.c_fc = nn.Linear(config.n_embd, gates * width, bias=bias)
+        self.c_proj = nn.Linear(width, config.n_embd, bias=bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.c_fc(x), approximate="tanh")  # GPT-2's form of GELU
+        x = self.c_fc(x)
+        if self.kind == "gelu":
+            x = F.gelu(x, approximate="tanh")
+        elif self.kind == "relu2":
+            x = F.relu(x).square()
+        else:
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
         projected: Tensor = self.dropout(self.c_proj(x))
         return projected
 
@@ -61,9 +125,9 @@ class Block(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_1 = make_norm(config)
         self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,20 +147,28 @@ class GPT(nn.Module):
         super().__init__()
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
-        self.config = config
+        self.config = config = config.resolved()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        if config.positions == "learned":
+            self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_f = make_norm(config)
+        if not config.tied_head:  # tied: Press & Wolf 2017
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:
             self.init_weights(torch.Generator().manual_seed(config.seed))
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw matrices and embeddings from N(0, 0.02), as GPT-2 does; biases are 0."""
+        """Draw matrices and embeddings from N(0, 0.02), as GPT-2 does; biases are 0.
+
+        With zero_init each block starts as the identity, and an untied head as a uniform guess.
+        """
         for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
+            if self.config.zero_init and name.endswith(("c_proj.weight", "lm_head.weight")):
+                parameter.zero_()
+            elif name.endswith("c_proj.weight"):
                 # 2 * n_layer branches add up in the residual stream: GPT-2 paper, section 2.3
                 std = 0.02 / math.sqrt(2 * self.config.n_layer)
                 parameter.normal_(0.0, std, generator=generator)
@@ -121,7 +193,9 @@ class GPT(nn.Module):
         T = idx.shape[1]
         if self.config.block_size < T:
             raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
-        x = self.wte(idx) + self.wpe.weight[:T]
+        x = self.wte(idx)
+        if self.config.positions == "learned":
+            x = x + self.wpe.weight[:T]
         x = self.drop(x)
         for block in self.h:
             x = block(x)
@@ -130,7 +204,10 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Return logits (..., V) of hidden states (..., C)."""
-        return F.linear(x, self.wte.weight)
+        weight = self.wte.weight if self.config.tied_head else self.lm_head.weight
+        logits = F.linear(x, weight)
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
 
     @torch.no_grad()
     def generate(

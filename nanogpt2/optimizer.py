@@ -1,15 +1,21 @@
-"""AdamW with decay for matrices only, and the learning rate's warm-up and cosine decay.
+"""AdamW, Muon, and the learning rate's schedule.
 
-Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; the schedule is GPT-3's.
+Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; Jordan 2024, "Muon: An optimizer
+for hidden layers in neural networks"; the cosine schedule is GPT-3's.
 """
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nanogpt2.config import Config
+
+# Jordan's quintic Newton-Schulz iteration, whose slope at zero is as steep as can be.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
 
 
 def decay_groups(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], ...]:
@@ -18,27 +24,138 @@ def decay_groups(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter]
     return [p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Return AdamW over all weights of `model`, each in one group."""
-    decay, no_decay = decay_groups(model.parameters())
-    groups = [
-        {"params": decay, "weight_decay": config.weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimizer]:
+    """Return the optimizers over all weights of `model`, each weight in one group.
 
-
-def learning_rate_at(
-    step: int, *, peak: float, min_fraction: float, warmup_iters: int, max_iters: int
-) -> float:
-    """Return the learning rate of `step` (0 is the first).
-
-    It rises linearly to `peak` over the warm-up, which is capped by `max_iters`, then falls along
-    a cosine to `min_fraction * peak`, which the last step reaches.
+    Each group keeps its highest learning rate as `peak_lr`.
     """
-    warmup = min(warmup_iters, max_iters)
+    named = dict(model.named_parameters())
+    blocks = [p for name, p in named.items() if name.startswith("h.") and p.dim() == 2]
+    by_muon = {id(p) for p in blocks} if config.optimizer == "muon" else set()
+    decay, no_decay = decay_groups(p for p in named.values() if id(p) not in by_muon)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": decay, "weight_decay": config.weight_decay},
+            {"params": no_decay, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if by_muon:
+        rate, decay_rate = config.muon_learning_rate, config.weight_decay
+        optimizers.append(Muon(blocks, lr=rate, weight_decay=decay_rate))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for matrices; the same as torch.optim.Muon.
+
+    Matrices of one shape go through Newton-Schulz together, in one batched product, where torch's
+    takes them one by one. Like a fused optimizer it leaves the weights alone where GradScaler
+    found a gradient that is not finite, without a look from the host.
+    """
+
+    _step_supports_amp_scaling = True  # GradScaler hands over found_inf instead of waiting for it
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        for group in self.param_groups:
+            same_shape: dict[torch.Size, list[Tensor]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    same_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in same_shape.values():
+                self._update(matrices, group, found_inf)
+
+    def _update(
+        self, matrices: list[Tensor], group: dict[str, Any], found_inf: Tensor | None
+    ) -> None:
+        grads = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        if found_inf is not None:
+            grads = [torch.where(found_inf > 0, 0.0, grad) for grad in grads]
+        means = [self._momentum_of(matrix) for matrix in matrices]
+        momentum = group["momentum"]
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        update = torch.stack(torch._foreach_lerp(grads, means, momentum))  # Nesterov's look ahead
+        rows, columns = matrices[0].shape
+        update = orthogonalise(update) * math.sqrt(max(1.0, rows / columns))
+        keep: float | Tensor = 1.0 if found_inf is None else (found_inf == 0).float()
+        rate = group["lr"] * keep
+        torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+        torch._foreach_add_(matrices, list((update * -rate).to(matrices[0].dtype).unbind()))
+
+    def _momentum_of(self, matrix: Tensor) -> Tensor:
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        mean: Tensor = state["momentum_buffer"]
+        return mean
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Return `matrices` (N, rows, columns) with all singular values near 1, in bfloat16."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Set every group's learning rate to `factor` times its peak, in place where it is a tensor."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["peak_lr"] * factor)
+            else:
+                group["lr"] = group["peak_lr"] * factor
+
+
+def keep_rates_on_device(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+    """Make learning rates tensors on `device`, as a CUDA graph needs to see them change."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=device)
+            if "capturable" in group:
+                group["capturable"] = True
+
+
+def learning_rate_factor(step: int, config: Config) -> float:
+    """Return the learning rate of `step` (0 is the first) as a fraction of its peak.
+
+    It rises in a line over the warm-up, which is capped by max_iters. Then cosine falls all the
+    way; trapezoid holds and falls in a line over the last decay_fraction of the steps. Both end,
+    at the last step, at min_learning_rate_fraction.
+    """
+    warmup = min(config.warmup_iters, config.max_iters)
     if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup + 1) / (max_iters - warmup)  # 0 < progress <= 1
-    return peak * (min_fraction + (1 - min_fraction) * (1 + math.cos(math.pi * progress)) / 2)
+        return (step + 1) / warmup
+    progress = (step - warmup + 1) / (config.max_iters - warmup)  # 0 < progress <= 1
+    if config.schedule == "cosine":
+        height = (1 + math.cos(math.pi * progress)) / 2
+    else:
+        height = min(1.0, (1 - progress) / config.decay_fraction)
+    low = config.min_learning_rate_fraction
+    return low + (1 - low) * height

@@ -1,6 +1,7 @@
 """One step of the optimizer: forward and backward over micro-batches, then clip and update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2 import memory
+from nanogpt2.capture import CapturedFunction
 from nanogpt2.config import Config
-from nanogpt2.dataset import Dataset, draw_windows, get_batch
+from nanogpt2.dataset import Dataset, TokenDataset, draw_windows, get_batch
 from nanogpt2.device import autocast, find_device, mixed_dtype, use_deterministic_kernels
 from nanogpt2.errors import DeviceError
 from nanogpt2.model import GPT
-from nanogpt2.optimizer import learning_rate_at, make_optimizer
+from nanogpt2.optimizer import (
+    keep_rates_on_device,
+    learning_rate_factor,
+    make_optimizers,
+    set_learning_rates,
+)
 
 EVALUATION = 1  # the stream of random numbers that evaluation draws from
 
@@ -28,8 +35,12 @@ class StepReport:
     figures: Tensor  # (2,) float32
 
 
+def no_check() -> None:
+    """Check nothing."""
+
+
 class Stepper:
-    """A model and its optimizer on a device, and the size of batch that its memory bears.
+    """A model and its optimizers on a device, and the size of batch that its memory bears.
 
     `say` receives a line when memory runs out and the micro-batch is halved.
     """
@@ -38,10 +49,11 @@ class Stepper:
         self.config = config
         self.say = say
         self.device = find_device(config.device)
+        self.model = model.to(self.device)
+        self.optimizers = make_optimizers(model, config)
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
-        self.model = model.to(self.device)
-        self.optimizer = make_optimizer(model, config)
+            keep_rates_on_device(self.optimizers, self.device)
         self.precision = autocast(self.device, enabled=config.mixed_precision)
         self.scales = config.mixed_precision and mixed_dtype(self.device) == torch.float16
         # Beside scaling for float16, it keeps an update with a gradient that is not finite from
@@ -50,6 +62,10 @@ class Stepper:
             self.device.type, init_scale=65536.0 if self.scales else 1.0
         )
         self.micro_batch = config.batch_size
+        self.weights = list(model.parameters())
+        self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
+        self.captured: CapturedFunction | None = None
+        self.device_tokens: dict[int, Tensor] = {}  # of each dataset, by its identity
 
     @property
     def windows_per_step(self) -> int:
@@ -58,34 +74,47 @@ class Stepper:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`."""
-        return learning_rate_at(
-            step,
-            peak=self.config.learning_rate,
-            min_fraction=self.config.min_learning_rate_fraction,
-            warmup_iters=self.config.warmup_iters,
-            max_iters=self.config.max_iters,
-        )
+        return self.config.learning_rate * learning_rate_factor(step, self.config)
 
-    def step(self, dataset: Dataset, step: int, *, check: Callable[[], None]) -> StepReport:
+    def step(
+        self, dataset: Dataset, step: int, *, check: Callable[[], None] = no_check
+    ) -> StepReport:
         """Do one step on the batch of `step`; weights with a non-finite gradient are left alone.
 
         `check` is called between micro-batches and may raise to give the step up. Raises
         DeviceError where not even one sequence fits into memory.
         """
-        windows = draw_windows(
-            len(dataset), self.windows_per_step, seed=self.config.seed, step=step
-        )
-        loss = self._in_memory(lambda: self._backward(dataset, windows, step, check))
-        rate = self.learning_rate(step)
-        norm = self._update(rate)
-        return StepReport(step, rate, torch.stack([loss, norm]))
-
-    def _backward(
-        self, dataset: Dataset, windows: list[int], step: int, check: Callable[[], None]
-    ) -> Tensor:
-        """Add up the gradient over all windows and return the mean loss."""
-        self.optimizer.zero_grad(set_to_none=True)
+        windows = self._draw(dataset, self.windows_per_step, step)
+        forget = torch.tensor(1 - min(self.config.ema_decay, (1 + step) / (10 + step)))
+        set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
         torch.manual_seed(step_seed(self.config.seed, step))  # dropout's
+        if self.device.type == "cuda" and isinstance(dataset, TokenDataset):
+            check()
+            if self.captured is None:
+                self.captured = CapturedFunction(
+                    lambda *inputs: self._work(dataset, *inputs), say=self.say
+                )
+            figures = self.captured(windows, forget)
+        else:
+            figures = self._work(dataset, windows, forget, check)
+        return StepReport(step, self.learning_rate(step), figures)
+
+    def _work(
+        self,
+        dataset: Dataset,
+        windows: Tensor,
+        forget: Tensor,
+        check: Callable[[], None] = no_check,
+    ) -> Tensor:
+        """Do the step on `windows` and return (loss, gradient norm)."""
+        loss = self._in_memory(lambda: self._backward(dataset, windows, check))
+        norm = self._update()
+        self._average(forget.to(self.device))
+        return torch.stack([loss, norm])
+
+    def _backward(self, dataset: Dataset, windows: Tensor, check: Callable[[], None]) -> Tensor:
+        """Add up the gradient over all windows and return the mean loss."""
+        self._forget_gradients()
         total = torch.zeros((), device=self.device)
         for idx, targets in self.batches(dataset, windows):
             check()
@@ -96,25 +125,36 @@ class Stepper:
             total += loss.detach()
         return total
 
-    def _update(self, rate: float) -> Tensor:
-        """Clip, update the weights with learning rate `rate`, and return the gradient's norm."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.scaler.unscale_(self.optimizer)
+    def _update(self) -> Tensor:
+        """Clip, update the weights, and return the gradient's norm."""
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         limit = self.config.grad_clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.scaler.step(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.weights, limit, foreach=True)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update(None if self.scales else 1.0)
         return norm
 
     @torch.no_grad()
-    def estimate_loss(self, dataset: Dataset, *, check: Callable[[], None] = lambda: None) -> float:
+    def _average(self, forget: Tensor) -> None:
+        """Move the running mean of the weights, where there is one, towards them by `forget`."""
+        if self.averages:
+            change = torch._foreach_sub(self.weights, self.averages)  # type: ignore[arg-type]
+            torch._foreach_mul_(change, forget)
+            torch._foreach_add_(self.averages, change)
+
+    def _forget_gradients(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
+
+    @torch.no_grad()
+    def estimate_loss(self, dataset: Dataset, *, check: Callable[[], None] = no_check) -> float:
         """Return the mean loss, in nats per token, of `eval_iters` batches, always the same."""
         self.model.eval()
         try:
             losses = [
-                self._in_memory(lambda number=number: self._evaluate(dataset, number, check))  # type: ignore[misc]
-                for number in range(self.config.eval_iters)
+                self._evaluate(dataset, number, check) for number in range(self.config.eval_iters)
             ]
         finally:
             self.model.train()
@@ -123,13 +163,11 @@ class Stepper:
     def _evaluate(self, dataset: Dataset, number: int, check: Callable[[], None]) -> Tensor:
         """Return the mean loss of evaluation batch `number`."""
         check()
-        windows = draw_windows(
-            len(dataset),
-            self.config.batch_size,
-            seed=self.config.seed,
-            step=number,
-            stream=EVALUATION,
-        )
+        windows = self._draw(dataset, self.config.batch_size, number, EVALUATION)
+        return self._in_memory(lambda: self._forward(dataset, windows))
+
+    def _forward(self, dataset: Dataset, windows: Tensor) -> Tensor:
+        """Return the mean loss over `windows`."""
         with self.precision():
             losses = [
                 self.model(idx, targets)[1] * (len(idx) / len(windows))
@@ -137,14 +175,28 @@ class Stepper:
             ]
         return torch.stack(losses).sum()
 
-    def batches(self, dataset: Dataset, windows: list[int]) -> Any:
+    def _draw(self, dataset: Dataset, count: int, step: int, stream: int = 0) -> Tensor:
+        windows = draw_windows(len(dataset), count, seed=self.config.seed, step=step, stream=stream)
+        return torch.tensor(windows)
+
+    def batches(self, dataset: Dataset, windows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `windows` as micro-batches (idx, targets) on the device."""
-        for first in range(0, len(windows), self.micro_batch):
-            idx, targets = get_batch(dataset, windows[first : first + self.micro_batch])
-            yield (
-                idx.to(self.device, non_blocking=True),
-                targets.to(self.device, non_blocking=True),
-            )
+        for part in torch.split(windows, self.micro_batch):
+            if self.device.type == "cuda" and isinstance(dataset, TokenDataset):
+                yield self._gather(dataset, part.to(self.device, non_blocking=True))
+            else:
+                idx, targets = get_batch(dataset, part.tolist())
+                yield idx.to(self.device), targets.to(self.device)
+
+    def _gather(self, dataset: TokenDataset, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the windows at `starts` from the text as it lies on the device."""
+        tokens = self.device_tokens.get(id(dataset))
+        if tokens is None:
+            tokens = torch.from_numpy(dataset.tokens.astype(np.int32)).to(self.device)
+            self.device_tokens[id(dataset)] = tokens
+        positions = torch.arange(dataset.block_size + 1, device=self.device)
+        batch = tokens[starts[:, None] + positions].long()
+        return batch[:, :-1], batch[:, 1:]
 
     def _in_memory(self, work: Callable[[], Tensor]) -> Tensor:
         """Return what `work` returns; where memory runs out, try again with half the micro-batch.
@@ -164,7 +216,7 @@ class Stepper:
 
     def _halve_micro_batch(self) -> None:
         """Free what the failed attempt held and halve the micro-batch."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batch //= 2
@@ -173,25 +225,49 @@ class Stepper:
             f" of {self.config.batch_size}; each step still sees {self.windows_per_step}"
         )
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running mean of the weights, where there is one, into the model for a while."""
+        own = [weight.detach().clone() for weight in self.weights] if self.averages else []
+        self._copy_into_model(self.averages)
+        try:
+            yield
+        finally:
+            self._copy_into_model(own)
+
+    @torch.no_grad()
+    def _copy_into_model(self, values: list[Tensor]) -> None:
+        if values:
+            torch._foreach_copy_(self.weights, values)  # type: ignore[arg-type]
+
+    def keep_averages(self) -> None:
+        """Leave the running mean of the weights, where there is one, in the model for good."""
+        self._copy_into_model(self.averages)
+
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs of the model, the optimizer and the scaler."""
+        """Return what a resumed run needs of the model, the optimizers and the scaler."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
+            "averages": self.averages,
             "micro_batch": self.micro_batch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        if self.device.type == "cuda":
+            keep_rates_on_device(self.optimizers, self.device)
         self.scaler.load_state_dict(state["scaler"])
+        self.averages = [value.to(self.device) for value in state["averages"]]
         self.micro_batch = state["micro_batch"]
 
 

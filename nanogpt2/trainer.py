@@ -127,6 +127,7 @@ class Trainer:
         try:
             with caught_signals() as interruption:
                 self._loop(datasets, states, interruption)
+                self.stepper.keep_averages()
                 if save:  # a signal that comes now is late: the run ends well
                     self._save_results(save, states)
         except Interrupted as signal:
@@ -150,7 +151,7 @@ class Trainer:
         while True:
             if self._evaluation_is_due():
                 self._evaluate(datasets, interruption)
-            if record.step == config.max_iters:
+            if self._is_over():
                 return
             if record.step % config.checkpoint_interval == 0 and record.step > saved:
                 saved = record.step
@@ -173,6 +174,10 @@ class Trainer:
     def _evaluate(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
         """Add a row to the history, keep the best weights, print the line and any advice."""
         self._read_reports()
+        with self.stepper.averaged():
+            self._measure(datasets, interruption)
+
+    def _measure(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
         record, step = self.record, self.record.step
         train_loss, val_loss = (
             self.stepper.estimate_loss(dataset, check=interruption.check) for dataset in datasets
@@ -192,6 +197,12 @@ class Trainer:
             }
         self.progress.evaluated(step, train_loss=train_loss, val_loss=val_loss)
         self._advise()
+
+    def _is_over(self) -> bool:
+        """Return whether all steps are done, or patience is at its end."""
+        record, patience = self.record, self.config.patience
+        since_best = sum(row["iter"] > record.best_iter for row in record.history)
+        return record.step == self.config.max_iters or (bool(patience) and since_best >= patience)
 
     def _advise(self) -> None:
         advice = advise(

@@ -11,11 +11,11 @@ from nanogpt2.config import NOT_TRAINING, load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files"},
+    {"files", "capture"},
     {"yaml12", "shakespeare", "advice", "progress"},
     {"config"},
-    {"corpus", "tokenizer", "device", "metrics", "memory", "model"},
-    {"dataset", "optimizer", "checkpoint", "preparation", "preflight"},
+    {"corpus", "tokenizer", "device", "metrics", "model"},
+    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight"},
     {"evaluation", "sampling", "resume", "step"},
     {"trainer"},
 ]

@@ -1,0 +1,59 @@
+"""CUDA graphs: a step's kernels recorded once and then launched together."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+EAGER_CALLS = 3  # before the capture: they allocate and choose what the graph then replays
+
+
+class CapturedFunction:
+    """Runs `function` of small tensors as it is at first, and then as a CUDA graph.
+
+    The graph launches a step's many small kernels at once, where Python would need longer to
+    launch them than the device to run them. It replays the same work on the same memory, so the
+    function may depend on nothing but its tensors, and may not look at a value. Where a capture
+    fails, `say` is told, and the function goes on as it is.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *, say: Callable[[str], None]) -> None:
+        self.function = function
+        self.say = say
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: list[Tensor] = []
+        self.output = torch.empty(0)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return what the function returns for `inputs`, given on the host."""
+        if self.calls == EAGER_CALLS:
+            self._capture(inputs)
+        self.calls += 1
+        if self.graph is None:
+            return self._on_stream(*inputs)
+        for static, new in zip(self.inputs, inputs, strict=True):
+            static.copy_(new, non_blocking=True)
+        self.graph.replay()
+        return self.output.clone()
+
+    def _on_stream(self, *inputs: Tensor) -> Tensor:
+        """Run the function on the stream that the capture will use, as autograd asks."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            output = self.function(*(x.to("cuda", non_blocking=True) for x in inputs))
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return output
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = [x.to("cuda") for x in inputs]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.output = self.function(*self.inputs)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            self.say(f"warning: no CUDA graph, so steps launch one kernel at a time: {reason}")
+        else:
+            self.graph = graph
