@@ -8,7 +8,6 @@ B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ def make_norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
 
 
-@lru_cache(maxsize=8)
 def rotary_angles(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return cosines and sines, each (length, size / 2), of rotary positions: Su et al. 2021."""
     frequencies = 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
@@ -49,7 +47,6 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.n_kv_head = config.n_kv_head or config.n_head
         self.head_size = config.n_embd // config.n_head
-        self.rotary = config.positions == "rotary"
         self.qk_norm = bool(config.qk_norm)
         width = (self.n_head + 2 * self.n_kv_head) * self.head_size
         self.c_attn = nn.Linear(config.n_embd, width, bias=bool(config.bias))
@@ -57,12 +54,12 @@ class Attention(nn.Module):
         self.attn_dropout = config.attention_dropout or 0.0
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return (B, T, C) for `x` (B, T, C); `rotary` are the angles of its positions."""
         B, T, C = x.shape
         q, k, v = self.heads(x)
-        if self.rotary:
-            cos, sin = rotary_angles(T, self.head_size, x.device)
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
             q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
         y = F.scaled_dot_product_attention(
@@ -130,8 +127,8 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), rotary)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -196,9 +193,12 @@ class GPT(nn.Module):
         x = self.wte(idx)
         if self.config.positions == "learned":
             x = x + self.wpe.weight[:T]
+        rotary = None
+        if self.config.positions == "rotary":
+            rotary = rotary_angles(T, self.config.n_embd // self.config.n_head, idx.device)
         x = self.drop(x)
         for block in self.h:
-            x = block(x)
+            x = block(x, rotary)
         normed: Tensor = self.ln_f(x)
         return normed
 

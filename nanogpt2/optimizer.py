@@ -137,7 +137,7 @@ def keep_rates_on_device(optimizers: Iterable[torch.optim.Optimizer], device: to
     """Make learning rates tensors on `device`, as a CUDA graph needs to see them change."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["lr"], device=device)
+            group["lr"] = torch.as_tensor(group["lr"]).to(device, copy=True)
             if "capturable" in group:
                 group["capturable"] = True
 

@@ -26,7 +26,7 @@ from nanogpt2.progress import Progress
 from nanogpt2.step import Stepper, StepReport
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
-TRAINING_CODE = ("config", "dataset", "device", "model", "optimizer", "step", "trainer")
+TRAINING_CODE = ("capture", "config", "dataset", "device", "model", "optimizer", "step", "trainer")
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 
 

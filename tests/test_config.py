@@ -261,7 +261,9 @@ def types_of(hint: Any) -> set[type]:
 
 
 def schema_types(rule: dict[str, Any]) -> set[type]:
-    names = ["string"] if "enum" in rule else rule["type"]
+    if "enum" in rule:
+        return {type(value) for value in rule["enum"]}
+    names = rule["type"]
     python = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
     return {python[name] for name in ([names] if isinstance(names, str) else names)}
 

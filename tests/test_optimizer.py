@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.config import Config
+from nanogpt2.config import Config, get_config
 from nanogpt2.model import GPT
-from nanogpt2.optimizer import learning_rate_at, make_optimizer
+from nanogpt2.optimizer import learning_rate_factor, make_optimizers
 
 
 def test_each_weight_is_in_one_group_and_only_matrices_decay(tiny: Config) -> None:
     model = GPT(tiny)
-    decay, no_decay = make_optimizer(model, tiny).param_groups
+    decay, no_decay = make_optimizers(model, tiny)[0].param_groups
     grouped = [id(p) for group in (decay, no_decay) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     assert decay["weight_decay"] == tiny.weight_decay
@@ -21,12 +21,8 @@ def test_each_weight_is_in_one_group_and_only_matrices_decay(tiny: Config) -> No
 
 
 def schedule(max_iters: int, warmup_iters: int) -> list[float]:
-    return [
-        learning_rate_at(
-            step, peak=1e-3, min_fraction=0.1, warmup_iters=warmup_iters, max_iters=max_iters
-        )
-        for step in range(max_iters)
-    ]
+    config = get_config("nano", max_iters=max_iters, warmup_iters=warmup_iters)
+    return [1e-3 * learning_rate_factor(step, config) for step in range(max_iters)]
 
 
 def test_it_rises_to_the_peak_and_falls_to_the_minimum() -> None:

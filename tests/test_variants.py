@@ -1,0 +1,207 @@
+"""Every variant of the model and of its training keeps what a language model promises."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.errors import ConfigError
+from nanogpt2.model import GPT
+from nanogpt2.optimizer import Muon, learning_rate_factor, orthogonalise
+from nanogpt2.trainer import Trainer
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "gpt2": {},
+    "modern": {"architecture": "modern"},
+    "rotary": {"positions": "rotary"},
+    "rms": {"norm": "rms"},
+    "qk_norm": {"qk_norm": True},
+    "relu2": {"mlp": "relu2"},
+    "swiglu": {"mlp": "swiglu"},
+    "n_kv_head": {"n_kv_head": 1},
+    "untied": {"tied_head": False},
+    "zero_init": {"zero_init": True},
+    "softcap": {"logit_softcap": 5.0},
+    "no bias": {"bias": False},
+    "modern, some": {"architecture": "modern", "mlp": "swiglu", "n_kv_head": 1, "tied_head": True},
+}
+
+
+@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
+def variant(request: pytest.FixtureRequest, tiny: Config) -> Config:
+    return get_config({**tiny.to_dict(), **request.param})
+
+
+def warmed(config: Config) -> GPT:
+    """Return a model whose zero-initialised weights are not zero any more."""
+    model = GPT(config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def test_later_tokens_do_not_change_earlier_logits(variant: Config) -> None:
+    model = warmed(variant)
+    idx = torch.randint(64, (2, 16))
+    changed = idx.clone()
+    changed[:, 9:] = torch.randint(64, (2, 7))
+    assert torch.equal(model(idx)[:, :9], model(changed)[:, :9])
+
+
+def test_earlier_tokens_and_their_order_change_later_logits(variant: Config) -> None:
+    model = warmed(variant)
+    idx = torch.arange(16)[None]
+    swapped = idx.clone()
+    swapped[0, [2, 3]] = swapped[0, [3, 2]]
+    assert (model(idx)[:, 9] - model(swapped)[:, 9]).abs().max() > 1e-4
+
+
+def test_the_first_loss_is_about_that_of_a_uniform_guess(variant: Config) -> None:
+    idx = torch.randint(64, (8, 17))
+    _, loss = GPT(variant)(idx[:, :-1], idx[:, 1:])
+    assert loss.item() == pytest.approx(math.log(64), abs=0.05)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_one_text_can_be_learnt_by_heart(variant: Config, optimizer: str) -> None:
+    changes = {
+        "optimizer": optimizer,
+        "learning_rate": 1e-2,
+        "max_iters": 150,
+        "eval_interval": 150,
+        "weight_decay": 0.0,
+    }
+    config = get_config({**variant.to_dict(), **changes})
+    data = CharDataset("abcdefghijklmnopqrstuvwxyz012345", 16)
+    record = Trainer(GPT(config), config).train(data, data)
+    assert record.history[-1]["train_loss"] < 0.3
+
+
+def test_a_seed_gives_the_same_model_and_run_again(variant: Config, text: str) -> None:
+    config = get_config({**variant.to_dict(), "optimizer": "muon", "ema_decay": 0.9})
+    data = CharDataset(text, 16)
+    runs = [Trainer(GPT(config), config).train(data, data).history for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_soft_capped_logits_stay_within_the_cap(tiny: Config) -> None:
+    model = warmed(get_config({**tiny.to_dict(), "logit_softcap": 2.0}))
+    with torch.no_grad():
+        model.wte.weight.mul_(100)
+        assert model(torch.randint(64, (2, 16))).abs().max() <= 2.0
+
+
+def test_grouped_heads_equal_full_heads_with_repeated_weights(tiny: Config) -> None:
+    grouped = warmed(get_config({**tiny.to_dict(), "n_layer": 1, "n_kv_head": 1}))
+    full = GPT({**tiny.to_dict(), "n_layer": 1})
+    weights = grouped.state_dict()
+    for name in ("h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"):
+        q, k, v = weights[name].split([16, 8, 8])
+        weights[name] = torch.cat([q, k, k, v, v])
+    full.load_state_dict(weights)
+    idx = torch.randint(64, (2, 16))
+    torch.testing.assert_close(grouped(idx), full(idx))
+
+
+def test_rotary_attention_sees_distances_not_places(tiny: Config) -> None:
+    model = warmed(get_config({**tiny.to_dict(), "positions": "rotary", "n_layer": 1}))
+    # one repeated token: all keys are alike, so each place attends alike
+    logits = model(torch.full((1, 16), 7))
+    torch.testing.assert_close(logits[:, 3], logits[:, 15], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_head": 4, "n_kv_head": 3}, "n_kv_head: found 3; allowed: a divisor of n_head 4"),
+        ({"n_embd": 18, "n_head": 2, "positions": "rotary"}, "n_head: found 2; allowed: one that"),
+        ({"mlp": "relu"}, 'mlp: found "relu"; allowed: gelu, relu2, swiglu, null'),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_config("nano", **changes)
+
+
+# --- Muon, the mean of the weights, schedules, patience ---
+
+
+def matrices() -> list[torch.nn.Parameter]:
+    torch.manual_seed(0)
+    shapes = [(8, 8), (24, 8), (8, 32), (8, 8), (24, 8)]
+    return [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+
+def test_muon_is_torchs_muon() -> None:
+    ours, theirs = matrices(), matrices()
+    pair = (
+        Muon(ours, lr=0.02, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95),
+    )
+    for step in range(5):
+        for weights, optimizer in zip((ours, theirs), pair, strict=True):
+            torch.manual_seed(step)
+            for weight in weights:
+                weight.grad = torch.randn_like(weight)
+            optimizer.step()
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, atol=2e-3, rtol=0)  # products are in bfloat16
+        assert (our - their).abs().mean() < 2e-4
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 48, 16), (1, 16, 64)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)).float())
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tiny: Config) -> None:
+    config = get_config({**tiny.to_dict(), "optimizer": "muon", "architecture": "modern"})
+    model = GPT(config)
+    adamw, muon = Trainer(model, config).stepper.optimizers
+    by_muon = {id(p) for group in muon.param_groups for p in group["params"]}
+    by_adamw = [id(p) for group in adamw.param_groups for p in group["params"]]
+    assert by_muon == {id(p) for p in model.h.parameters() if p.dim() == 2}
+    assert sorted([*by_muon, *by_adamw]) == sorted(id(p) for p in model.parameters())
+
+
+def test_the_kept_weights_are_the_running_mean(tiny: Config, text: str) -> None:
+    config = get_config({**tiny.to_dict(), "ema_decay": 0.99})
+    model, data = GPT(config), CharDataset(text, 16)
+    trainer = Trainer(model, config)
+    mean: Tensor = model.wte.weight.detach().clone()
+    for step in range(6):
+        trainer.stepper.step(data, step)
+        decay = min(0.99, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * model.wte.weight.detach()
+    torch.testing.assert_close(trainer.stepper.averages[0], mean)
+    again = GPT(config)
+    Trainer(again, config).train(data, data)
+    torch.testing.assert_close(again.wte.weight.detach(), mean)
+
+
+def test_the_trapezoid_holds_and_falls(tiny: Config) -> None:
+    changes = {"schedule": "trapezoid", "max_iters": 100, "warmup_iters": 10, "decay_fraction": 0.5}
+    config = get_config({**tiny.to_dict(), **changes, "min_learning_rate_fraction": 0.0})
+    factors = [learning_rate_factor(step, config) for step in range(100)]
+    assert factors[:2] == pytest.approx([0.1, 0.2])
+    assert factors[9:54] == [1.0] * 45
+    assert factors[-1] == 0
+    assert factors[77] == pytest.approx(0.49, abs=0.01)
+
+
+def test_patience_ends_a_run_that_gets_no_better(tiny: Config) -> None:
+    changes = {"max_iters": 400, "eval_interval": 10, "learning_rate": 3e-2, "patience": 3}
+    config = get_config({**tiny.to_dict(), **changes})
+    train = CharDataset("abcdefghijklmnopqrstuvwxyz" * 4, 16)
+    val = CharDataset("zyxwvutsrqponmlkjihgfedcba" * 4, 16, train.tokenizer)
+    record = Trainer(GPT(config), config).train(train, val)
+    assert record.step == record.history[-1]["iter"] < 400
+    assert record.step - record.best_iter == 30
