@@ -12,7 +12,7 @@ from nanogpt2.config import NOT_TRAINING, load_schema
 LAYERS = [
     {"errors", "interruption"},
     {"files"},
-    {"yaml12", "shakespeare", "advice", "progress"},
+    {"yaml12", "shakespeare", "advice", "progress", "overlap"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "memory", "model"},
     {"dataset", "optimizer", "checkpoint", "preparation", "preflight"},
