@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "memory", "model"},
     {"dataset", "optimizer", "checkpoint", "preparation", "preflight"},
-    {"evaluation", "sampling", "resume", "step"},
+    {"evaluation", "memorisation", "sampling", "resume", "step"},
     {"trainer"},
 ]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
