@@ -59,6 +59,11 @@ class EvaluateConfig:
     """Knobs of the evaluate stage; the schema describes each."""
 
     batch_size: int
+    stride: int | None
+    memorisation_samples: int
+    memorisation_tokens: int
+    memorisation_temperature: float
+    memorisation_seed: int
 
 
 @dataclass(frozen=True)
@@ -302,7 +307,7 @@ def _nearest_name(key: str, path: list[str]) -> str | None:
     key = key.lower().replace("-", "_").rpartition(".")[2]
     top = load_schema()["properties"]
     groups = {(): top} | {(k,): v["properties"] for k, v in top.items() if "properties" in v}
-    for group in sorted(groups, key=lambda group: group != tuple(path)):
+    for group in sorted(groups, key=lambda group: (group != tuple(path), key not in groups[group])):
         begins = [name for name in groups[group] if len(key) > 2 and name.startswith(key)]
         for match in begins or difflib.get_close_matches(key, groups[group], n=1):
             if group == tuple(path):

@@ -5,7 +5,11 @@ from typing import Any
 
 from nanogpt2 import corpus, files
 from nanogpt2.errors import DataError
+from nanogpt2.overlap import character_codes, share_of_windows
 from nanogpt2.tokenizer import TokenArray, Tokenizer, train_tokenizer
+
+OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
+OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
 
 
 def prepare(
@@ -21,14 +25,16 @@ def prepare(
     trained = train_tokenizer(tokenizer, text)
     check_vocab_size(vocab_size, trained)
     tokens = {name: trained.encode(part) for name, part in parts.items()}
+    overlap = measure_overlap(parts)
     description = {
         "tokenizer": tokenizer,
         "vocabulary": trained.size,
         "characters": len(text),
         "tokens": sum(map(len, tokens.values())),
         "splits": _describe_splits(parts, tokens),
+        "overlap": {"window": OVERLAP_LENGTH, **overlap},
         "sources": [vars(source) for source in sources],
-        "warnings": _warnings(sources),
+        "warnings": _warnings(sources, overlap),
     }
 
     def fill(new: Path) -> None:
@@ -50,6 +56,16 @@ def check_vocab_size(vocab_size: int, tokenizer: Tokenizer) -> None:
         )
 
 
+def measure_overlap(parts: dict[str, str]) -> dict[str, float]:
+    """Return what share of each held-out split's windows of 100 characters the train split has."""
+    train = character_codes(parts["train"])
+    return {
+        name: files.rounded(share_of_windows([character_codes(part)], train, OVERLAP_LENGTH))
+        for name, part in parts.items()
+        if name != "train"
+    }
+
+
 def _describe_splits(parts: dict[str, str], tokens: dict[str, TokenArray]) -> dict[str, Any]:
     start, splits = 0, {}
     for name, part in parts.items():
@@ -62,11 +78,18 @@ def _describe_splits(parts: dict[str, str], tokens: dict[str, TokenArray]) -> di
     return splits
 
 
-def _warnings(sources: list[corpus.Source]) -> list[str]:
+def _warnings(sources: list[corpus.Source], overlap: dict[str, float]) -> list[str]:
+    warnings = []
     size = sum(source.bytes for source in sources)
-    if size >= corpus.SMALL_CORPUS_BYTES:
-        return []
-    return [f"{size:,} bytes of text are little: 1 MB or more is advised"]
+    if size < corpus.SMALL_CORPUS_BYTES:
+        warnings.append(f"{size:,} bytes of text are little: 1 MB or more is advised")
+    for name, share in overlap.items():
+        if share > OVERLAP_ALLOWED:
+            warnings.append(
+                f"{share:.1%} of the {name} split's windows of {OVERLAP_LENGTH} characters stand in"
+                " the train split too, so its loss flatters the model: remove repeated text"
+            )
+    return warnings
 
 
 def describe(description: dict[str, Any]) -> str:

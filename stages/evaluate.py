@@ -1,4 +1,4 @@
-"""Stage evaluate: measure a checkpoint on every held-out split."""
+"""Stage evaluate: measure a checkpoint on every held-out split, and what its samples copy."""
 
 from pathlib import Path
 
@@ -12,21 +12,29 @@ from stages.command import config_option, stage_command
 @click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
 @click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
 @click.option("--metrics", type=Path, default="metrics/eval.json", help="Figures to write.")
+@click.option("--copies", type=Path, default="metrics/copies.txt", help="Copied text to write.")
 @click.option("--curve", type=Path, default="plots/position.csv", help="Losses to write.")
-def main(config: str, checkpoint: Path, data: Path, metrics: Path, curve: Path) -> None:
-    """Predict each token of the held-out splits once, and write the losses."""
+@click.option("--tokens", type=Path, default="plots/tokens.csv", help="Costly tokens to write.")
+def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
+    """Predict each token of the held-out splits once, and look samples up in the training text."""
+    from nanogpt2 import evaluation, files, memorisation
     from nanogpt2.checkpoint import load_checkpoint
     from nanogpt2.config import get_config
     from nanogpt2.device import find_device
-    from nanogpt2.evaluation import describe, evaluate_splits
-    from nanogpt2.files import write_csv, write_json
 
     settings = get_config(config)
+    knobs = settings.evaluate
     loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
-    figures, positions = evaluate_splits(loaded, data, batch_size=settings.evaluate.batch_size)
-    write_csv(curve, positions)
-    write_json(metrics, figures)
-    click.echo(describe(figures))
+    result = evaluation.evaluate_splits(
+        loaded, data, batch_size=knobs.batch_size, stride=knobs.stride
+    )
+    click.echo(evaluation.describe(result.figures))
+    copied, stretches = memorisation.check_memorisation(loaded, data, knobs)
+    click.echo(memorisation.describe(copied))
+    files.write_csv(outputs["curve"], result.positions)
+    files.write_csv(outputs["tokens"], result.tokens)
+    files.write_text(outputs["copies"], stretches)
+    files.write_json(outputs["metrics"], {**result.figures, "memorisation": copied})
 
 
 if __name__ == "__main__":

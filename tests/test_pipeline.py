@@ -21,7 +21,8 @@ def repro(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_it_writes_what_the_design_names(repro: Workspace) -> None:
     names = set(repro.outputs())
     assert {"checkpoints/final_model.pt", "checkpoints/best_model.pt"} < names
-    assert {"metrics/train.json", "metrics/eval.json", "plots/loss.csv"} < names
+    assert {"metrics/train.json", "metrics/eval.json", "metrics/copies.txt"} < names
+    assert {"plots/loss.csv", "plots/position.csv", "plots/tokens.csv"} < names
     prepared = {"train.bin", "val.bin", "test.bin", "tokenizer.json", "dataset.json"}
     assert {f"data/prepared/{name}" for name in prepared} < names
     assert {f"samples/sample_{number}.txt" for number in range(1, 6)} < names

@@ -135,8 +135,28 @@ def test_a_large_vocabulary_is_written_in_four_bytes_a_token(tmp_path: Path) -> 
 def test_little_text_is_warned_of(n_bytes: int, n_warnings: int, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes((b"abcdefg\n" * 125_000)[:n_bytes])
     warnings = prepare(tmp_path, tmp_path / "out", **OPTIONS)["warnings"]
-    assert len(warnings) == n_warnings
-    assert all("999,999 bytes" in warning and "1 MB" in warning for warning in warnings)
+    of_size = [warning for warning in warnings if "of text are little" in warning]
+    assert len(of_size) == n_warnings
+    assert all("999,999 bytes" in warning and "1 MB" in warning for warning in of_size)
+
+
+def test_held_out_text_that_also_stands_in_the_training_text_is_warned_of(tmp_path: Path) -> None:
+    letters = random.Random(0).choices("abcdefghij \n", k=10_000)  # splits at 8500 and 9500
+    letters[8700:8900] = letters[1000:1200]  # 200 characters have 101 windows of 100
+    letters[9600:9640] = letters[2000:2040]  # too short to be a copy
+    (tmp_path / "a.txt").write_text("".join(letters), encoding="utf-8")
+    description = prepare(tmp_path, tmp_path / "out", **OPTIONS)
+    assert description["overlap"] == {"window": 100, "val": round(101 / 901, 6), "test": 0.0}
+    (warning,) = [warning for warning in description["warnings"] if "windows" in warning]
+    assert warning.startswith("11.2% of the val split's windows of 100 characters stand in the tra")
+
+
+def test_texts_without_copies_have_no_overlap(tmp_path: Path) -> None:
+    letters = random.Random(0).choices("abcdefghij \n", k=2000)
+    (tmp_path / "a.txt").write_text("".join(letters), encoding="utf-8")
+    description = prepare(tmp_path, tmp_path / "out", **OPTIONS | {"fractions": (0.02, 0.0)})
+    assert description["overlap"] == {"window": 100, "val": 0.0}  # 40 characters: no window at all
+    assert len(description["warnings"]) == 1
 
 
 def test_the_stage_prints_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,12 @@ from nanogpt2.config import NOT_TRAINING, load_schema
 LAYERS = [
     {"errors", "interruption"},
     {"files", "capture"},
-    {"yaml12", "shakespeare", "advice", "progress"},
+    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
     {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight"},
-    {"evaluation", "sampling", "resume", "step"},
-    {"trainer"},
+    {"evaluation", "memorisation", "sampling", "resume", "step"},
+    {"trainer", "experiments"},
 ]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
@@ -38,6 +38,14 @@ def test_the_library_knows_neither_click_nor_dvc_and_the_tokenizer_no_torch() ->
             assert "import click" not in source, path
         assert "import dvc" not in source, path
     assert "torch" not in (ROOT / "nanogpt2/tokenizer.py").read_text(encoding="utf-8")
+
+
+def test_only_experiments_runs_dvc_and_only_the_extra_commands_use_it() -> None:
+    experiments = Path("nanogpt2/experiments.py")
+    for path in {found.relative_to(ROOT) for found in (ROOT / "nanogpt2").glob("*.py")}:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert "subprocess" not in source or path == experiments, path
+        assert path.stem == "__main__" or experiments not in direct_imports(path), path
 
 
 @pytest.mark.parametrize("stage", list(DVC["stages"]))

@@ -1,0 +1,104 @@
+"""Significance: are two settings different, or do their runs differ by their seeds alone?
+
+Student's paired t test. The distribution is Abramowitz and Stegun 1964, 26.7.3 and 26.7.4: finite
+sums, exact for whole degrees of freedom.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.99  # of 100 comparisons of a setting with itself, one is called different
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, paired by seed; the interval holds the true mean with 99% confidence."""
+
+    differences: list[float]
+    mean: float
+    low: float
+    high: float
+    p_value: float  # how often chance alone gives a mean as far from 0
+
+    @property
+    def verdict(self) -> str:
+        """Return what the first is against the second, where lower figures are better."""
+        if self.p_value >= 1 - CONFIDENCE:
+            return "no difference shown"
+        return "better" if self.mean < 0 else "worse"
+
+
+def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
+    """Compare figures of two settings, such as losses, where the i-th of each have the same seed.
+
+    Raises ValueError for fewer than 2 pairs, which have no spread.
+    """
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if len(differences) < 2:
+        raise ValueError("a comparison needs at least 2 pairs")
+    freedom = len(differences) - 1
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    margin = error * t_quantile(CONFIDENCE, freedom)
+    p_value = 1 - t_probability(_ratio(abs(mean), error), freedom)
+    return Comparison(differences, mean, mean - margin, mean + margin, p_value)
+
+
+def _ratio(mean: float, error: float) -> float:
+    """Return how many errors the mean is from 0; runs that agree to the last digit have none."""
+    if error == 0:
+        return math.inf if mean else 0.0
+    return mean / error
+
+
+def t_probability(t: float, freedom: int) -> float:
+    """Return P(-t < T < t) for Student's T with `freedom` degrees of freedom; t is at least 0."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, cosine) if odd else (1.0, 1.0)
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    if not odd:
+        return sine * total
+    return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Return the t with P(-t < T < t) = `probability`, found by halving."""
+    low, high = 0.0, 1.0
+    while t_probability(high, freedom) < probability:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if t_probability(middle, freedom) < probability else (low, middle)
+        )
+    return (low + high) / 2
+
+
+# --- In words ---
+
+
+def describe_runs(name: str, losses: Mapping[int, float]) -> str:
+    """Return the loss of each seed, their mean and their standard deviation, in lines."""
+    lines = [f"  seed {seed}: {loss:.4f}" for seed, loss in losses.items()]
+    mean, spread = statistics.fmean(losses.values()), statistics.stdev(losses.values())
+    return "\n".join([name, *lines, f"  mean {mean:.4f}, standard deviation {spread:.4f}"])
+
+
+def describe(comparison: Comparison, first: str, second: str) -> str:
+    """Return the differences by seed, their mean and what they show, in lines."""
+    return "\n".join(
+        [
+            f"{first}, minus {second}",
+            f"  by seed: {', '.join(f'{each:+.4f}' for each in comparison.differences)}",
+            f"  mean {comparison.mean:+.4f},"
+            f" {CONFIDENCE:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f},"
+            f" p = {comparison.p_value:.2g} (paired t test, two-sided)",
+            f"  verdict: {comparison.verdict}",
+        ]
+    )
