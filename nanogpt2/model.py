@@ -6,8 +6,8 @@ B: batch, T: tokens, C: n_embd channels, V: vocab_size.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,23 @@ from torch import Tensor, nn
 
 from nanogpt2.config import Config, make_config
 from nanogpt2.errors import DataError
+
+
+class LayerCache(Protocol):
+    """Keys and values that one layer has seen; `nanogpt2.decoding` has the real one."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
+
+
+class Cache(Protocol):
+    """What the model asks of a key-value cache."""
+
+    layers: Sequence[LayerCache]
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions (B, T) of the tokens being read."""
 
 
 class Attention(nn.Module):
@@ -28,14 +45,17 @@ class Attention(nn.Module):
         self.attn_dropout = config.dropout
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         B, T, C = x.shape
         q, k, v = (
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, heads, T, C/heads)
             for part in self.c_attn(x).split(C, dim=2)
         )
-        dropout = self.attn_dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        if cache is None:
+            dropout = self.attn_dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        else:
+            y = cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)
         projected: Tensor = self.resid_dropout(self.c_proj(y))
         return projected
@@ -66,8 +86,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -116,15 +136,18 @@ class GPT(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
         return logits, loss
 
-    def hidden(self, idx: Tensor) -> Tensor:
-        """Return the final hidden states (B, T, C); DataError where T exceeds block_size."""
+    def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the final hidden states (B, T, C); DataError where T exceeds block_size.
+
+        With a `cache`, `idx` follows what the cache holds, at the cache's positions.
+        """
         T = idx.shape[1]
         if self.config.block_size < T:
             raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
-        x = self.wte(idx) + self.wpe.weight[:T]
+        x = self.wte(idx) + (self.wpe.weight[:T] if cache is None else self.wpe(cache.positions))
         x = self.drop(x)
-        for block in self.h:
-            x = block(x)
+        for layer, block in enumerate(self.h):
+            x = block(x, None if cache is None else cache.layers[layer])
         normed: Tensor = self.ln_f(x)
         return normed
 
