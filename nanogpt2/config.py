@@ -47,6 +47,11 @@ class SampleConfig:
     max_new_tokens: int
     temperature: float
     top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    stop: list[str]
+    window: str
     seed: int
 
 
@@ -187,7 +192,7 @@ def with_defaults(values: Mapping[str, Any], schema: Any = None) -> dict[str, An
             value = with_defaults(value, rule)
         elif "integer" in rule.get("type", ()) and value is not None:
             value = int(value)  # 1000.0 counts as 1000
-        elif rule.get("type") == "number":
+        elif "number" in rule.get("type", ()) and value is not None:
             value = float(value)
         complete[key] = value
     return complete
@@ -278,6 +283,7 @@ def describe_allowed(rule: Mapping[str, Any]) -> str:
         "string": "a text, not empty" if "minLength" in rule else "a text",
         "null": "null",
         "object": "keys with values",
+        "array": "a list of texts",
     }
     types = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
     bounds = {

@@ -20,7 +20,7 @@ class Decoder(Protocol):
     """What generation asks of a decoder; rows 0 .. B - 1 hold the samples."""
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
-        """Put `tokens` (T,) into the empty `row`, from position 0; return the last's logits (V,)."""
+        """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
 
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
@@ -104,7 +104,7 @@ class ModuleDecoder:
         self.cache = KeysValues(model, rows=rows)
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
-        """Put `tokens` (T,) into the empty `row`, from position 0; return the last's logits (V,)."""
+        """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
         self.cache.read_start(row, len(tokens))
         return self._logits(self.model.hidden(tokens[None], self.cache))[0]
 

@@ -17,8 +17,8 @@ from nanogpt2.errors import ConfigError
 from nanogpt2.lean import LeanDecoder, is_plain
 from nanogpt2.model import GPT
 
+NEUTRAL = Controls()
 WINDOWS = ("exact", "half")
-CHUNK = 16  # tokens drawn on a GPU before the host looks at them
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Request:
     prompts: Sequence[Sequence[int]]  # tokens, at least one in each
     seeds: Sequence[int]
     max_new_tokens: int
-    controls: Controls = Controls()
+    controls: Controls = NEUTRAL
     window: str = "exact"
     n_tokens: int | None = None  # draw token numbers below it only
+    chunk: int = 16  # tokens that are handed out together, at most
     use_cache: bool = True  # False: read the whole window for each token, with the model's modules
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Generation:
         self.cached = [0] * rows  # tokens of each row in the cache
         self.positions = torch.zeros(rows, dtype=torch.long, device=device)  # the same, there
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # the last ones drawn
-        self.drawn = torch.zeros(rows, CHUNK, dtype=torch.long, device=device)
+        self.drawn = torch.zeros(rows, request.chunk, dtype=torch.long, device=device)
         self.count = torch.zeros(1, dtype=torch.long, device=device)  # tokens drawn in each row
         self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
         self.seen = self._mark_seen(prompts)
@@ -116,7 +117,7 @@ class Generation:
         return seen
 
     def run(self) -> Iterator[Tensor]:
-        """Yield drawn tokens (B, 1 .. CHUNK)."""
+        """Yield drawn tokens (B, 1 .. chunk)."""
         with torch.inference_mode():
             self.take(self.read_prompts())
             yield self.hand_out(1)
@@ -134,7 +135,7 @@ class Generation:
             self.take(self.read_windows(full))
             return self.hand_out(1)
         room = left if self.slides else min(left, self.block_size - max(self.cached))
-        count = min(room, CHUNK if self.device.type == "cuda" else 1)
+        count = min(room, self.request.chunk)
         self.step_many(count)
         self.cached = [cached + count for cached in self.cached]
         return self.hand_out(count)
@@ -252,7 +253,7 @@ def capture(step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], N
     The runs that capturing needs leave `state` as it was.
     """
     saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):  # cuBLAS and the allocator settle

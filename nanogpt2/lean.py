@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.model import GPT, MLP, Attention, Block
@@ -21,7 +22,6 @@ Array = npt.NDArray[np.float32]
 CUBIC = 0.044715  # GPT-2's GELU: h/2 * (1 + tanh(sqrt(2/pi) * (h + CUBIC * h^3)))
 SCALE = (math.sqrt(2 / math.pi) * CUBIC) ** (1 / 3)  # in u = SCALE * h the cubic term is u^3
 LINEAR = math.sqrt(2 / math.pi) / SCALE  # and the linear one LINEAR * u
-QUERIES = 64  # attended at once when a window is read: keys after the last are not touched
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,6 @@ class Linear:
 
     weight: Tensor
     bias: Array
-
-    def __call__(self, x: Array) -> Array:
-        product = torch.mm(torch.from_numpy(x), self.weight).numpy()
-        product += self.bias
-        return product  # type: ignore[no-any-return]
-
-    def after_norm(self, x: Array, norm: Array) -> Array:
-        """Return the layer's output for x / norm, (R, out), with norm (R, 1)."""
-        product = torch.mm(torch.from_numpy(x), self.weight).numpy()
-        product /= norm
-        product += self.bias
-        return product  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -59,11 +47,72 @@ def is_plain(model: GPT) -> bool:
     weight = model.wte.weight
     parts = {type(part) for block in model.h for part in (block.attn, block.mlp, block.ln_1)}
     return (
-        weight.device.type == "cpu"
+        hasattr(model, "wpe")
+        and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and {type(block) for block in model.h} == {Block}
         and parts == {Attention, MLP, nn.LayerNorm}
     )
+
+
+class Shared:
+    """One piece of memory as a tensor, whose products are quick, and as an array, for the rest."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self.tensor = torch.empty(rows, width)
+        self.array: Array = self.tensor.numpy()
+
+
+class Workspace:
+    """Activations of R rows, allocated once; layers take turns in them."""
+
+    def __init__(self, rows: int, n_embd: int, *, eps: float) -> None:
+        self.rows, self.n_embd, self.eps = rows, n_embd, eps
+        self.x = Shared(rows, n_embd)  # the residual stream
+        self.qkv = Shared(rows, 3 * n_embd)
+        self.read = Shared(rows, n_embd)  # what attention read
+        self.hidden = Shared(rows, 4 * n_embd)
+        self.activated = Shared(rows, 4 * n_embd)
+        self.squares = np.empty((rows, n_embd), dtype=np.float32)
+        self.mean = np.full((n_embd, 1), 1 / n_embd, dtype=np.float32)
+
+    def norm(self) -> Array | float:
+        """Return the root mean square of each row of x: (R, 1), or a number for one row."""
+        if self.rows == 1:
+            row = self.x.array[0]
+            return math.sqrt(float(np.dot(row, row)) / self.n_embd + self.eps)
+        norm: Array = np.dot(np.multiply(self.x.array, self.x.array, out=self.squares), self.mean)
+        norm += self.eps
+        return np.sqrt(norm, out=norm)
+
+    def read_normed(self, linear: Linear, out: Shared) -> None:
+        """Write what `linear` makes of the normed x to `out`."""
+        torch.mm(self.x.tensor, linear.weight, out=out.tensor)
+        out.array /= self.norm()
+        out.array += linear.bias
+
+    def add(self, linear: Linear, source: Shared) -> None:
+        """Add what `linear` makes of `source` to x."""
+        self.x.tensor.addmm_(source.tensor, linear.weight)
+        self.x.array += linear.bias
+
+    def add_mlp(self, block: LeanBlock) -> None:
+        """Add what the MLP makes of x to x."""
+        self.read_normed(block.mlp_in, self.hidden)
+        u, activated = self.hidden.array, self.activated.array
+        np.multiply(u, u, out=activated)
+        activated += LINEAR
+        activated *= u
+        np.tanh(activated, out=activated)
+        activated += 1
+        activated *= u
+        self.add(block.mlp_out, self.activated)
+
+    def make_logits(self, head: Linear) -> Tensor:
+        """Return the logits (R, V) of x."""
+        logits = Shared(self.rows, head.weight.shape[1])
+        self.read_normed(head, logits)
+        return logits.tensor
 
 
 class LeanDecoder:
@@ -71,7 +120,7 @@ class LeanDecoder:
 
     def __init__(self, model: GPT, *, rows: int, n_tokens: int | None) -> None:
         config = model.config
-        self.n_head, self.eps = config.n_head, model.ln_f.eps
+        self.n_head, self.n_embd, self.eps = config.n_head, config.n_embd, model.ln_f.eps
         self.embedding = centred(model.wte.weight).numpy()
         self.position_embedding = centred(model.wpe.weight).numpy()
         self.blocks = [fold_block(block, config.n_head) for block in model.h]
@@ -79,12 +128,13 @@ class LeanDecoder:
         # keys, then values, of each token
         shape = (config.n_layer, rows, config.block_size, 2 * config.n_embd)
         self.cache = np.zeros(shape, dtype=np.float32)
-        self.mean = np.full((config.n_embd, 1), 1 / config.n_embd, dtype=np.float32)
+        self.spare: Array = self.cache[:, 0, :0]  # a row for windows that are not kept
         self.row_starts = np.arange(rows) * config.block_size
+        self.workspaces: dict[int, Workspace] = {}
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
-        """Put `tokens` (T,) into the empty `row`, from position 0; return the last's logits (V,)."""
-        return torch.from_numpy(self._read(tokens.numpy(), self.cache[:, row]))
+        """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
+        return self._read(tokens.numpy(), self.cache[:, row])
 
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
@@ -96,88 +146,81 @@ class LeanDecoder:
 
     def last_logits(self, idx: Tensor) -> Tensor:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
-        layers, _, _, width = self.cache.shape
-        aside = np.empty((layers, idx.shape[1], width), dtype=np.float32)
-        return torch.from_numpy(np.stack([self._read(row, aside) for row in idx.numpy()]))
+        if not self.spare.size:
+            self.spare = np.zeros_like(self.cache[:, 0])
+        return torch.stack([self._read(row, self.spare) for row in idx.numpy()])
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
-        at = positions.numpy()
-        x = self.embedding[tokens.numpy()]
-        x += self.position_embedding[at]
-        length = int(at.max()) + 1
-        unequal = len(at) > 1 and length > int(at.min()) + 1
-        after = np.arange(length)[None, None, None] > at[:, None, None, None] if unequal else None
-        slots = self.row_starts + at
+        space = self._workspace(len(tokens))
+        slots = positions.numpy()
+        length, shortest = int(slots.max()) + 1, int(slots.min()) + 1
+        after = None
+        if shortest < length:
+            after = np.arange(length) > slots[:, None, None, None]  # (B, 1, 1, length)
+        self._embed(space, tokens.numpy(), slots)
+        slots = slots + self.row_starts
         for block, cache in zip(self.blocks, self.cache, strict=True):
-            qkv = block.qkv.after_norm(x, self._norm(x))
-            q, kv = qkv[:, : x.shape[1]], qkv[:, x.shape[1] :]
-            cache.reshape(-1, cache.shape[-1])[slots] = kv
-            x += block.attention_out(self._attend(q[:, None], cache[:, :length], after))
-            x += self._mlp(block, x)
-        return torch.from_numpy(self.head.after_norm(x, self._norm(x)))
+            space.read_normed(block.qkv, space.qkv)
+            cache.reshape(-1, 2 * self.n_embd)[slots] = space.qkv.array[:, self.n_embd :]
+            self._attend_one(space, cache[:, :length], after)
+            space.add(block.attention_out, space.read)
+            space.add_mlp(block)
+        return space.make_logits(self.head)
 
-    def _read(self, tokens: npt.NDArray[np.int64], cache: Array) -> Array:
-        """Return the logits (V,) after `tokens` (T,); keys and values go to `cache` (L, T.., 2C).
+    def _workspace(self, rows: int) -> Workspace:
+        if rows not in self.workspaces:
+            self.workspaces[rows] = Workspace(rows, self.n_embd, eps=self.eps)
+        return self.workspaces[rows]
 
-        In the last layer only the last token's query matters.
-        """
-        T = len(tokens)
-        x = self.embedding[tokens]
-        x += self.position_embedding[:T]
-        C = x.shape[1]
-        for number, (block, kept) in enumerate(zip(self.blocks, cache, strict=True), start=1):
-            qkv = block.qkv.after_norm(x, self._norm(x))
-            kept[:T] = qkv[:, C:]
-            first = T - 1 if number == len(self.blocks) else 0
-            x = x[first:]
-            x += block.attention_out(self._attend_window(qkv[:, :C], kept, first, T))
-            x += self._mlp(block, x)
-        logits: Array = self.head.after_norm(x, self._norm(x))[0]
-        return logits
+    def _embed(
+        self, space: Workspace, tokens: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+    ) -> None:
+        # with "clip", take writes straight to out
+        self.embedding.take(tokens, axis=0, out=space.x.array, mode="clip")
+        space.x.array += self.position_embedding[at]
 
-    def _attend_window(self, q: Array, kept: Array, first: int, T: int) -> Array:
-        """Return what the queries first .. T - 1 read: (T - first, C)."""
-        parts = []
-        for start in range(first, T, QUERIES):
-            end = min(start + QUERIES, T)
-            after = np.arange(end)[None] > np.arange(start, end)[:, None]
-            parts.append(self._attend(q[None, start:end], kept[None, :end], after))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-    def _attend(self, q: Array, kv: Array, after: npt.NDArray[np.bool_] | None) -> Array:
-        """Return what `q` (B, Q, C) reads of `kv` (B, K, 2C): (B * Q, C).
-
-        `after` says which keys a query does not see, broadcast to (B, heads, Q, K).
-        """
-        B, Q, C = q.shape
-        D = C // self.n_head
-        heads = kv.reshape(B, -1, 2, self.n_head, D)
-        keys, values = heads[:, :, 0].transpose(0, 2, 3, 1), heads[:, :, 1].transpose(0, 2, 1, 3)
-        scores = np.matmul(q.reshape(B, Q, self.n_head, D).transpose(0, 2, 1, 3), keys)
+    def _attend_one(self, space: Workspace, kv: Array, after: npt.NDArray[np.bool_] | None) -> None:
+        """Write what each row's query reads of its `kv` (B, K, 2C), but `after`, to space.read."""
+        B, K = kv.shape[:2]
+        D = self.n_embd // self.n_head
+        heads = kv.reshape(B, K, 2, self.n_head, D).transpose(2, 0, 3, 1, 4)  # (2, B, heads, K, D)
+        q = space.qkv.array[:, : self.n_embd].reshape(B, self.n_head, 1, D)
+        scores = np.matmul(q, heads[0].swapaxes(2, 3))
         if after is not None:
             np.putmask(scores, np.broadcast_to(after, scores.shape), -np.inf)
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
-        y = np.matmul(scores, values)
-        y /= scores.sum(axis=-1, keepdims=True)
-        return y.transpose(0, 2, 1, 3).reshape(B * Q, C)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        np.matmul(scores, heads[1], out=space.read.array.reshape(B, self.n_head, 1, D))
 
-    def _mlp(self, block: LeanBlock, x: Array) -> Array:
-        u = block.mlp_in.after_norm(x, self._norm(x))
-        activated = u * u
-        activated += LINEAR
-        activated *= u
-        np.tanh(activated, out=activated)
-        activated += 1
-        activated *= u
-        return block.mlp_out(activated)
+    def _read(self, tokens: npt.NDArray[np.int64], cache: Array) -> Tensor:
+        """Return the logits (V,) after `tokens` (T,); keys and values go to `cache` (L, T.., 2C).
 
-    def _norm(self, x: Array) -> Array:
-        """Return the root mean square of each row of `x`, (R, 1)."""
-        norm: Array = np.dot(x * x, self.mean)
-        norm += self.eps
-        return np.sqrt(norm, out=norm)
+        In the last layer only the last token's query matters.
+        """
+        T, C = len(tokens), self.n_embd
+        space, last = self._workspace(T), self._workspace(1)
+        self._embed(space, tokens, np.arange(T))
+        for block, kept in zip(self.blocks, cache, strict=True):
+            space.read_normed(block.qkv, space.qkv)
+            kept[:T] = space.qkv.array[:, C:]
+            if block is self.blocks[-1]:
+                break
+            self._attend_all(space)
+            space.add(block.attention_out, space.read)
+            space.add_mlp(block)
+        last.x.array[0], last.qkv.array[0] = space.x.array[-1], space.qkv.array[-1]
+        self._attend_one(last, kept[None, :T], None)
+        last.add(block.attention_out, last.read)
+        last.add_mlp(block)
+        return last.make_logits(self.head)[0]
+
+    def _attend_all(self, space: Workspace) -> None:
+        """Write what every query of one sample reads of it and the tokens before to space.read."""
+        q, k, v = space.qkv.tensor.view(1, space.rows, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+        space.read.tensor.copy_(y.transpose(1, 2).reshape(space.rows, -1))
 
 
 def centred(weight: Tensor) -> Tensor:
@@ -198,16 +241,16 @@ def fold(
 
     `after` is the norm before it; `scale` multiplies its output, or each part of it.
     """
-    weight = weight.detach().double()
-    offset = weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
+    weight = weight.detach()
+    offset = weight.new_zeros(len(weight)) if bias is None else bias.detach()
     if after is not None:
         if after.bias is not None:
-            offset = offset + weight @ after.bias.detach().double()
-        weight = weight * after.weight.detach().double()
+            offset = offset + weight @ after.bias.detach()
+        weight = weight * after.weight.detach()
     weight, offset = (weight.mT * scale).contiguous(), offset * scale
     if writes_residual:
         weight, offset = centred(weight), centred(offset[None])[0]
-    return Linear(weight.float(), offset.float().numpy())
+    return Linear(weight, offset.numpy())
 
 
 def fold_block(block: nn.Module, n_head: int) -> LeanBlock:
@@ -215,7 +258,7 @@ def fold_block(block: nn.Module, n_head: int) -> LeanBlock:
     assert isinstance(block, Block)
     attn, mlp = block.attn, block.mlp
     C = attn.c_proj.weight.shape[0]
-    scale = torch.ones(3 * C, dtype=torch.float64)
+    scale = torch.ones(3 * C)
     scale[:C] = math.sqrt(n_head / C)  # queries carry attention's 1/sqrt(D)
     # GELU leaves 2 * SCALE times its value
     mlp_out = fold(mlp.c_proj.weight * (0.5 / SCALE), mlp.c_proj.bias, writes_residual=True)

@@ -27,7 +27,9 @@ class LayerCache(Protocol):
 class Cache(Protocol):
     """What the model asks of a key-value cache."""
 
-    layers: Sequence[LayerCache]
+    @property
+    def layers(self) -> Sequence[LayerCache]:
+        """The cache of each layer."""
 
     @property
     def positions(self) -> Tensor:

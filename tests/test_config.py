@@ -262,7 +262,8 @@ def types_of(hint: Any) -> set[type]:
 
 def schema_types(rule: dict[str, Any]) -> set[type]:
     names = ["string"] if "enum" in rule else rule["type"]
-    python = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+    python = {"string": str, "integer": int, "number": float, "boolean": bool}
+    python |= {"null": type(None), "array": list[str]}
     return {python[name] for name in ([names] if isinstance(names, str) else names)}
 
 

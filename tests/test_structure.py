@@ -15,9 +15,11 @@ LAYERS = [
     {"yaml12", "shakespeare", "advice", "progress"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "memory", "model"},
-    {"dataset", "optimizer", "checkpoint", "preparation", "preflight"},
-    {"evaluation", "sampling", "resume", "step"},
-    {"trainer"},
+    {"dataset", "optimizer", "checkpoint", "preparation", "preflight"}
+    | {"controls", "decoding", "lean", "text_stream"},
+    {"evaluation", "generation", "resume", "step"},
+    {"sampling", "scoring", "trainer"},
+    {"console"},
 ]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
