@@ -64,8 +64,8 @@ def draw_tokens(
     if controls.temperature == 0:
         return logits.argmax(dim=-1)
     if controls.temperature != 1:
-        # less the largest, so that the smallest temperature does not reach infinity
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / controls.temperature
+        # less the largest, so that the smallest temperature makes no infinity of it
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(controls.temperature, 1e-30)
     probabilities = filter_probabilities(logits.softmax(dim=-1), controls)
     # in float64 the sum of 50,000 small numbers does not shift the draw; MPS has none
     wide = torch.float32 if logits.device.type == "mps" else torch.float64

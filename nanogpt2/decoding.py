@@ -31,8 +31,17 @@ class Decoder(Protocol):
     def last_logits(self, idx: Tensor) -> Tensor:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
 
-    def reach(self, length: int) -> bool:
-        """Make room for `length` tokens in all; return whether `step` is now another program."""
+    def reach(self, length: int) -> int:
+        """Let `step` read up to `length` tokens or more; return how many.
+
+        A CUDA graph of `step` is of use for one such number alone.
+        """
+
+
+class MakeDecoder(Protocol):
+    """Makes a decoder for a number of samples side by side."""
+
+    def __call__(self, *, rows: int) -> Decoder: ...
 
 
 class LayerKeysValues:
@@ -59,11 +68,10 @@ class LayerKeysValues:
         owner, kv_heads = self.owner, k.shape[1]
         self.k.index_put_((owner.rows, owner.heads, owner.slots), k[:, :, 0])
         self.v.index_put_((owner.rows, owner.heads, owner.slots), v[:, :, 0])
-        q = q.reshape(B, kv_heads, heads // kv_heads, D)  # query heads that share keys
-        keys, values = self.k[:, :, : owner.limit], self.v[:, :, : owner.limit]
-        scores = q @ keys.mT * (1 / math.sqrt(D)) + owner.mask
-        y: Tensor = scores.softmax(dim=-1) @ values
-        return y.view(B, heads, 1, D)
+        q = q.reshape(B * kv_heads, -1, D)  # query heads that share keys
+        keys, values = (kept[:, :, : owner.limit].flatten(0, 1) for kept in (self.k, self.v))
+        scores = torch.baddbmm(owner.mask, q, keys.mT, alpha=1 / math.sqrt(D))
+        return torch.bmm(scores.softmax(dim=-1), values).view(B, heads, 1, D)
 
 
 class KeysValues:
@@ -93,7 +101,8 @@ class KeysValues:
         self.slots = self.positions % len(self.slot_numbers)
         filled = self.slot_numbers[: self.limit] <= self.positions
         dtype = self.layers[0].k.dtype
-        self.mask = torch.where(filled, 0.0, -math.inf).to(dtype)[:, None, None]  # (B, 1, 1, slots)
+        mask = torch.where(filled, 0.0, -math.inf).to(dtype)
+        self.mask = mask.repeat_interleave(len(self.heads), dim=0)[:, None]  # (B * heads, 1, slots)
 
 
 class ModuleDecoder:
@@ -122,11 +131,11 @@ class ModuleDecoder:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
         return self._logits(self.model.hidden(idx))
 
-    def reach(self, length: int) -> bool:
-        """Make room for `length` tokens in all; return whether `step` is now another program."""
-        limit = min(max(SHORTEST, 1 << (length - 1).bit_length()), len(self.cache.slot_numbers))
-        changed, self.cache.limit = limit != self.cache.limit, limit
-        return changed
+    def reach(self, length: int) -> int:
+        """Let `step` read up to `length` tokens or more; return how many."""
+        slots = len(self.cache.slot_numbers)
+        self.cache.limit = min(max(SHORTEST, 1 << (length - 1).bit_length()), slots)
+        return self.cache.limit
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.head(hidden[:, -1])[:, : self.n_tokens].float()

@@ -7,14 +7,15 @@ reads the whole window anew for each token; `half` reads the last half once each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nanogpt2.controls import Controls, draw_tokens, draw_uniforms
-from nanogpt2.decoding import Decoder, ModuleDecoder
+from nanogpt2.decoding import MakeDecoder, ModuleDecoder
 from nanogpt2.errors import ConfigError
-from nanogpt2.lean import LeanDecoder, is_plain
+from nanogpt2.lean import LeanDecoder, LeanWeights, is_plain
 from nanogpt2.model import GPT
 
 NEUTRAL = Controls()
@@ -48,6 +49,7 @@ def generate(
     seed: int,
     window: str = "exact",
     use_cache: bool = True,
+    make_decoder: MakeDecoder | None = None,
 ) -> Tensor:
     """Return `idx` (B, T) followed by drawn tokens: (B, T + max_new_tokens).
 
@@ -57,38 +59,46 @@ def generate(
     request = Request(
         idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache
     )
-    return torch.cat([idx, *generate_tokens(model, request)], dim=1)
+    return torch.cat([idx, *generate_tokens(model, request, make_decoder)], dim=1)
 
 
 @torch.no_grad()
-def generate_tokens(model: GPT, request: Request) -> Iterator[Tensor]:
+def generate_tokens(
+    model: GPT, request: Request, make_decoder: MakeDecoder | None = None
+) -> Iterator[Tensor]:
     """Yield drawn tokens (B, 1 or more) until each row has `max_new_tokens`.
 
-    A generator that is no longer wanted may simply be dropped.
+    `make_decoder` is what `prepare` returned, where more than one request follows. A generator
+    that is no longer wanted may simply be dropped.
     """
     training = model.training
     model.eval()
     try:
         if request.max_new_tokens:
-            yield from Generation(model, request).run()
+            make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
+            yield from Generation(model, request, make_decoder).run()
     finally:
         model.train(training)
 
 
-def make_decoder(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
-    """Return the quickest decoder for `model` where it is."""
-    decoder = LeanDecoder if is_plain(model) else ModuleDecoder
-    return decoder(model, rows=rows, n_tokens=n_tokens)
+def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
+    """Return what makes the quickest decoders for `model` where it is, for any number of rows.
+
+    It may hold a copy of the weights, as they are now.
+    """
+    if is_plain(model):
+        return partial(LeanDecoder, LeanWeights(model, n_tokens=n_tokens))
+    return partial(ModuleDecoder, model, n_tokens=n_tokens)
 
 
 class Generation:
     """The state of a generation: tensors of fixed shape, which a CUDA graph can change in place."""
 
-    def __init__(self, model: GPT, request: Request) -> None:
+    def __init__(self, model: GPT, request: Request, make_decoder: MakeDecoder) -> None:
         device, rows = model.wte.weight.device, len(request.prompts)
         self.block_size, self.slides = model.config.block_size, not hasattr(model, "wpe")
         self.model, self.request, self.device = model, request, device
-        self.decoder = make_decoder(model, rows=rows, n_tokens=request.n_tokens)
+        self.decoder = make_decoder(rows=rows)
         self.uniforms = draw_uniforms(request.seeds, request.max_new_tokens).to(
             torch.float32 if device.type == "mps" else torch.float64
         ).to(device)  # fmt: skip
@@ -105,7 +115,7 @@ class Generation:
         self.count = torch.zeros(1, dtype=torch.long, device=device)  # tokens drawn in each row
         self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
         self.seen = self._mark_seen(prompts)
-        self.graph: Callable[[], None] | None = None
+        self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
 
     def _mark_seen(self, prompts: Sequence[Tensor]) -> Tensor | None:
         if self.request.controls.repetition_penalty == 1:
@@ -120,7 +130,8 @@ class Generation:
         """Yield drawn tokens (B, 1 .. chunk)."""
         with torch.inference_mode():
             self.take(self.read_prompts())
-            yield self.hand_out(1)
+            chunk = self.hand_out(1)
+        yield chunk
         left = self.request.max_new_tokens - 1
         while left:
             with torch.inference_mode():
@@ -222,15 +233,15 @@ class Generation:
 
     def step_many(self, count: int) -> None:
         """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache."""
-        changed = self.decoder.reach(min(max(self.cached) + count, self.block_size))
+        reach = self.decoder.reach(min(max(self.cached) + count, self.block_size))
         if self.device.type != "cuda":
             for _ in range(count):
                 self.step()
             return
-        if changed or self.graph is None:
-            self.graph = capture(self.step, self.changed_in_place())
+        if reach not in self.graphs:
+            self.graphs[reach] = capture(self.step, self.changed_in_place())
         for _ in range(count):
-            self.graph()
+            self.graphs[reach]()
 
     def changed_in_place(self) -> list[Tensor]:
         """Return the tensors that `step` changes, but for the cache, which it writes alike."""

@@ -115,21 +115,33 @@ class Workspace:
         return logits.tensor
 
 
-class LeanDecoder:
-    """Decodes a plain GPT-2 on the CPU, with a copy of its weights; see `Decoder`."""
+class LeanWeights:
+    """A folded copy of a plain GPT-2's weights, for any number of decoders.
 
-    def __init__(self, model: GPT, *, rows: int, n_tokens: int | None) -> None:
+    Logits are made for the first `n_tokens` tokens, or all.
+    """
+
+    def __init__(self, model: GPT, *, n_tokens: int | None) -> None:
         config = model.config
-        self.n_head, self.n_embd, self.eps = config.n_head, config.n_embd, model.ln_f.eps
+        self.n_layer, self.n_head, self.n_embd = config.n_layer, config.n_head, config.n_embd
+        self.block_size, self.eps = config.block_size, model.ln_f.eps
         self.embedding = centred(model.wte.weight).numpy()
         self.position_embedding = centred(model.wpe.weight).numpy()
         self.blocks = [fold_block(block, config.n_head) for block in model.h]
         self.head = fold(model.wte.weight[:n_tokens], None, after=model.ln_f)
+
+
+class LeanDecoder:
+    """Decodes a plain GPT-2 on the CPU; see `Decoder`."""
+
+    def __init__(self, weights: LeanWeights, *, rows: int) -> None:
+        self.weights, self.blocks = weights, weights.blocks
+        self.n_head, self.n_embd = weights.n_head, weights.n_embd
         # keys, then values, of each token
-        shape = (config.n_layer, rows, config.block_size, 2 * config.n_embd)
+        shape = (weights.n_layer, rows, weights.block_size, 2 * weights.n_embd)
         self.cache = np.zeros(shape, dtype=np.float32)
         self.spare: Array = self.cache[:, 0, :0]  # a row for windows that are not kept
-        self.row_starts = np.arange(rows) * config.block_size
+        self.row_starts = np.arange(rows) * weights.block_size
         self.workspaces: dict[int, Workspace] = {}
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
@@ -140,9 +152,9 @@ class LeanDecoder:
         """Make `row` hold what `source` holds."""
         self.cache[:, row] = self.cache[:, source]
 
-    def reach(self, length: int) -> bool:
-        """Return False: `step` reads what it needs at any length."""
-        return False
+    def reach(self, length: int) -> int:
+        """Return `length`: `step` reads what it needs."""
+        return length
 
     def last_logits(self, idx: Tensor) -> Tensor:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
@@ -166,19 +178,19 @@ class LeanDecoder:
             self._attend_one(space, cache[:, :length], after)
             space.add(block.attention_out, space.read)
             space.add_mlp(block)
-        return space.make_logits(self.head)
+        return space.make_logits(self.weights.head)
 
     def _workspace(self, rows: int) -> Workspace:
         if rows not in self.workspaces:
-            self.workspaces[rows] = Workspace(rows, self.n_embd, eps=self.eps)
+            self.workspaces[rows] = Workspace(rows, self.n_embd, eps=self.weights.eps)
         return self.workspaces[rows]
 
     def _embed(
         self, space: Workspace, tokens: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
     ) -> None:
         # with "clip", take writes straight to out
-        self.embedding.take(tokens, axis=0, out=space.x.array, mode="clip")
-        space.x.array += self.position_embedding[at]
+        self.weights.embedding.take(tokens, axis=0, out=space.x.array, mode="clip")
+        space.x.array += self.weights.position_embedding[at]
 
     def _attend_one(self, space: Workspace, kv: Array, after: npt.NDArray[np.bool_] | None) -> None:
         """Write what each row's query reads of its `kv` (B, K, 2C), but `after`, to space.read."""
@@ -214,7 +226,7 @@ class LeanDecoder:
         self._attend_one(last, kept[None, :T], None)
         last.add(block.attention_out, last.read)
         last.add_mlp(block)
-        return last.make_logits(self.head)[0]
+        return last.make_logits(self.weights.head)[0]
 
     def _attend_all(self, space: Workspace) -> None:
         """Write what every query of one sample reads of it and the tokens before to space.read."""
@@ -241,16 +253,18 @@ def fold(
 
     `after` is the norm before it; `scale` multiplies its output, or each part of it.
     """
-    weight = weight.detach()
-    offset = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    folded = weight.detach().mT.contiguous()
+    offset = folded.new_zeros(folded.shape[1]) if bias is None else bias.detach()
     if after is not None:
         if after.bias is not None:
-            offset = offset + weight @ after.bias.detach()
-        weight = weight * after.weight.detach()
-    weight, offset = (weight.mT * scale).contiguous(), offset * scale
+            offset = offset + after.bias.detach() @ folded
+        folded *= after.weight.detach()[:, None]
+    folded *= scale
+    offset = offset * scale
     if writes_residual:
-        weight, offset = centred(weight), centred(offset[None])[0]
-    return Linear(weight, offset.numpy())
+        folded -= folded.mean(dim=1, keepdim=True)
+        offset -= offset.mean()
+    return Linear(folded, offset.numpy())
 
 
 def fold_block(block: nn.Module, n_head: int) -> LeanBlock:
@@ -260,8 +274,8 @@ def fold_block(block: nn.Module, n_head: int) -> LeanBlock:
     C = attn.c_proj.weight.shape[0]
     scale = torch.ones(3 * C)
     scale[:C] = math.sqrt(n_head / C)  # queries carry attention's 1/sqrt(D)
-    # GELU leaves 2 * SCALE times its value
-    mlp_out = fold(mlp.c_proj.weight * (0.5 / SCALE), mlp.c_proj.bias, writes_residual=True)
+    mlp_out = fold(mlp.c_proj.weight, mlp.c_proj.bias, writes_residual=True)
+    mlp_out.weight.mul_(0.5 / SCALE)  # `add_mlp` leaves 2 * SCALE times GELU's value
     return LeanBlock(
         qkv=fold(attn.c_attn.weight, attn.c_attn.bias, after=block.ln_1, scale=scale),
         attention_out=fold(attn.c_proj.weight, attn.c_proj.bias, writes_residual=True),

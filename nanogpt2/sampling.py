@@ -4,13 +4,15 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from nanogpt2 import files
 from nanogpt2.config import SampleConfig
 from nanogpt2.controls import Controls
+from nanogpt2.decoding import MakeDecoder
 from nanogpt2.errors import DataError
-from nanogpt2.generation import NEUTRAL, Request, generate_tokens
+from nanogpt2.generation import NEUTRAL, Request, generate_tokens, prepare
 from nanogpt2.model import GPT
 from nanogpt2.text_stream import TextStream
 from nanogpt2.tokenizer import Tokenizer
@@ -49,6 +51,11 @@ class Sampler:
         if not all(self.stop):
             raise DataError("stop: an empty text would stop before anything is written")
 
+    @cached_property
+    def make_decoder(self) -> MakeDecoder:
+        """What makes decoders for the model, prepared once for all texts."""
+        return prepare(self.model, n_tokens=self.tokenizer.size)
+
     def stream(
         self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None, chunk: int = 16
     ) -> Iterator[list[str]]:
@@ -68,7 +75,7 @@ class Sampler:
             n_tokens=self.tokenizer.size,
             chunk=chunk,
         )
-        for tokens_drawn in generate_tokens(self.model, request):
+        for tokens_drawn in generate_tokens(self.model, request, self.make_decoder):
             if meter is not None:
                 meter.add(tokens_drawn.numel())
             rows = zip(streams, tokens_drawn.tolist(), strict=True)
