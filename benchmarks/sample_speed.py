@@ -118,7 +118,8 @@ def measure(case: Case, ours: GPT, theirs: Any, repeats: int) -> None:
     print(
         f"{case.preset:5} {case.dtype:9} {case.rows:2} x {case.prompt:3} + {case.tokens:3}"
         f" {case.window:6} {our_speed:9.0f} tok/s"
-        f"   nanoGPT ({case.their_tokens:3}) {their_speed:7.0f} tok/s   {statistics.median(ratios):6.1f} x",
+        f"   nanoGPT ({case.their_tokens:3}) {their_speed:7.0f} tok/s"
+        f"   {statistics.median(ratios):6.1f} x",
         flush=True,
     )
 
