@@ -194,6 +194,8 @@ def with_defaults(values: Mapping[str, Any], schema: Any = None) -> dict[str, An
             value = int(value)  # 1000.0 counts as 1000
         elif "number" in rule.get("type", ()) and value is not None:
             value = float(value)
+        elif rule.get("type") == "array":
+            value = list(value)
         complete[key] = value
     return complete
 
