@@ -76,6 +76,11 @@ class SampleConfig:
     max_new_tokens: int
     temperature: float
     top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    stop: list[str]
+    window: str
     seed: int
 
 
@@ -245,6 +250,8 @@ def with_defaults(values: Mapping[str, Any], schema: Any = None) -> dict[str, An
             value = int(value)  # 1000.0 counts as 1000
         elif "number" in rule.get("type", ()) and value is not None:
             value = float(value)
+        elif rule.get("type") == "array":
+            value = list(value)
         complete[key] = value
     return complete
 
@@ -334,6 +341,7 @@ def describe_allowed(rule: Mapping[str, Any]) -> str:
         "string": "a text, not empty" if "minLength" in rule else "a text",
         "null": "null",
         "object": "keys with values",
+        "array": "a list of texts",
     }
     types = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
     bounds = {

@@ -7,8 +7,8 @@ B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,13 @@ def make_norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
 
 
-def rotary_angles(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines, each (length, size / 2), of rotary positions: Su et al. 2021."""
-    frequencies = 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
-    angles = torch.outer(torch.arange(length, device=device), frequencies)
+def rotary_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines, each (..., 1, T, size / 2), at `positions` (..., T).
+
+    Su et al. 2021, "RoFormer".
+    """
+    frequencies = 10_000.0 ** (-torch.arange(0, size, 2, device=positions.device) / size)
+    angles = positions[..., None, :, None] * frequencies
     return angles.cos(), angles.sin()
 
 
@@ -37,6 +40,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
     return turned.type_as(x)
+
+
+class LayerCache(Protocol):
+    """Keys and values that one layer has seen; `nanogpt2.decoding` has the real one."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
+
+
+class Cache(Protocol):
+    """What the model asks of a key-value cache."""
+
+    @property
+    def layers(self) -> Sequence[LayerCache]:
+        """The cache of each layer."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions (B, T) of the tokens being read."""
 
 
 class Attention(nn.Module):
@@ -54,7 +76,12 @@ class Attention(nn.Module):
         self.attn_dropout = config.attention_dropout or 0.0
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
         """Return (B, T, C) for `x` (B, T, C); `rotary` are the angles of its positions."""
         B, T, C = x.shape
         q, k, v = self.heads(x)
@@ -62,14 +89,17 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
             q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=self.attn_dropout if self.training else 0.0,
-            is_causal=True,
-            enable_gqa=self.n_kv_head != self.n_head,  # Ainslie et al. 2023
-        )
+        if cache is None:
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                dropout_p=self.attn_dropout if self.training else 0.0,
+                is_causal=True,
+                enable_gqa=self.n_kv_head != self.n_head,  # Ainslie et al. 2023
+            )
+        else:
+            y = cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)
         projected: Tensor = self.resid_dropout(self.c_proj(y))
         return projected
@@ -127,8 +157,13 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), rotary)
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), rotary, cache)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -185,20 +220,23 @@ class GPT(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
         return logits, loss
 
-    def hidden(self, idx: Tensor) -> Tensor:
-        """Return the final hidden states (B, T, C); DataError where T exceeds block_size."""
+    def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the final hidden states (B, T, C); DataError where T exceeds block_size.
+
+        With a `cache`, `idx` follows what the cache holds, at the cache's positions.
+        """
         T = idx.shape[1]
         if self.config.block_size < T:
             raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
-        x = self.wte(idx)
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions
+        x, rotary = self.wte(idx), None
         if self.config.positions == "learned":
-            x = x + self.wpe.weight[:T]
-        rotary = None
-        if self.config.positions == "rotary":
-            rotary = rotary_angles(T, self.config.n_embd // self.config.n_head, idx.device)
+            x = x + (self.wpe.weight[:T] if cache is None else self.wpe(positions))
+        else:
+            rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
         x = self.drop(x)
-        for block in self.h:
-            x = block(x, rotary)
+        for layer, block in enumerate(self.h):
+            x = block(x, rotary, None if cache is None else cache.layers[layer])
         normed: Tensor = self.ln_f(x)
         return normed
 

@@ -264,7 +264,8 @@ def schema_types(rule: dict[str, Any]) -> set[type]:
     if "enum" in rule:
         return {type(value) for value in rule["enum"]}
     names = rule["type"]
-    python = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+    python = {"string": str, "integer": int, "number": float, "boolean": bool}
+    python |= {"null": type(None), "array": list[str]}
     return {python[name] for name in ([names] if isinstance(names, str) else names)}
 
 

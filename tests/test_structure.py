@@ -15,9 +15,11 @@ LAYERS = [
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
-    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight"},
-    {"evaluation", "memorisation", "sampling", "resume", "step"},
-    {"trainer", "experiments"},
+    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
+    | {"controls", "decoding", "lean", "text_stream"},
+    {"evaluation", "memorisation", "generation", "resume", "step"},
+    {"sampling", "scoring", "trainer", "experiments"},
+    {"console"},
 ]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 

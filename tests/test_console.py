@@ -1,0 +1,196 @@
+"""The commands generate and score, and what they show on a terminal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from imports import ROOT
+
+from nanogpt2 import console
+from nanogpt2.__main__ import main
+from nanogpt2.checkpoint import save_checkpoint
+from nanogpt2.config import Config
+from nanogpt2.controls import Controls
+from nanogpt2.model import GPT
+from nanogpt2.sampling import Sampler
+from nanogpt2.tokenizer import CharTokenizer
+
+TOKENIZER = CharTokenizer("\n abcdef")
+
+
+@pytest.fixture
+def saved(tiny: Config) -> Path:
+    """A checkpoint in the current folder."""
+    path = Path("model.pt")
+    save_checkpoint(path, GPT(tiny).state_dict(), tiny, tokenizer=TOKENIZER, origin={})
+    return path
+
+
+def run(command: str, saved: Path, *options: str, text: str = "") -> Result:
+    chosen = [command, "--checkpoint", str(saved), "--device", "cpu", *options]
+    return CliRunner().invoke(main, chosen, input=text)
+
+
+def test_generate_writes_the_prompt_and_as_many_tokens_as_asked(saved: Path) -> None:
+    done = run("generate", saved, "--prompt", "abc", "--max-new-tokens", "40", "--speed")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("abc")
+    assert len(done.stdout) == 3 + 40 + 1
+    assert "40 tokens in" in done.stderr
+    again = run("generate", saved, "--prompt", "abc", "--max-new-tokens", "40")
+    assert again.stdout == done.stdout
+    other = run("generate", saved, "--prompt", "abc", "--max-new-tokens", "40", "--seed", "5")
+    assert other.stdout != done.stdout
+
+
+def test_a_prompt_can_be_a_file_empty_or_longer_than_the_block(saved: Path) -> None:
+    Path("prompt.txt").write_text("fed cab\n" * 20, encoding="utf-8")
+    options = ["--max-new-tokens", "5", "--window", "half"]
+    done = run("generate", saved, "--prompt-file", "prompt.txt", *options)
+    assert done.stdout.startswith("fed cab\n" * 19)
+    assert len(done.stdout) == 159 + 5 + 1
+    assert len(run("generate", saved, *options).stdout) == 6
+
+
+def test_each_line_of_a_prompts_file_has_its_sample_with_a_seed_of_its_own(saved: Path) -> None:
+    Path("p.jsonl").write_text('{"prompt": "abc"}\n{"prompt": "f"}\n', encoding="utf-8")
+    Path("p.txt").write_text("abc\nf\n", encoding="utf-8")
+    options = ["--max-new-tokens", "5", "--seed", "8"]
+    lines = run("generate", saved, "--prompts", "p.jsonl", "--json", *options).stdout.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [(answer["prompt"], answer["seed"]) for answer in answers] == [("abc", 8), ("f", 9)]
+    texts = run("generate", saved, "--prompts", "p.txt", *options).stdout
+    assert texts == "".join(answer["prompt"] + answer["text"] + "\n" for answer in answers)
+    alone = run("generate", saved, "--prompt", "f", "--max-new-tokens", "5", "--seed", "9").stdout
+    assert alone == "f" + answers[1]["text"] + "\n"
+
+
+def test_a_stop_string_ends_a_text_or_is_never_met(saved: Path) -> None:
+    options = ["--prompt", "a", "--max-new-tokens", "60", "--temperature", "3"]
+    whole = run("generate", saved, *options).stdout
+    stop = whole[20:22]
+    stopped = run("generate", saved, *options, "--stop", stop).stdout
+    assert stopped == whole[: whole.index(stop, 1)] + "\n"
+    assert run("generate", saved, *options, "--stop", "abcabcabc").stdout == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--prompt", "aé"], "the tokenizer does not know the character 'é' (U+00E9), number 2"),
+        (["--temperature", "-1"], "generate: sample.temperature: found -1.0; allowed: a number"),
+        (["--top-k", "0"], "generate: sample.top_k: found 0; allowed"),
+        (["--window", "whole"], 'generate: sample.window: found "whole"; allowed: exact, half'),
+        (["--stop", ""], 'generate: sample.stop.0: found ""; allowed: a text, not empty'),
+        (["--prompt-file", "none.txt"], "none.txt: cannot be read"),
+        (["--prompts", "bad.jsonl"], 'bad.jsonl: line 1: not {"prompt": "a text"}'),
+    ],
+)
+def test_a_mistake_has_one_line_and_writes_nothing(
+    saved: Path, options: list[str], line: str
+) -> None:
+    Path("bad.jsonl").write_text("[1]\n", encoding="utf-8")
+    done = run("generate", saved, *options)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(line)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_top_k_above_the_vocabulary_keeps_all(saved: Path) -> None:
+    options = ["--prompt", "a", "--max-new-tokens", "20"]
+    everything = run("generate", saved, *options)
+    assert run("generate", saved, *options, "--top-k", "100000").stdout == everything.stdout
+
+
+def test_what_is_no_checkpoint_is_refused_in_one_line(saved: Path) -> None:
+    Path("text.pt").write_text("hello")
+    done = run("generate", Path("text.pt"))
+    assert (done.exit_code, done.stderr) == (1, "text.pt: damaged, or not a checkpoint\n")
+
+
+def test_two_sources_of_prompts_are_a_usage_error(saved: Path) -> None:
+    assert run("generate", saved, "--prompt", "a", "--interactive").exit_code == 2
+
+
+def test_a_conversation_goes_on_after_mistakes_until_its_input_ends(saved: Path) -> None:
+    done = run("generate", saved, "--interactive", "--max-new-tokens", "4", text="ab\nxyz\ncd\n")
+    assert done.exit_code == 0
+    assert "ab" in done.stdout
+    assert "cd" in done.stdout
+    assert "does not know the character 'x'" in done.stderr
+
+
+def test_ctrl_c_in_a_conversation_ends_the_text_under_way_alone(tiny: Config) -> None:
+    shown: list[str] = []
+
+    def read(_: str) -> str:
+        if prompts:
+            return prompts.pop()
+        raise EOFError
+
+    prompts = ["ab", "cd"]
+    console.converse(
+        Sampler(GPT(tiny), TOKENIZER, 5, Controls()),
+        seed=0,
+        read=read,
+        write=interrupting(shown),
+        say=lambda _: None,
+    )
+    assert "".join(shown).startswith("ab")
+
+
+def interrupting(shown: list[str]) -> Callable[[str], None]:
+    """Return a `write` that keeps what it is given, but meets Ctrl-C the first time."""
+
+    def steps() -> Iterator[bool]:
+        yield True
+        while True:
+            yield False
+
+    first = steps()
+
+    def write(text: str) -> None:
+        if next(first):
+            raise KeyboardInterrupt
+        shown.append(text)
+
+    return write
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_ends_politely(saved: Path) -> None:
+    command = [sys.executable, "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
+    options = ["--device", "cpu", "--prompt", "abc", "--max-new-tokens", "1000000"]
+    process = subprocess.Popen(
+        [*command, *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(20).startswith("abc")
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "\ninterrupted\n")
+
+
+def test_score_says_the_loss_and_writes_a_page(saved: Path) -> None:
+    Path("text.txt").write_text("abc def\n" * 5, encoding="utf-8")
+    chosen = ["score", "text.txt", "--checkpoint", str(saved), "--device", "cpu"]
+    done = CliRunner().invoke(main, [*chosen, "--html", "page.html"])
+    assert done.exit_code == 0
+    assert "nats/token" in done.stdout
+    assert "bits/byte" in done.stdout
+    assert Path("page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    missing = CliRunner().invoke(main, ["score", "none.txt", "--checkpoint", str(saved)])
+    assert (missing.exit_code, len(missing.stderr.splitlines())) == (1, 1)

@@ -1,0 +1,60 @@
+"""Scores: the loss of a text, and which characters surprise."""
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanogpt2.config import Config
+from nanogpt2.errors import DataError
+from nanogpt2.model import GPT
+from nanogpt2.scoring import describe_score, score_text, surprises, write_page
+from nanogpt2.tokenizer import ByteTokenizer, CharTokenizer
+
+TOKENIZER = CharTokenizer("\n <abcdef")
+
+
+def test_the_loss_is_that_of_the_model(tiny: Config) -> None:
+    model = GPT(tiny)
+    score = score_text(model, TOKENIZER, "abcdef")
+    idx = torch.from_numpy(TOKENIZER.encode("abcdef").astype("int64"))
+    expected = F.cross_entropy(model(idx[None, :-1])[0], idx[1:]).item()
+    assert score.figures["loss"] == pytest.approx(expected, abs=1e-5)
+    assert score.figures["bits_per_byte"] == pytest.approx(expected / math.log(2), abs=1e-5)
+
+
+def test_each_character_but_the_first_has_its_surprise_also_past_the_block(tiny: Config) -> None:
+    text = "abc def\n" * 9
+    score = score_text(GPT(tiny), TOKENIZER, text)
+    pieces = list(surprises(score, TOKENIZER))
+    assert "".join(piece for piece, _ in pieces) == text
+    assert [bits is None for _, bits in pieces] == [True] + [False] * (len(text) - 1)
+    assert sum(bits or 0 for _, bits in pieces) == pytest.approx(
+        sum(n or 0 for n in score.nats) / math.log(2)
+    )
+
+
+def test_a_character_of_several_bytes_has_their_sum(tiny: Config) -> None:
+    model = GPT({**tiny.to_dict(), "vocab_size": 256})
+    score = score_text(model, ByteTokenizer(), "a日b")
+    pieces = list(surprises(score, ByteTokenizer()))
+    assert [piece for piece, _ in pieces] == ["a", "日", "b"]
+    assert pieces[1][1] == pytest.approx(sum(n or 0 for n in score.nats[1:4]) / math.log(2))
+
+
+def test_the_page_shows_the_text_and_colours_it(tiny: Config) -> None:
+    score = score_text(GPT(tiny), TOKENIZER, "a<b\nc")
+    page = write_page(score, TOKENIZER, title="<t>")
+    shown = re.sub(r"<[^>]*>", "", page[page.index("<pre>") :])
+    assert shown.strip() == "a&lt;b\nc"
+    assert page.count(' bits">') == 4
+    assert "<title>&lt;t&gt;</title>" in page
+    assert describe_score(score) in page
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_a_text_too_short_is_refused(tiny: Config, text: str) -> None:
+    with pytest.raises(DataError, match="fewer than 2 tokens cannot be scored"):
+        score_text(GPT(tiny), TOKENIZER, text)

@@ -1,0 +1,44 @@
+"""Text as it comes: whole characters, and no more than a stop string allows."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt2.text_stream import TextStream
+from nanogpt2.tokenizer import ByteTokenizer, CharTokenizer
+
+
+@given(st.binary(max_size=40), st.integers(1, 5))
+def test_the_pieces_make_up_the_text_whatever_the_bytes(content: bytes, size: int) -> None:
+    stream = TextStream(ByteTokenizer(), stop=())
+    pieces = [stream.push(list(content[at : at + size])) for at in range(0, len(content), size)]
+    assert "".join([*pieces, stream.finish()]) == content.decode("utf-8", "replace")
+
+
+@given(st.text(st.sampled_from("aé日🙂\ufffd"), max_size=20))
+def test_no_piece_holds_half_a_character(text: str) -> None:
+    stream = TextStream(ByteTokenizer(), stop=())
+    for byte in text.encode():
+        assert set(stream.push([byte])) <= set(text)
+
+
+@given(st.text(st.sampled_from("ab"), max_size=20), st.lists(st.sampled_from(["ab", "bba", "aaa"])))
+def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
+    tokenizer = CharTokenizer("ab")
+    stream = TextStream(tokenizer, stop=stop)
+    pieces = [stream.push([token]) for token in tokenizer.encode(text).tolist()]
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(s) for s in stop)]
+    shown = "".join([*pieces, stream.finish()])
+    assert stream.stopped == bool(ends)
+    if ends:
+        longest = max((s for s in stop if text[: ends[0]].endswith(s)), key=len)
+        assert shown == text[: ends[0] - len(longest)]
+    else:
+        assert shown == text
+
+
+def test_a_stop_string_is_found_across_pieces_and_text_after_it_is_dropped() -> None:
+    tokenizer = CharTokenizer("abc\n")
+    stream = TextStream(tokenizer, stop=["\n\n"])
+    pieces = [stream.push(tokenizer.encode(part).tolist()) for part in ("ab\n", "\nc", "abc")]
+    assert pieces == ["ab", "", ""]
+    assert stream.finish() == ""
