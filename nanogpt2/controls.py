@@ -84,13 +84,14 @@ def filter_probabilities(probabilities: Tensor, controls: Controls) -> Tensor:
     V = probabilities.shape[-1]
     if controls.top_k is not None and controls.top_k < V:
         least = probabilities.topk(controls.top_k, dim=-1).values[:, -1:]
-        probabilities = probabilities.where(probabilities >= least, 0.0)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
     if controls.top_p is not None and controls.top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(dim=-1) - ranked  # what more likely tokens hold
-        kept = before < controls.top_p * ranked.sum(dim=-1, keepdim=True)
-        probabilities = probabilities.where(torch.zeros_like(kept).scatter(-1, order, kept), 0.0)
+        dropped = before >= controls.top_p * ranked.sum(dim=-1, keepdim=True)
+        dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
     if controls.min_p:
         least = controls.min_p * probabilities.amax(dim=-1, keepdim=True)
-        probabilities = probabilities.where(probabilities >= least, 0.0)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
     return probabilities

@@ -99,10 +99,10 @@ class KeysValues:
         self.row = None
         self.positions = positions[:, None]
         self.slots = self.positions % len(self.slot_numbers)
-        filled = self.slot_numbers[: self.limit] <= self.positions
-        dtype = self.layers[0].k.dtype
-        mask = torch.where(filled, 0.0, -math.inf).to(dtype)
-        self.mask = mask.repeat_interleave(len(self.heads), dim=0)[:, None]  # (B * heads, 1, slots)
+        empty = self.slot_numbers[: self.limit] > self.positions  # (B, slots)
+        mask = torch.zeros_like(empty, dtype=self.layers[0].k.dtype).masked_fill_(empty, -math.inf)
+        mask = mask[:, None].expand(-1, len(self.heads), -1)
+        self.mask = mask.reshape(-1, 1, self.limit)  # (B * heads, 1, slots)
 
 
 class ModuleDecoder:

@@ -59,7 +59,8 @@ def generate(
     request = Request(
         idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache
     )
-    return torch.cat([idx, *generate_tokens(model, request, make_decoder)], dim=1)
+    chunks = generate_tokens(model, request, make_decoder)
+    return torch.cat([idx, *(chunk.to(idx.device) for chunk in chunks)], dim=1)
 
 
 @torch.no_grad()
