@@ -48,6 +48,8 @@ class CapturedFunction:
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = [x.to("cuda") for x in inputs]
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
@@ -55,5 +57,13 @@ class CapturedFunction:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             self.say(f"warning: no CUDA graph, so steps launch one kernel at a time: {reason}")
+            self._renew_generator()
         else:
             self.graph = graph
+
+    def _renew_generator(self) -> None:
+        """Free torch's generator from the capture that failed in the middle of using it."""
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        seed = generator.initial_seed()
+        generator.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
+        generator.manual_seed(seed)

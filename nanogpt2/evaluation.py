@@ -179,8 +179,12 @@ def position_rows(losses: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Return a row for each position, with a column for each split."""
     columns = [f"{split}_loss" for split in losses]
     return [
-        {"position": position} | dict(zip(columns, map(rounded, row), strict=True))
-        for position, row in enumerate(zip_longest(*losses.values(), fillvalue=0.0))
+        {"position": position}
+        | {  # a short split has no loss at late positions: an empty cell
+            column: "" if loss is None else rounded(loss)
+            for column, loss in zip(columns, row, strict=True)
+        }
+        for position, row in enumerate(zip_longest(*losses.values()))
     ]
 
 

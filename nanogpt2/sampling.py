@@ -10,6 +10,7 @@ from pathlib import Path
 from nanogpt2 import files
 from nanogpt2.config import SampleConfig
 from nanogpt2.controls import Controls
+from nanogpt2.corpus import normalise
 from nanogpt2.decoding import MakeDecoder
 from nanogpt2.errors import DataError
 from nanogpt2.generation import NEUTRAL, Request, generate_tokens, prepare
@@ -133,13 +134,13 @@ def start_token(tokenizer: Tokenizer) -> int:
 def read_prompt(config: SampleConfig) -> str:
     """Return the prompt: the text of the configuration, or else of its prompt_file."""
     if config.prompt is not None:
-        return config.prompt
+        return normalise(config.prompt)
     return read_prompt_file(Path(config.prompt_file))
 
 
 def read_prompt_file(path: Path) -> str:
     """Return the text in `path` as one prompt; its last newline does not count."""
-    return files.read_text(path).removesuffix("\n")
+    return normalise(files.read_text(path)).removesuffix("\n")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -1,11 +1,14 @@
 """What tests share: one small text, a tiny configuration, an empty folder to run in."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
 
 from nanogpt2.config import Config, get_config
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 settings.register_profile("busy", deadline=None)  # the machine may be busy
 settings.load_profile("busy")
 

@@ -159,9 +159,9 @@ from nanogpt2.model import GPT
 from nanogpt2.trainer import Trainer
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 config = get_config('nano', device='cpu', dropout=0.0, max_iters=1, eval_iters=1, batch_size=512,
-                    save_checkpoint=False)
+                    n_layer=2, save_checkpoint=False)
 data = CharDataset('to be or not to be ' * 100, 128)
-resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2)
 Trainer(GPT(config), config).train(data, data)
 """
     done = subprocess.run(
@@ -350,8 +350,8 @@ phase = sys.argv[1]
 config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
     "n_embd": 16, "batch_size": 4, "max_iters": 40, "warmup_iters": 2, "checkpoint_interval": 10,
     "eval_interval": 20 if phase == "evaluation" else 100,
-    "eval_iters": 400 if phase == "evaluation" else 1,
-    "gradient_accumulation_steps": 30 if phase == "step" else 1})
+    "eval_iters": 300 if phase == "evaluation" else 1,
+    "gradient_accumulation_steps": 15 if phase == "step" else 1})
 data = CharDataset("the quick brown fox jumps over the lazy dog. " * 40, 16)
 trainer = Trainer(GPT(config), config)
 

@@ -1,5 +1,6 @@
 """The training guide's example as it stands, and what becomes of the file that it saves."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ torch.save({"model_state_dict": model.state_dict(), "config": config}, "checkpoi
 PARAMS = """
 corpus: text.txt
 test_fraction: 0
+evaluate: {memorisation_samples: 1, memorisation_tokens: 60}
 sample: {prompt: "the ", max_new_tokens: 20, num_samples: 2}
 """
 
@@ -31,7 +33,11 @@ sample: {prompt: "the ", max_new_tokens: 20, num_samples: 2}
 def stage(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"stages.{name}", "--config", "my.yaml", *options]
     return subprocess.run(
-        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -62,3 +62,8 @@ def test_writing_samples_replaces_the_folder(text: str) -> None:
     write_samples(Path("samples"), ["a", "b"])
     write_samples(Path("samples"), ["c"])
     assert {p.name: p.read_text() for p in Path("samples").iterdir()} == {"sample_1.txt": "c\n"}
+
+
+def test_a_prompt_is_brought_to_the_form_of_the_corpus(tiny: Config) -> None:
+    knobs = dataclasses.replace(tiny.sample, prompt="cafe\u0301\r\n")
+    assert read_prompt(knobs) == "caf\u00e9\n"

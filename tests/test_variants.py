@@ -9,6 +9,8 @@ from torch import Tensor
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import ConfigError
+from nanogpt2.generation import prepare
+from nanogpt2.lean import is_plain
 from nanogpt2.model import GPT
 from nanogpt2.optimizer import Muon, learning_rate_factor, orthogonalise
 from nanogpt2.trainer import Trainer
@@ -87,6 +89,26 @@ def test_a_seed_gives_the_same_model_and_run_again(variant: Config, text: str) -
     data = CharDataset(text, 16)
     runs = [Trainer(GPT(config), config).train(data, data).history for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_cached_logits_are_those_of_the_whole_text(variant: Config) -> None:
+    model = warmed(variant).eval()
+    idx = torch.randint(64, (2, 16))
+    with torch.inference_mode():
+        decoder = prepare(model, n_tokens=50)(rows=2)
+        for row in range(2):
+            decoder.encode(idx[row, :5], row)
+        for at in range(5, 12):
+            logits = decoder.step(idx[:, at], torch.tensor([at, at]))
+            expected = model(idx[:, : at + 1])[:, -1, :50]
+            torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_lean_decoder_takes_exactly_gpt2(tiny: Config) -> None:
+    plain = {
+        name: is_plain(GPT({**tiny.to_dict(), **changes})) for name, changes in VARIANTS.items()
+    }
+    assert {name for name, found in plain.items() if found} == {"gpt2", "no bias"}
 
 
 def test_soft_capped_logits_stay_within_the_cap(tiny: Config) -> None:
