@@ -51,18 +51,17 @@ def save_checkpoint(
 
 
 def save_trained(
-    model: GPT,
-    best_weights: Mapping[str, Tensor],
+    weights: Mapping[str, Mapping[str, Tensor]],
     config: Config,
     data: Path,
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write final_model.pt and best_model.pt, trained on the prepared folder `data`."""
+    """Write NAME_model.pt for each state dict of `weights`, trained on the folder `data`."""
     origin = {"dataset": files.sha256(files.read_bytes(data / "dataset.json")), **metrics}
     tokenizer = load_tokenizer(files.read_json(data / "tokenizer.json"))
-    for name, weights in {"final": model.state_dict(), "best": best_weights}.items():
+    for name, state_dict in weights.items():
         path = Path(config.checkpoint_dir) / f"{name}_model.pt"
-        save_checkpoint(path, weights, config, tokenizer=tokenizer, origin=origin)
+        save_checkpoint(path, state_dict, config, tokenizer=tokenizer, origin=origin)
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.config import ARCHITECTURES
 from nanogpt2.model import GPT, MLP, Attention, Block
+from nanogpt2.schema import ARCHITECTURES
 
 Array = npt.NDArray[np.float32]
 

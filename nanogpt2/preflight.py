@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2 import corpus, files
-from nanogpt2.config import Config, complete, find_errors, load_schema, read_values, without
+from nanogpt2.config import Config, complete, read_values
 from nanogpt2.device import check_driver
 from nanogpt2.errors import ConfigError, DataError, NanoGPT2Error
+from nanogpt2.schema import find_errors, load_schema, without
 from nanogpt2.yaml12 import printable, show
 
 PEEK_BYTES = 2_000_000

@@ -55,6 +55,9 @@ class TrainingRecord:
         }
 
 
+Save = Callable[[TrainingRecord, dict[str, dict[str, Tensor]]], None]
+
+
 class Trainer:
     """Trains `model` on the configuration's device.
 
@@ -90,13 +93,15 @@ class Trainer:
         train_dataset: Dataset | None = None,
         val_dataset: Dataset | None = None,
         *,
-        save: Callable[[TrainingRecord], None] | None = None,
+        save: Save | None = None,
     ) -> TrainingRecord:
         """Train for `max_iters` steps and return the record; the model keeps the last weights.
 
         A run that was cut off goes on from its last state, which is given up only once `save` has
-        returned. Raises DataError where a dataset is missing, TrainingError where the run is
-        interrupted, not finite or under way elsewhere, DeviceError where memory is too small.
+        returned; it receives the record and the `final` and `best` weights, or the best alone
+        where a loss that is not finite stopped the run. Raises DataError where a dataset is
+        missing, TrainingError where the run is interrupted, not finite or under way elsewhere,
+        DeviceError where memory is too small.
         """
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
@@ -119,7 +124,7 @@ class Trainer:
         self,
         datasets: tuple[Dataset, Dataset],
         states: resume.RunStates | None,
-        save: Callable[[TrainingRecord], None] | None,
+        save: Save | None,
     ) -> None:
         """Train to the end and save; whatever ends it early, the last good state is kept."""
         tokens = self.stepper.windows_per_step * self.config.block_size
@@ -130,6 +135,10 @@ class Trainer:
                 self.stepper.keep_averages()
                 if save:  # a signal that comes now is late: the run ends well
                     self._save_results(save, states)
+        except TrainingError:
+            if save and self.record.best_weights:
+                save(self.record, {"best": self.record.best_weights})
+            raise
         except Interrupted as signal:
             kept = self._save_state(states)
             raise TrainingError(
@@ -285,11 +294,10 @@ class Trainer:
                 f"going on from iteration {self.record.step}; NANOGPT2_RESUME=0 starts afresh"
             )
 
-    def _save_results(
-        self, save: Callable[[TrainingRecord], None], states: resume.RunStates | None
-    ) -> None:
+    def _save_results(self, save: Save, states: resume.RunStates | None) -> None:
+        weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
         try:
-            save(self.record)
+            save(self.record, weights)
         except NanoGPT2Error:
             self._save_state(states)
             raise

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,8 +30,8 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None
         check_writable(path)  # before hours are spent
     model = GPT(settings)
 
-    def save(record: TrainingRecord) -> None:
-        save_trained(model, record.best_weights, settings, data, record.metrics())
+    def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
+        save_trained(weights, settings, data, record.metrics())
         write_csv(curve, record.history)
         write_json(metrics, record.metrics())
 

@@ -34,13 +34,12 @@ from nanogpt2.__main__ import main as extra_commands
 from nanogpt2.config import (
     Config,
     get_config,
-    load_schema,
     preset_names,
     preset_path,
     use_preset,
-    with_defaults,
 )
 from nanogpt2.errors import ConfigError
+from nanogpt2.schema import load_schema, with_defaults
 from stages.validate import main as validate
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -53,8 +53,12 @@ def poisoned(config: Config, *, training_pass: int) -> GPT:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Config, text: str) -> None:
     config = with_changes(tiny, max_iters=20, eval_interval=2, checkpoint_interval=2)
+    rescued: list[tuple[TrainingRecord, dict[str, object]]] = []
+    data = CharDataset(text, config.block_size)
+    trainer = Trainer(poisoned(config, training_pass=6), config)
     with pytest.raises(TrainingError) as caught:
-        train(config, text, poisoned(config, training_pass=6))
+        trainer.train(data, data, save=lambda *results: rescued.append(results))
+    assert [(record.best_iter, list(weights)) for record, weights in rescued] == [(6, ["best"])]
     line = str(caught.value)
     assert "iteration 7: loss nan, gradient norm nan at learning rate 0.000839" in line
     assert "try a lower learning_rate" in line

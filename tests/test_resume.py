@@ -183,7 +183,7 @@ def test_when_all_states_are_damaged_it_starts_from_scratch(config: Config, text
 
 
 def test_results_that_cannot_be_saved_do_not_cost_the_run(config: Config, text: str) -> None:
-    def fail(record: TrainingRecord) -> None:
+    def fail(record: TrainingRecord, weights: object) -> None:
         raise TrainingError("no room")
 
     unbroken = run(config, text)

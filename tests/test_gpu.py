@@ -1,0 +1,65 @@
+"""What only a CUDA device can show."""
+
+import pytest
+import torch
+
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.model import GPT
+from nanogpt2.resume import hash_tensors
+from nanogpt2.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SETTINGS = [{}, {"architecture": "modern", "optimizer": "muon", "ema_decay": 0.99}]
+
+
+@pytest.fixture(params=SETTINGS, ids=["gpt2", "modern"])
+def config(request: pytest.FixtureRequest, tiny: Config) -> Config:
+    changes = {
+        "device": "cuda",
+        "n_embd": 64,
+        "dropout": 0.2,
+        "mixed_precision": True,
+        "max_iters": 40,
+        "eval_interval": 10,
+        "checkpoint_interval": 6,
+    }
+    return get_config({**tiny.to_dict(), **changes, **request.param})
+
+
+class CrashError(Exception):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def run(config: Config, text: str, *, crash: int | None = None) -> str:
+    """Train and return the SHA-256 of the weights; end before step `crash`."""
+    model = GPT(config)
+    trainer = Trainer(model, config)
+    step = trainer.stepper.step
+
+    def crashing(dataset: CharDataset, number: int, **options: object) -> object:
+        if number == crash:
+            raise CrashError
+        return step(dataset, number, **options)  # type: ignore[arg-type]
+
+    trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
+    data = CharDataset(text, config.block_size)
+    trainer.train(data, data)
+    return hash_tensors(model.state_dict().values())
+
+
+def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Config, text: str) -> None:
+    unbroken = run(config, text)
+    for crash in (9, 20, 37):
+        with pytest.raises(CrashError):
+            run(config, text, crash=crash)
+    assert run(config, text) == unbroken
+
+
+def test_a_captured_step_computes_what_an_eager_one_does(
+    config: Config, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = run(config, text)
+    monkeypatch.setattr("nanogpt2.capture.EAGER_CALLS", 10**9)
+    assert run(config, text) == captured
