@@ -352,7 +352,9 @@ from nanogpt2.model import GPT
 from nanogpt2.trainer import Trainer
 phase = sys.argv[1]
 config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
-    "n_embd": 16, "batch_size": 4, "max_iters": 40, "warmup_iters": 2, "checkpoint_interval": 10,
+    "n_embd": 256 if phase == "saving a state" else 16, "batch_size": 4,
+    "max_iters": 100 if phase == "saving a state" else 40, "warmup_iters": 2,
+    "checkpoint_interval": 1 if phase == "saving a state" else 10,
     "eval_interval": 20 if phase == "evaluation" else 100,
     "eval_iters": 300 if phase == "evaluation" else 1,
     "gradient_accumulation_steps": 15 if phase == "step" else 1})
@@ -364,9 +366,15 @@ def say(*_):
     hook.remove()
 
 hook = trainer.model.register_forward_pre_hook(say)
+
+def save(record, weights):
+    print("saving results")
+    time.sleep(1 if phase == "saving results" else 0)
+    torch.save(weights, "results.pt")
+
 with exit_with_one_line():
-    record = trainer.train(data, data)
-print("end", sorted(record.history[-1].items()), float(trainer.model.wte.weight.sum()))
+    record = trainer.train(data, data, save=save)
+print("end", sorted(record.history[-1].items()), trainer.model.wte.weight.sum().item())
 """
 
 
@@ -380,7 +388,19 @@ def start(phase: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("phase", ["step", "evaluation"])
+def test_a_signal_while_results_are_saved_comes_too_late_to_harm() -> None:
+    process = start("saving results")
+    assert process.stdout is not None
+    while process.stdout.readline() != "saving results\n":
+        pass
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.startswith("end")
+    assert set(torch.load("results.pt", weights_only=True)) == {"final", "best"}
+
+
+@pytest.mark.parametrize("phase", ["step", "evaluation", "saving a state"])
 def test_a_signal_saves_and_ends_the_run_which_then_goes_on_to_the_bit(phase: str) -> None:
     whole = start(phase)
     expected = whole.communicate()[0].splitlines()[-1]
