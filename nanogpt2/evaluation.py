@@ -13,8 +13,9 @@ from torch import Tensor
 
 from nanogpt2.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.dataset import load_prepared_tokenizer, load_tokens, prepared_splits
-from nanogpt2.errors import CheckpointError, DataError
+from nanogpt2.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.files import rounded
+from nanogpt2.memory import is_out_of_memory
 from nanogpt2.metrics import Totals, summarise
 from nanogpt2.model import GPT
 from nanogpt2.tokenizer import TokenArray, Tokenizer
@@ -77,7 +78,7 @@ def evaluate_tokens(
     for batch, n_new in windows(
         tokens, block_size, min(stride or block_size, block_size), batch_size
     ):
-        nats, correct = predict(model, batch.to(model.wte.weight.device))
+        nats, correct = predict_in_memory(model, batch.to(model.wte.weight.device))
         by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
         by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
     totals = Totals(
@@ -107,6 +108,16 @@ def windows(
     rest = tokens[len(starts) * stride :]
     if predicted < len(tokens) - 1:
         yield torch.from_numpy(rest.astype(np.int64))[None], len(tokens) - 1 - predicted
+
+
+def predict_in_memory(model: GPT, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `predict` returns; DeviceError where memory runs out."""
+    try:
+        return predict(model, batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError("out of memory; lower evaluate.batch_size, or use device: cpu") from error
 
 
 @torch.no_grad()

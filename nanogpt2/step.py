@@ -158,7 +158,7 @@ class Stepper:
             ]
         finally:
             self.model.train()
-        return torch.stack(losses).double().mean().item()
+        return torch.stack(losses).cpu().double().mean().item()  # MPS has no float64
 
     def _evaluate(self, dataset: Dataset, number: int, check: Callable[[], None]) -> Tensor:
         """Return the mean loss of evaluation batch `number`."""

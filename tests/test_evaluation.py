@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.config import Config, get_config
-from nanogpt2.errors import CheckpointError, DataError
+from nanogpt2.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.evaluation import evaluate_splits, evaluate_tokens, windows
 from nanogpt2.metrics import summarise
 from nanogpt2.model import GPT
@@ -156,3 +156,13 @@ def test_a_checkpoint_of_another_text_is_refused(tiny: Config, text: str) -> Non
     loaded = load_checkpoint(Path("other.pt"), device=torch.device("cpu"))
     with pytest.raises(CheckpointError, match="trained with another tokenizer than that of data"):
         evaluate_splits(loaded, Path("data"), batch_size=4)
+
+
+def test_without_memory_it_says_what_to_lower(model: GPT) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    tokens = np.zeros(100, np.uint16)
+    with pytest.raises(DeviceError, match=r"out of memory; lower evaluate.batch_size"):
+        evaluate_tokens(model, tokens, ByteTokenizer(), batch_size=3)
