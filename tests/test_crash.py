@@ -33,11 +33,12 @@ def start(workspace: Workspace, *command: str) -> subprocess.Popen[str]:
 
 
 def training_process(workspace: Workspace) -> int | None:
-    """Return the number of the process that trains in `workspace`, or None."""
+    """Return the number of the process that trains in `workspace`, at any depth, or None."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"stages.train" in command and (entry / "cwd").samefile(workspace.root):
+            folder = (entry / "cwd").resolve()
+            if b"stages.train" in command and folder.is_relative_to(workspace.root.resolve()):
                 return int(entry.name)
         except OSError:
             continue
@@ -119,7 +120,9 @@ def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(tmp_path: Pat
     process = start(workspace, *experiment)
     assert wait_for(lambda: states(workspace), process)  # in the main workspace
     crashed = {path.parent for path in states(workspace)}
-    subprocess.run(["pkill", "-9", "-f", "stages.train"], check=True)
+    victim = training_process(workspace)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
     process.communicate()
     other = workspace.dvc("exp", "run", "--temp", "-S", "learning_rate=4e-4")
     assert "going on" not in other
