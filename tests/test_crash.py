@@ -98,10 +98,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     assert not states(workspace)
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # dash stays between, bash does not
 def test_when_dvc_is_killed_its_training_saves_and_ends(
-    unbroken: dict[str, str], tmp_path: Path
+    unbroken: dict[str, str], tmp_path: Path, shell: str
 ) -> None:
     workspace = Workspace(tmp_path / "project", PARAMS)
+    workspace.env["SHELL"] = shell
     process = start(workspace, "dvc", "repro")
     assert wait_for(lambda: states(workspace), process)
     process.kill()
