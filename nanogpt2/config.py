@@ -21,7 +21,7 @@ PRESETS_PATH = Path(__file__).parent / "presets"
 
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
 NOT_TRAINING = frozenset(
-    {"corpus", "device", "evaluate", "sample"}
+    {"corpus", "device", "compile", "evaluate", "sample"}
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
 )
 
@@ -106,8 +106,10 @@ class Config:
     eval_interval: int
     eval_iters: int
     mixed_precision: bool
+    precision: str | None
     deterministic: bool
     device: str
+    compile: bool
     save_checkpoint: bool
     checkpoint_interval: int
     checkpoint_dir: str
@@ -124,11 +126,12 @@ class Config:
         return dataclasses.asdict(self)
 
     def resolved(self) -> "Config":
-        """Return the configuration with every part of the architecture that is null filled in."""
+        """Return the configuration with every key that is null for another's sake filled in."""
         parts = {
             **ARCHITECTURES[self.architecture],
             "n_kv_head": self.n_head,
             "attention_dropout": self.dropout,
+            "precision": "auto" if self.mixed_precision else "fp32",
         }
         return dataclasses.replace(
             self, **{key: value for key, value in parts.items() if getattr(self, key) is None}

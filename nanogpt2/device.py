@@ -1,4 +1,4 @@
-"""Devices: what `device` and `mixed_precision` mean on this machine."""
+"""Devices: what `device` and `precision` mean on this machine."""
 
 import ctypes
 import os
@@ -53,23 +53,37 @@ def find_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def mixed_dtype(device: "torch.device") -> "torch.dtype":
-    """Return what mixed precision computes in: bfloat16, or float16 on CUDA without it."""
+def precision_dtype(precision: str, device: "torch.device") -> "torch.dtype":
+    """Return what matrix products compute in on `device`; auto takes what it has hardware for."""
     import torch
 
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("precision: found fp16, which no CPU is quick at; use auto or bf16")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        return dtypes[precision]
+    if device.type == "cpu":
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if old_gpu else torch.bfloat16
 
 
-def autocast(
-    device: "torch.device", *, enabled: bool
-) -> Callable[[], AbstractContextManager[object]]:
-    """Return what makes the context in which matrix products run in the mixed precision."""
+def _cpu_has_bf16() -> bool:
+    """Return whether the processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
     import torch
 
-    if not enabled:
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def autocast(
+    device: "torch.device", dtype: "torch.dtype"
+) -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes the context in which matrix products run in `dtype`."""
+    import torch
+
+    if dtype == torch.float32:
         return nullcontext
-    dtype = mixed_dtype(device)
     return lambda: torch.autocast(device.type, dtype=dtype)
 
 

@@ -32,7 +32,7 @@ def step_bytes(config: Config, batch_size: int) -> int:
     A block keeps about 17 vectors of n_embd for each token (two norms, q k v, attention, twice
     the four-fold MLP, the residual stream), more with dropout; the head keeps three rows of logits.
     """
-    width = 2 if config.mixed_precision else 4
+    width = 4 if config.resolved().precision == "fp32" else 2
     per_layer = (17 * width + (3 if config.dropout else 0)) * config.n_embd
     per_token = config.n_layer * per_layer + 3 * 4 * config.vocab_size
     if config.dropout:  # attention weights are kept only where dropout acts on them

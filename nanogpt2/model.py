@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nanogpt2.config import Config, make_config
 from nanogpt2.errors import DataError
+from nanogpt2.operators import TORCH, Operators
 
 
 def make_norm(config: Config) -> nn.Module:
@@ -73,8 +74,8 @@ class Attention(nn.Module):
         width = (self.n_head + 2 * self.n_kv_head) * self.head_size
         self.c_attn = nn.Linear(config.n_embd, width, bias=bool(config.bias))
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=bool(config.bias))
-        self.attn_dropout = config.attention_dropout or 0.0
-        self.resid_dropout = nn.Dropout(config.dropout)
+        self.dropout = config.attention_dropout or 0.0
+        self.operators = TORCH
 
     def forward(
         self,
@@ -90,18 +91,12 @@ class Attention(nn.Module):
         if self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
             q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
         if cache is None:
-            y = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                dropout_p=self.attn_dropout if self.training else 0.0,
-                is_causal=True,
-                enable_gqa=self.n_kv_head != self.n_head,  # Ainslie et al. 2023
-            )
+            dropout = self.dropout if self.training else 0.0
+            y = self.operators.attention(q, k, v, dropout=dropout)
         else:
             y = cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)
-        projected: Tensor = self.resid_dropout(self.c_proj(y))
+        projected: Tensor = self.c_proj(y)
         return projected
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,18 +127,18 @@ class MLP(nn.Module):
         gates = 2 if self.kind == "swiglu" else 1
         self.c_fc = nn.Linear(config.n_embd, gates * width, bias=bias)
         self.c_proj = nn.Linear(width, config.n_embd, bias=bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.operators = TORCH
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
         if self.kind == "gelu":
-            x = F.gelu(x, approximate="tanh")
+            x = self.operators.gelu(x)
         elif self.kind == "relu2":
             x = F.relu(x).square()
         else:
             gate, x = x.chunk(2, dim=-1)
             x = F.silu(gate) * x
-        projected: Tensor = self.dropout(self.c_proj(x))
+        projected: Tensor = self.c_proj(x)
         return projected
 
 
@@ -156,6 +151,8 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
+        self.dropout = config.dropout
+        self.operators = TORCH
 
     def forward(
         self,
@@ -163,9 +160,9 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), rotary, cache)
-        x = x + self.mlp(self.ln_2(x))
-        return x
+        dropout = self.dropout if self.training else 0.0
+        x = self.operators.add(x, self.attn(self.ln_1(x), rotary, cache), dropout=dropout)
+        return self.operators.add(x, self.mlp(self.ln_2(x)), dropout=dropout)
 
 
 class GPT(nn.Module):
@@ -183,7 +180,7 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.positions == "learned":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.drop = nn.Dropout(config.dropout)
+        self.operators = TORCH
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = make_norm(config)
         if not config.tied_head:  # tied: Press & Wolf 2017
@@ -208,6 +205,12 @@ class GPT(nn.Module):
                 parameter.normal_(0.0, 0.02, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()
+
+    def use(self, operators: Operators) -> None:
+        """Let every part of the model compute with `operators`."""
+        for module in self.modules():
+            if isinstance(module, GPT | Block | Attention | MLP):
+                module.operators = operators
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> Any:
         """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss).
@@ -234,7 +237,8 @@ class GPT(nn.Module):
             x = x + (self.wpe.weight[:T] if cache is None else self.wpe(positions))
         else:
             rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
-        x = self.drop(x)
+        if self.training and self.config.dropout:
+            x = self.operators.dropout(x, self.config.dropout)
         for layer, block in enumerate(self.h):
             x = block(x, rotary, None if cache is None else cache.layers[layer])
         normed: Tensor = self.ln_f(x)

@@ -34,11 +34,11 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def hash_code(modules: Iterable[str]) -> str:
-    """Return the SHA-256 of the sources of the library's `modules`."""
+def hash_code(names: Iterable[str]) -> str:
+    """Return the SHA-256 of the library's files `names`."""
     digest = hashlib.sha256()
-    for name in modules:
-        digest.update(name.encode() + Path(__file__).with_name(f"{name}.py").read_bytes())
+    for name in names:
+        digest.update(name.encode() + Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 
 

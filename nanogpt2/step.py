@@ -13,9 +13,11 @@ from nanogpt2 import memory
 from nanogpt2.capture import CapturedFunction
 from nanogpt2.config import Config
 from nanogpt2.dataset import Dataset, TokenDataset, draw_windows, get_batch
-from nanogpt2.device import autocast, find_device, mixed_dtype, use_deterministic_kernels
+from nanogpt2.device import autocast, find_device, precision_dtype, use_deterministic_kernels
 from nanogpt2.errors import DeviceError
+from nanogpt2.kernels import compile_operators
 from nanogpt2.model import GPT
+from nanogpt2.operators import TORCH, Operators
 from nanogpt2.optimizer import (
     keep_rates_on_device,
     learning_rate_factor,
@@ -46,7 +48,7 @@ class Stepper:
     """
 
     def __init__(self, model: GPT, config: Config, *, say: Callable[[str], None] = print) -> None:
-        self.config = config
+        self.config = config = config.resolved()
         self.say = say
         self.device = find_device(config.device)
         self.model = model.to(self.device)
@@ -54,8 +56,11 @@ class Stepper:
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
             keep_rates_on_device(self.optimizers, self.device)
-        self.precision = autocast(self.device, enabled=config.mixed_precision)
-        self.scales = config.mixed_precision and mixed_dtype(self.device) == torch.float16
+        self.dtype = precision_dtype(str(config.precision), self.device)
+        self.autocast = autocast(self.device, self.dtype)
+        self.scales = self.dtype == torch.float16
+        self.operators = self._find_operators()
+        model.use(self.operators)
         # Beside scaling for float16, it keeps an update with a gradient that is not finite from
         # the weights, without the host waiting for the device.
         self.scaler = torch.amp.GradScaler(
@@ -66,6 +71,15 @@ class Stepper:
         self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
         self.captured: CapturedFunction | None = None
         self.device_tokens: dict[int, Tensor] = {}  # of each dataset, by its identity
+
+    def _find_operators(self) -> Operators:
+        """Return the fastest operators there are here."""
+        if self.device.type == "cpu" and self.config.compile:
+            try:
+                return compile_operators(self.config.n_embd // self.config.n_head)
+            except DeviceError as error:
+                self.say(f"note: {error}: training goes on with torch's operators, more slowly")
+        return TORCH
 
     @property
     def windows_per_step(self) -> int:
@@ -87,7 +101,7 @@ class Stepper:
         windows = self._draw(dataset, self.windows_per_step, step)
         forget = torch.tensor(1 - min(self.config.ema_decay, (1 + step) / (10 + step)))
         set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
-        torch.manual_seed(step_seed(self.config.seed, step))  # dropout's
+        self.operators.seed(step_seed(self.config.seed, step))  # dropout's
         if self.device.type == "cuda" and isinstance(dataset, TokenDataset):
             check()
             if self.captured is None:
@@ -119,7 +133,7 @@ class Stepper:
         for idx, targets in self.batches(dataset, windows):
             check()
             share = len(idx) / len(windows)
-            with self.precision():
+            with self.autocast():
                 loss = self.model(idx, targets)[1] * share
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -168,7 +182,7 @@ class Stepper:
 
     def _forward(self, dataset: Dataset, windows: Tensor) -> Tensor:
         """Return the mean loss over `windows`."""
-        with self.precision():
+        with self.autocast():
             losses = [
                 self.model(idx, targets)[1] * (len(idx) / len(windows))
                 for idx, targets in self.batches(dataset, windows)

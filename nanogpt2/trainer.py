@@ -26,7 +26,10 @@ from nanogpt2.progress import Progress
 from nanogpt2.step import Stepper, StepReport
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
-TRAINING_CODE = ("capture", "config", "dataset", "device", "model", "optimizer", "step", "trainer")
+TRAINING_CODE = (
+    *("capture.py", "config.py", "dataset.py", "device.py", "kernels.c", "kernels.py"),
+    *("model.py", "operators.py", "optimizer.py", "step.py", "trainer.py"),
+)
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 
 
@@ -219,7 +222,7 @@ class Trainer:
             vocab_size=self.config.vocab_size,
             seconds_left=self.progress.seconds_left(self.record.step),
             device=self.stepper.device.type,
-            mixed_precision=self.config.mixed_precision,
+            mixed_precision=self.stepper.dtype != torch.float32,
         )
         for topic, line in advice.items():
             if topic not in self.advised:
@@ -264,6 +267,7 @@ class Trainer:
             "code": resume.hash_code(TRAINING_CODE),
             "torch": torch.__version__,
             "device": self.stepper.device.type,
+            "operators": type(self.stepper.operators).__name__,
         }
         return resume.RunStates(self.resume_root / resume.fingerprint(facts))
 

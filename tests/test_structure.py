@@ -12,8 +12,8 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture"},
-    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance"},
+    {"files", "capture", "operators"},
+    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "kernels"},
     {"schema"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
@@ -45,17 +45,20 @@ def test_the_library_knows_neither_click_nor_dvc_and_the_tokenizer_no_torch() ->
 
 
 def test_only_experiments_runs_dvc_and_only_the_extra_commands_use_it() -> None:
-    experiments = Path("nanogpt2/experiments.py")
+    experiments, kernels = Path("nanogpt2/experiments.py"), Path("nanogpt2/kernels.py")
     for path in {found.relative_to(ROOT) for found in (ROOT / "nanogpt2").glob("*.py")}:
         source = (ROOT / path).read_text(encoding="utf-8")
-        assert "subprocess" not in source or path == experiments, path
+        assert "subprocess" not in source or path in (experiments, kernels), path
         assert path.stem == "__main__" or experiments not in direct_imports(path), path
 
 
 @pytest.mark.parametrize("stage", list(DVC["stages"]))
 def test_a_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
-    listed = {dep for dep in DVC["stages"][stage]["deps"] if dep.endswith(".py")}
-    assert listed == {path.as_posix() for path in all_imports(Path("stages", f"{stage}.py"))}
+    listed = {dep for dep in DVC["stages"][stage]["deps"] if dep.endswith((".py", ".c"))}
+    imported = {path.as_posix() for path in all_imports(Path("stages", f"{stage}.py"))}
+    assert listed == imported | (
+        {"nanogpt2/kernels.c"} if "nanogpt2/kernels.py" in imported else set()
+    )
 
 
 @pytest.mark.parametrize("stage", [name for name in DVC["stages"] if name != "validate"])

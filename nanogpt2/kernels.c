@@ -1,0 +1,387 @@
+// Kernels for training on a CPU: causal attention with dropout inside, GELU, and dropout.
+//
+// Tensors are float32 or, where `bf16` is 1, bfloat16; all arithmetic is float32. Every result is
+// the same whatever the number of threads, since no sum is shared between two of them.
+// HEAD_SIZE, the channels of a head, is given by the compiler's -D.
+//
+// B: batch, H: heads of queries, G: heads of keys and values, T: tokens, D: HEAD_SIZE.
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 16    // floats in one vector
+#define QUERIES 16  // that share one pass over the keys
+#define D ((HEAD_SIZE + LANES - 1) / LANES * LANES)  // padded with zeros
+#define CHUNK 1024  // elements that one stream of random numbers serves
+#define LOG2E 1.44269504f
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+
+static const Ints LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// --- Vectors ---
+
+INLINE Floats load(const float *from) {
+    Floats x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+INLINE void store(float *to, Floats x) { memcpy(to, &x, sizeof x); }
+
+INLINE Floats splat(float x) { return x - (Floats){0}; }
+
+INLINE Floats choose(Ints mask, Floats yes, Floats no) {
+    return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask));
+}
+
+INLINE float sum(Floats x) {
+    float s = 0;
+    for (int i = 0; i < LANES; i++) s += x[i];
+    return s;
+}
+
+INLINE float largest(Floats x) {
+    float m = x[0];
+    for (int i = 1; i < LANES; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+// 2^x to 2e-7 of its value: 2^whole by the exponent's bits, 2^rest by a polynomial on [-0.5, 0.5].
+INLINE Floats power_of_two(Floats x) {
+    const float to_whole = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+    x = choose(x > -126.0f, x, splat(-126.0f));
+    x = choose(x < 126.0f, x, splat(126.0f));
+    Floats whole = (x + to_whole) - to_whole, rest = x - whole;
+    Floats y = splat(1.5403530e-4f);
+    y = y * rest + 1.3333558e-3f;
+    y = y * rest + 9.6181291e-3f;
+    y = y * rest + 5.5504109e-2f;
+    y = y * rest + 2.4022651e-1f;
+    y = y * rest + 6.9314718e-1f;
+    y = y * rest + 1.0f;
+    return (Floats)((Ints)y + (__builtin_convertvector(whole, Ints) << 23));
+}
+
+// --- bfloat16 and float32 in memory ---
+
+INLINE float widen(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+INLINE uint16_t narrow(float x) {  // to the nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static void read_floats(float *to, const void *from, int64_t at, int n, int bf16, float factor) {
+    const uint16_t *halves = (const uint16_t *)from + at;
+    const float *floats = (const float *)from + at;
+    if (bf16)
+        for (int i = 0; i < n; i++) to[i] = widen(halves[i]) * factor;
+    else
+        for (int i = 0; i < n; i++) to[i] = floats[i] * factor;
+}
+
+static void write_floats(void *to, int64_t at, const float *from, int n, int bf16, float factor) {
+    uint16_t *halves = (uint16_t *)to + at;
+    float *floats = (float *)to + at;
+    if (bf16)
+        for (int i = 0; i < n; i++) halves[i] = narrow(from[i] * factor);
+    else
+        for (int i = 0; i < n; i++) floats[i] = from[i] * factor;
+}
+
+// --- Random numbers: a function of (seed, stream, counter) ---
+
+typedef struct {
+    uint32_t first, second;
+} Key;
+
+// splitmix64's finalizer (Steele et al. 2014).
+INLINE uint64_t mix(uint64_t x) {
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+INLINE Key stream_key(uint64_t seed, uint64_t stream) {
+    uint64_t x = mix(seed + mix(stream));
+    return (Key){(uint32_t)x, (uint32_t)(x >> 32)};
+}
+
+// MurmurHash3's finalizer over a Weyl sequence. The second key, between its rounds, keeps two
+// streams apart that meet at some counters.
+INLINE Words random_words(Key key, uint32_t counter) {
+    Words x = ((Words)LANE + counter) * 0x9E3779B1u + key.first;
+    x = (x ^ (x >> 16)) * 0x85EBCA6Bu + key.second;
+    x = (x ^ (x >> 13)) * 0xC2B2AE35u;
+    return x ^ (x >> 16);
+}
+
+typedef struct {
+    uint32_t threshold;  // a random word below it drops the element
+    float factor;        // of those that stay
+} Dropout;
+
+INLINE Dropout dropout_at(float rate) {
+    return (Dropout){(uint32_t)(rate * 4294967296.0), 1 / (1 - rate)};
+}
+
+// 0 or `factor` for the elements numbered from `counter`.
+INLINE Floats mask(Dropout dropout, Key key, uint32_t counter) {
+    Ints stays = (Ints)(random_words(key, counter) >= dropout.threshold);
+    return choose(stays, splat(dropout.factor), splat(0));
+}
+
+// --- Small matrix products, in the registers ---
+
+// c[m][n] (+)= sum over k of a[m * am + k * ak] * b[k * ldb + n], for `columns` vectors of n.
+INLINE void product_columns(int M, int K, const float *a, int am, int ak, const float *b, int ldb,
+                            float *c, int ldc, int adds, const int columns) {
+    const int rows = 8 / columns;
+    Floats s[8][2];
+    for (int m = 0; m < M; m += rows) {
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < columns; q++)
+                s[r][q] = adds ? load(c + (m + r) * ldc + q * LANES) : splat(0);
+        for (int k = 0; k < K; k++)
+            for (int r = 0; r < rows; r++)
+                for (int q = 0; q < columns; q++)
+                    s[r][q] += a[(m + r) * am + k * ak] * load(b + k * ldb + q * LANES);
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < columns; q++) store(c + (m + r) * ldc + q * LANES, s[r][q]);
+    }
+}
+
+// M is a multiple of 8, N of LANES.
+INLINE void product(int M, int N, int K, const float *a, int am, int ak, const float *b, int ldb,
+                    float *c, int ldc, int adds) {
+    int n = 0;
+    for (; n + 2 * LANES <= N; n += 2 * LANES)
+        product_columns(M, K, a, am, ak, b + n, ldb, c + n, ldc, adds, 2);
+    if (n < N) product_columns(M, K, a, am, ak, b + n, ldb, c + n, ldc, adds, 1);
+}
+
+// --- Attention ---
+
+// A tensor (B, heads, T, HEAD_SIZE): its steps between batches, heads and tokens, in elements.
+typedef struct {
+    void *data;
+    int64_t batch, head, token;
+} Heads;
+
+INLINE int64_t offset(const Heads *x, int b, int h, int t) {
+    return b * x->batch + h * x->head + t * x->token;
+}
+
+static float *floats(int64_t n) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, n * sizeof(float))) abort();
+    return memory;
+}
+
+// One head as (padded T, D), zeros where `x` has nothing.
+static void gather(float *to, const Heads *x, int b, int h, int T, int padded, int bf16, float factor) {
+    memset(to, 0, sizeof(float) * padded * D);
+    for (int t = 0; t < T; t++)
+        read_floats(to + t * D, x->data, offset(x, b, h, t), HEAD_SIZE, bf16, factor);
+}
+
+static void transpose(float *to, const float *from, int rows) {
+    for (int t = 0; t < rows; t++)
+        for (int d = 0; d < D; d++) to[d * rows + t] = from[t * D + d];
+}
+
+// y = dropout(softmax(q k' / sqrt(D))) v; `lse` (B, H, T) receives each row's log2 of the softmax's
+// denominator, which the backward pass needs.
+void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Heads *y, float *lse,
+                       int B, int H, int G, int T, int bf16, float rate, uint64_t seed) {
+    const int padded = (T + QUERIES - 1) / QUERIES * QUERIES;
+    const float scale = LOG2E / sqrtf(HEAD_SIZE);
+    const Dropout dropout = dropout_at(rate);
+#pragma omp parallel
+    {
+        float *Q = floats(padded * D), *K = floats(padded * D), *Kt = floats(padded * D);
+        float *V = floats(padded * D), *P = floats(QUERIES * padded), *Y = floats(QUERIES * D);
+#pragma omp for schedule(static)
+        for (int head = 0; head < B * H; head++) {
+            const int b = head / H, h = head % H, g = h / (H / G);
+            const Key key = stream_key(seed, head);
+            gather(Q, q, b, h, T, padded, bf16, scale);
+            gather(K, k, b, g, T, padded, bf16, 1);
+            gather(V, v, b, g, T, padded, bf16, 1);
+            transpose(Kt, K, padded);
+            for (int first = 0; first < T; first += QUERIES) {
+                const int n = first + QUERIES;  // keys that a query of this block may see
+                float inverse[QUERIES];
+                product(QUERIES, n, D, Q + first * D, D, 1, Kt, padded, P, padded, 0);
+                for (int r = 0; r < QUERIES; r++) {
+                    const int i = first + r;
+                    float *p = P + r * padded;
+                    Floats high = splat(-1e30f), sums = splat(0);
+                    for (int j = 0; j < n; j += LANES) {
+                        Floats s = choose(LANE + j <= i, load(p + j), high);
+                        high = choose(s > high, s, high);
+                    }
+                    const float top = largest(high);
+                    for (int j = 0; j < n; j += LANES) {
+                        Floats e = power_of_two(load(p + j) - top);
+                        e = choose(LANE + j <= i, e, splat(0));
+                        sums += e;
+                        if (rate > 0) e *= mask(dropout, key, (uint32_t)(i * padded + j));
+                        store(p + j, e);
+                    }
+                    inverse[r] = 1 / sum(sums);
+                    if (i < T) lse[(int64_t)head * T + i] = top - log2f(inverse[r]);
+                }
+                product(QUERIES, D, n, P, padded, 1, V, D, Y, D, 0);
+                for (int r = 0; r < QUERIES && first + r < T; r++)
+                    write_floats(y->data, offset(y, b, h, first + r), Y + r * D, HEAD_SIZE, bf16,
+                                 inverse[r]);
+            }
+        }
+        free(Q), free(K), free(Kt), free(V), free(P), free(Y);
+    }
+}
+
+// The gradients of q, k and v from that of y. The probabilities are computed again, and the same
+// mask is drawn again.
+void attention_backward(const Heads *q, const Heads *k, const Heads *v, const Heads *y,
+                        const Heads *dy, const float *lse, const Heads *dq, const Heads *dk,
+                        const Heads *dv, int B, int H, int G, int T, int bf16, float rate,
+                        uint64_t seed) {
+    const int padded = (T + QUERIES - 1) / QUERIES * QUERIES, shared = H / G;
+    const float scale = 1 / sqrtf(HEAD_SIZE);
+    const Dropout dropout = dropout_at(rate);
+#pragma omp parallel
+    {
+        float *Q = floats(padded * D), *K = floats(padded * D), *Kt = floats(padded * D);
+        float *V = floats(padded * D), *Vt = floats(padded * D);
+        float *Y = floats(padded * D), *dY = floats(padded * D), *dQ = floats(QUERIES * D);
+        float *dK = floats(padded * D), *dV = floats(padded * D);
+        float *P = floats(QUERIES * padded), *dS = floats(QUERIES * padded);
+#pragma omp for schedule(static)
+        for (int group = 0; group < B * G; group++) {
+            const int b = group / G, g = group % G;
+            gather(K, k, b, g, T, padded, bf16, 1);
+            gather(V, v, b, g, T, padded, bf16, 1);
+            transpose(Kt, K, padded);
+            transpose(Vt, V, padded);
+            memset(dK, 0, sizeof(float) * padded * D);
+            memset(dV, 0, sizeof(float) * padded * D);
+            for (int h = g * shared; h < (g + 1) * shared; h++) {
+                const int head = b * H + h;
+                const Key key = stream_key(seed, head);
+                gather(Q, q, b, h, T, padded, bf16, scale * LOG2E);
+                gather(Y, y, b, h, T, padded, bf16, 1);
+                gather(dY, dy, b, h, T, padded, bf16, 1);
+                for (int first = 0; first < T; first += QUERIES) {
+                    const int n = first + QUERIES;
+                    const float *dy_rows = dY + first * D, *q_rows = Q + first * D;
+                    product(QUERIES, n, D, q_rows, D, 1, Kt, padded, P, padded, 0);
+                    product(QUERIES, n, D, dy_rows, D, 1, Vt, padded, dS, padded, 0);
+                    for (int r = 0; r < QUERIES; r++) {
+                        const int i = first + r;
+                        float *p = P + r * padded, *ds = dS + r * padded;
+                        if (i >= T) {
+                            memset(p, 0, sizeof(float) * n);
+                            memset(ds, 0, sizeof(float) * n);
+                            continue;
+                        }
+                        Floats dots = splat(0);
+                        for (int d = 0; d < D; d += LANES)
+                            dots += load(Y + i * D + d) * load(dY + i * D + d);
+                        const float dot = sum(dots), log_sum = lse[(int64_t)head * T + i];
+                        for (int j = 0; j < n; j += LANES) {
+                            Floats e = power_of_two(load(p + j) - log_sum), stays = splat(1);
+                            e = choose(LANE + j <= i, e, splat(0));
+                            if (rate > 0) stays = mask(dropout, key, (uint32_t)(i * padded + j));
+                            store(ds + j, e * (load(ds + j) * stays - dot));
+                            store(p + j, e * stays);
+                        }
+                    }
+                    product(QUERIES, D, n, dS, padded, 1, K, D, dQ, D, 0);
+                    product(n, D, QUERIES, P, 1, padded, dy_rows, D, dV, D, 1);
+                    product(n, D, QUERIES, dS, 1, padded, q_rows, D, dK, D, 1);
+                    for (int r = 0; r < QUERIES && first + r < T; r++)
+                        write_floats(dq->data, offset(dq, b, h, first + r), dQ + r * D, HEAD_SIZE,
+                                     bf16, scale);
+                }
+            }
+            for (int t = 0; t < T; t++) {
+                write_floats(dk->data, offset(dk, b, g, t), dK + t * D, HEAD_SIZE, bf16, 1 / LOG2E);
+                write_floats(dv->data, offset(dv, b, g, t), dV + t * D, HEAD_SIZE, bf16, 1);
+            }
+        }
+        free(Q), free(K), free(Kt), free(V), free(Vt), free(Y), free(dY), free(dQ), free(dK);
+        free(dV), free(P), free(dS);
+    }
+}
+
+// --- Elementwise ---
+
+// GELU's tanh form as x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3): returns the sigmoid.
+INLINE Floats gelu_gate(Floats x) {
+    return 1 / (1 + power_of_two(x * (-2.30220819f - 0.10294324f * x * x)));
+}
+
+void gelu_forward(const void *x, void *y, int64_t n, int bf16) {
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        const int m = n - at < CHUNK ? (int)(n - at) : CHUNK;
+        float row[CHUNK] = {0};
+        read_floats(row, x, at, m, bf16, 1);
+        for (int i = 0; i < m; i += LANES) {
+            Floats value = load(row + i);
+            store(row + i, value * gelu_gate(value));
+        }
+        write_floats(y, at, row, m, bf16, 1);
+    }
+}
+
+void gelu_backward(const void *x, const void *dy, void *dx, int64_t n, int bf16) {
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        const int m = n - at < CHUNK ? (int)(n - at) : CHUNK;
+        float row[CHUNK] = {0}, grad[CHUNK] = {0};
+        read_floats(row, x, at, m, bf16, 1);
+        read_floats(grad, dy, at, m, bf16, 1);
+        for (int i = 0; i < m; i += LANES) {
+            Floats v = load(row + i), gate = gelu_gate(v);
+            Floats slope = 1 + v * (1 - gate) * (1.59576912f + 0.21406654f * v * v);
+            store(grad + i, load(grad + i) * gate * slope);
+        }
+        write_floats(dx, at, grad, m, bf16, 1);
+    }
+}
+
+// y = x + dropout(branch); without an `x`, y = dropout(branch). y is float32 where x is there.
+void dropout_add(const float *x, const void *branch, void *y, int64_t n, int bf16, int y_bf16,
+                 float rate, uint64_t seed) {
+    const Dropout dropout = dropout_at(rate);
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        const int m = n - at < CHUNK ? (int)(n - at) : CHUNK;
+        const Key key = stream_key(seed, at / CHUNK);
+        float row[CHUNK] = {0};
+        read_floats(row, branch, at, m, bf16, 1);
+        if (rate > 0)
+            for (int i = 0; i < m; i += LANES)
+                store(row + i, load(row + i) * mask(dropout, key, i));
+        if (x)
+            for (int i = 0; i < m; i++) row[i] += x[at + i];
+        write_floats(y, at, row, m, y_bf16, 1);
+    }
+}

@@ -1,0 +1,266 @@
+"""Operators for training on a CPU, compiled from kernels.c by the C compiler of the machine."""
+
+import ctypes
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.errors import DeviceError
+from nanogpt2.files import sha256
+from nanogpt2.operators import TORCH, Operators
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
+# Tried in turn: gcc, and clang on Linux; Apple's clang, whose OpenMP is torch's.
+NATIVE_FLAGS = (
+    "-march=native -mprefer-vector-width=512 -fopenmp",
+    "-march=native -fopenmp",
+    "-mcpu=native -Xpreprocessor -fopenmp",
+)
+COMPILE_SECONDS = 60
+
+
+class Heads(ctypes.Structure):
+    """A tensor (B, heads, T, D) as kernels.c sees it: its data, and its strides but the last."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        ("head", ctypes.c_int64),
+        ("token", ctypes.c_int64),
+    )
+
+
+def heads(x: Tensor) -> Any:
+    """Return a reference to `x` (B, heads, T, D), whose last stride is 1."""
+    return ctypes.byref(Heads(x.data_ptr(), *x.stride()[:3]))
+
+
+class CompiledOperators(Operators):
+    """The operators from a compiled library, which knows one head size; others are torch's."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.next_seed = 0
+
+    def __reduce__(self) -> tuple[type[Operators], tuple[()]]:
+        return Operators, ()  # a copy of a model elsewhere does without the library
+
+    def seed(self, seed: int) -> None:
+        super().seed(seed)
+        self.next_seed = seed
+
+    def draw_seed(self) -> int:
+        """Return the seed of one mask; the next call returns another."""
+        self.next_seed = (self.next_seed + 0x9E3779B97F4A7C15) % (1 << 64)
+        return self.next_seed
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
+        out: Tensor = _Attention.apply(self, q, k, v, dropout)  # type: ignore[no-untyped-call]
+        return out
+
+    def gelu(self, x: Tensor) -> Tensor:
+        out: Tensor = _Gelu.apply(self, x)  # type: ignore[no-untyped-call]
+        return out
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        out: Tensor = _DropoutAdd.apply(self, None, x, rate) if rate else x  # type: ignore[no-untyped-call]
+        return out
+
+    def add(self, x: Tensor, branch: Tensor, *, dropout: float) -> Tensor:
+        if not dropout:
+            return x + branch
+        out: Tensor = _DropoutAdd.apply(self, x, branch, dropout)  # type: ignore[no-untyped-call]
+        return out
+
+    # --- The library's functions, over tensors ---
+
+    def attention_forward(
+        self, q: Tensor, k: Tensor, v: Tensor, rate: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        B, H, T, D = q.shape
+        y = q.new_empty(B, T, H, D).transpose(1, 2)
+        lse = torch.empty(B, H, T)
+        self.library.attention_forward(
+            heads(q), heads(k), heads(v), heads(y), pointer(lse),
+            B, H, k.shape[1], T, is_bf16(q), ctypes.c_float(rate), ctypes.c_uint64(seed),
+        )  # fmt: skip
+        return y, lse
+
+    def attention_backward(
+        self, saved: tuple[Tensor, ...], dy: Tensor, rate: float, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, y, lse = saved
+        B, H, T, D = q.shape
+        G = k.shape[1]
+        whole = q.new_empty(B, T, H + 2 * G, D)  # as c_attn lays them out: no copy joins them
+        dq, dk, dv = (x.transpose(1, 2) for x in torch.split(whole, [H, G, G], dim=2))
+        self.library.attention_backward(
+            heads(q), heads(k), heads(v), heads(y), heads(dy), pointer(lse),
+            heads(dq), heads(dk), heads(dv),
+            B, H, G, T, is_bf16(q), ctypes.c_float(rate), ctypes.c_uint64(seed),
+        )  # fmt: skip
+        return dq, dk, dv
+
+    def dropout_add(
+        self, x: Tensor | None, branch: Tensor, rate: float, seed: int, dtype: torch.dtype
+    ) -> Tensor:
+        y = torch.empty_like(branch, dtype=dtype)
+        self.library.dropout_add(
+            None if x is None else pointer(x), pointer(branch), pointer(y),
+            ctypes.c_int64(y.numel()), is_bf16(branch), is_bf16(y),
+            ctypes.c_float(rate), ctypes.c_uint64(seed),
+        )  # fmt: skip
+        return y
+
+
+def pointer(x: Tensor) -> ctypes.c_void_p:
+    """Return the address of a contiguous tensor."""
+    return ctypes.c_void_p(x.data_ptr())
+
+
+def is_bf16(x: Tensor) -> int:
+    """Return 1 for bfloat16 and 0 for float32."""
+    return int(x.dtype == torch.bfloat16)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, operators: CompiledOperators, q: Tensor, k: Tensor, v: Tensor, rate: float
+    ) -> Tensor:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        ctx.operators, ctx.rate = operators, rate
+        ctx.seed = operators.draw_seed() if rate else 0
+        y, lse = operators.attention_forward(q, k, v, rate, ctx.seed)
+        ctx.save_for_backward(q, k, v, y, lse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
+        grads = ctx.operators.attention_backward(ctx.saved_tensors, dy, ctx.rate, ctx.seed)
+        return None, *grads, None
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operators: CompiledOperators, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        ctx.operators = operators
+        ctx.save_for_backward(x)
+        y = torch.empty_like(x)
+        operators.library.gelu_forward(
+            pointer(x), pointer(y), ctypes.c_int64(x.numel()), is_bf16(x)
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        dx, dy = torch.empty_like(x), dy.contiguous()
+        ctx.operators.library.gelu_backward(
+            pointer(x), pointer(dy), pointer(dx), ctypes.c_int64(x.numel()), is_bf16(x)
+        )
+        return None, dx
+
+
+class _DropoutAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, operators: CompiledOperators, x: Tensor | None, branch: Tensor, rate: float
+    ) -> Tensor:
+        ctx.operators, ctx.rate, ctx.seed = operators, rate, operators.draw_seed()
+        ctx.dtype, ctx.adds = branch.dtype, x is not None
+        dtype = branch.dtype if x is None else x.dtype
+        x = None if x is None else x.contiguous()
+        return operators.dropout_add(x, branch.contiguous(), rate, ctx.seed, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dbranch = ctx.operators.dropout_add(None, dy.contiguous(), ctx.rate, ctx.seed, ctx.dtype)
+        return None, dy if ctx.adds else None, dbranch, None
+
+
+# --- The library ---
+
+
+def compile_operators(head_size: int) -> CompiledOperators:
+    """Return the operators for heads of `head_size` channels, compiled now or at an earlier run.
+
+    DeviceError says why there are none.
+    """
+    operators = CompiledOperators(_library(head_size))
+    _check(operators, head_size)
+    return operators
+
+
+@cache
+def _library(head_size: int) -> ctypes.CDLL:
+    """Return the compiled library, from the user's cache where it is there."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    for native in NATIVE_FLAGS:
+        flags = shlex.split(f"{FLAGS} {native} -DHEAD_SIZE={head_size}")
+        # All that the compiler knows of itself and of this processor.
+        target = _run([*compiler, *flags, "-E", "-dM", "-x", "c", os.devnull])
+        if target is None:
+            continue
+        name = sha256(repr((target, flags, SOURCE.read_bytes(), torch.__version__)).encode())[:16]
+        path = _cache_folder() / f"kernels-{name}.so"
+        if path.exists() or _compile([*compiler, *flags], path):
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                continue
+    raise DeviceError(f"kernels.c: `{compiler[0]}` does not compile it here")
+
+
+def _compile(command: list[str], path: Path) -> bool:
+    """Compile kernels.c to `path` with torch's own OpenMP: a second one would have own threads."""
+    openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
+    linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if _run([*command, str(SOURCE), "-o", str(partial), *linked, "-lm"]) is None:
+        return False
+    partial.replace(path)
+    return True
+
+
+def _run(command: list[str]) -> str | None:
+    """Return what `command` prints, or None where it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+@cache
+def _cache_folder() -> Path:
+    """Return the user's cache of compiled kernels, or a temporary one where it is not writable."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nanogpt2")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="nanogpt2-"))
+
+
+def _check(operators: CompiledOperators, head_size: int) -> None:
+    """Raise DeviceError where the library's attention is not torch's, on a small example."""
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = torch.randn(3, 1, 2, 40, head_size, generator=generator)
+    y, _ = operators.attention_forward(q, k, v, 0.0, 0)
+    if not torch.allclose(y, TORCH.attention(q, k, v, dropout=0.0), atol=1e-4):
+        raise DeviceError("kernels.c: compiled here, it computes something else than torch")
