@@ -1,4 +1,5 @@
-// Kernels for training on a CPU: causal attention with dropout inside, GELU, and dropout.
+// Kernels for training on a CPU: causal attention with dropout inside, rotary positions, RMS norm,
+// GELU, and dropout.
 //
 // Tensors are float32 or, where `bf16` is 1, bfloat16; all arithmetic is float32. Every result is
 // the same whatever the number of threads, since no sum is shared between two of them.
@@ -84,7 +85,7 @@ INLINE uint16_t narrow(float x) {  // to the nearest, ties to even
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-static void read_floats(float *to, const void *from, int64_t at, int n, int bf16, float factor) {
+INLINE void read_floats(float *to, const void *from, int64_t at, int n, int bf16, float factor) {
     const uint16_t *halves = (const uint16_t *)from + at;
     const float *floats = (const float *)from + at;
     if (bf16)
@@ -93,7 +94,7 @@ static void read_floats(float *to, const void *from, int64_t at, int n, int bf16
         for (int i = 0; i < n; i++) to[i] = floats[i] * factor;
 }
 
-static void write_floats(void *to, int64_t at, const float *from, int n, int bf16, float factor) {
+INLINE void write_floats(void *to, int64_t at, const float *from, int n, int bf16, float factor) {
     uint16_t *halves = (uint16_t *)to + at;
     float *floats = (float *)to + at;
     if (bf16)
@@ -327,6 +328,119 @@ void attention_backward(const Heads *q, const Heads *k, const Heads *v, const He
         }
         free(Q), free(K), free(Kt), free(V), free(Vt), free(Y), free(dY), free(dQ), free(dK);
         free(dV), free(P), free(dS);
+    }
+}
+
+// --- Rotary positions and RMS norm ---
+
+#define HALF (HEAD_SIZE / 2)
+
+// z = x turned by its position's angles; returns what z is multiplied by to have a mean square of
+// 1, or 1 where it is not `normed`.
+INLINE float turn(const float *x, const float *cosines, const float *sines, float *z, int normed,
+                  float eps) {
+    float squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (int i = 0; i < HALF; i++) {
+        z[i] = x[i] * cosines[i] - x[HALF + i] * sines[i];
+        z[HALF + i] = x[i] * sines[i] + x[HALF + i] * cosines[i];
+        squares += z[i] * z[i] + z[HALF + i] * z[HALF + i];
+    }
+    return normed ? 1 / sqrtf(squares / HEAD_SIZE + eps) : 1;
+}
+
+// y = x (B, H, T, HEAD_SIZE), each pair of channels (i, i + HEAD_SIZE / 2) turned by the angles of
+// its position, whose cosines and sines are (T, HEAD_SIZE / 2), and then normed where asked.
+void rotate_forward(const Heads *x, const float *cosines, const float *sines, const Heads *y, int B,
+                    int H, int T, int bf16, int normed, float eps) {
+#pragma omp parallel for schedule(static)
+    for (int at = 0; at < B * T; at++) {
+        const int b = at / T, t = at % T;
+        const float *c = cosines + t * HALF, *s = sines + t * HALF;
+        float row[HEAD_SIZE], z[HEAD_SIZE];
+        for (int h = 0; h < H; h++) {
+            read_floats(row, x->data, offset(x, b, h, t), HEAD_SIZE, bf16, 1);
+            const float factor = turn(row, c, s, z, normed, eps);
+            write_floats(y->data, offset(y, b, h, t), z, HEAD_SIZE, bf16, factor);
+        }
+    }
+}
+
+void rotate_backward(const Heads *x, const float *cosines, const float *sines, const Heads *dy,
+                     const Heads *dx, int B, int H, int T, int bf16, int normed, float eps) {
+#pragma omp parallel for schedule(static)
+    for (int at = 0; at < B * T; at++) {
+        const int b = at / T, t = at % T;
+        const float *c = cosines + t * HALF, *s = sines + t * HALF;
+        float row[HEAD_SIZE], z[HEAD_SIZE], dz[HEAD_SIZE];
+        for (int h = 0; h < H; h++) {
+            read_floats(row, x->data, offset(x, b, h, t), HEAD_SIZE, bf16, 1);
+            read_floats(dz, dy->data, offset(dy, b, h, t), HEAD_SIZE, bf16, 1);
+            if (normed) {
+                const float factor = turn(row, c, s, z, 1, eps);
+                float dot = 0;
+#pragma omp simd reduction(+ : dot)
+                for (int i = 0; i < HEAD_SIZE; i++) dot += dz[i] * z[i];
+                dot *= factor * factor / HEAD_SIZE;
+                for (int i = 0; i < HEAD_SIZE; i++) dz[i] = factor * (dz[i] - z[i] * dot);
+            }
+            for (int i = 0; i < HALF; i++) {
+                row[i] = dz[i] * c[i] + dz[HALF + i] * s[i];
+                row[HALF + i] = dz[HALF + i] * c[i] - dz[i] * s[i];
+            }
+            write_floats(dx->data, offset(dx, b, h, t), row, HEAD_SIZE, bf16, 1);
+        }
+    }
+}
+
+// y = x * weight / sqrt(mean of x^2 + eps) over rows of C floats.
+void rms_norm_forward(const float *x, const float *weight, void *y, int64_t rows, int C, int bf16,
+                      float eps) {
+#pragma omp parallel
+    {
+        float *out = floats(C);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            const float *row = x + r * C;
+            float squares = 0;
+#pragma omp simd reduction(+ : squares)
+            for (int i = 0; i < C; i++) squares += row[i] * row[i];
+            for (int i = 0; i < C; i++) out[i] = row[i] * weight[i];
+            write_floats(y, r * C, out, C, bf16, 1 / sqrtf(squares / C + eps));
+        }
+        free(out);
+    }
+}
+
+// dx, and in dweight (blocks, C) the sum over each block of ROWS rows.
+#define ROWS 64
+void rms_norm_backward(const float *x, const float *weight, const void *dy, float *dx,
+                       float *dweight, int64_t rows, int C, int bf16, float eps) {
+#pragma omp parallel
+    {
+        float *grad = floats(C);
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < (rows + ROWS - 1) / ROWS; block++) {
+            float *dw = dweight + block * C;
+            memset(dw, 0, sizeof(float) * C);
+            for (int64_t r = block * ROWS; r < rows && r < (block + 1) * ROWS; r++) {
+                const float *row = x + r * C;
+                float squares = 0, dot = 0;
+                read_floats(grad, dy, r * C, C, bf16, 1);
+#pragma omp simd reduction(+ : squares, dot)
+                for (int i = 0; i < C; i++) {
+                    squares += row[i] * row[i];
+                    dot += grad[i] * weight[i] * row[i];
+                }
+                const float factor = 1 / sqrtf(squares / C + eps);
+                dot *= factor * factor / C;
+                for (int i = 0; i < C; i++) {
+                    dw[i] += grad[i] * row[i] * factor;
+                    dx[r * C + i] = factor * (grad[i] * weight[i] - row[i] * dot);
+                }
+            }
+        }
+        free(grad);
     }
 }
 

@@ -26,6 +26,7 @@ NATIVE_FLAGS = (
     "-mcpu=native -Xpreprocessor -fopenmp",
 )
 COMPILE_SECONDS = 60
+NORM_ROWS = 64  # ROWS in kernels.c
 
 
 class Heads(ctypes.Structure):
@@ -65,6 +66,16 @@ class CompiledOperators(Operators):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
         out: Tensor = _Attention.apply(self, q, k, v, dropout)  # type: ignore[no-untyped-call]
+        return out
+
+    def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
+        if angles[0].dim() != 3:  # positions that differ within the batch
+            return super().rotate(x, angles, normed=normed)
+        out: Tensor = _Rotate.apply(self, x, *angles, normed)  # type: ignore[no-untyped-call]
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out: Tensor = _RMSNorm.apply(self, x, weight, eps)  # type: ignore[no-untyped-call]
         return out
 
     def gelu(self, x: Tensor) -> Tensor:
@@ -110,6 +121,19 @@ class CompiledOperators(Operators):
         )  # fmt: skip
         return dq, dk, dv
 
+    def rotate_with(
+        self, name: str, tensors: tuple[Tensor, ...], angles: tuple[Tensor, Tensor], normed: bool
+    ) -> Tensor:
+        """Call rotate_forward of x, or rotate_backward of x and dy."""
+        x = tensors[0]
+        B, H, T, D = x.shape
+        out = x.new_empty(B, T, H, D).transpose(1, 2)
+        getattr(self.library, name)(
+            heads(x), *map(pointer, angles), *map(heads, tensors[1:]), heads(out),
+            B, H, T, is_bf16(x), int(normed), ctypes.c_float(torch.finfo(x.dtype).eps),
+        )  # fmt: skip
+        return out
+
     def dropout_add(
         self, x: Tensor | None, branch: Tensor, rate: float, seed: int, dtype: torch.dtype
     ) -> Tensor:
@@ -149,6 +173,55 @@ class _Attention(torch.autograd.Function):
         dy = dy if dy.stride(-1) == 1 else dy.contiguous()
         grads = ctx.operators.attention_backward(ctx.saved_tensors, dy, ctx.rate, ctx.seed)
         return None, *grads, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        operators: CompiledOperators,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        normed: bool,
+    ) -> Tensor:
+        ctx.operators, ctx.normed = operators, normed
+        ctx.save_for_backward(x, cos, sin)
+        return operators.rotate_with("rotate_forward", (x,), (cos, sin), normed)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *angles = ctx.saved_tensors
+        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
+        dx = ctx.operators.rotate_with("rotate_backward", (x, dy), angles, ctx.normed)
+        return None, dx, None, None, None
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, operators: CompiledOperators, x: Tensor, weight: Tensor, eps: float
+    ) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.operators, ctx.eps = operators, eps
+        ctx.save_for_backward(x, weight)
+        y = torch.empty_like(x)
+        rows, size = ctypes.c_int64(x.numel() // len(weight)), len(weight)
+        operators.library.rms_norm_forward(
+            pointer(x), pointer(weight), pointer(y), rows, size, is_bf16(y), ctypes.c_float(eps)
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows, size, dy = x.numel() // len(weight), len(weight), dy.contiguous()
+        dx, sums = torch.empty_like(x), torch.empty(-(-rows // NORM_ROWS), size)
+        ctx.operators.library.rms_norm_backward(
+            pointer(x), pointer(weight), pointer(dy), pointer(dx), pointer(sums),
+            ctypes.c_int64(rows), size, is_bf16(dy), ctypes.c_float(ctx.eps),
+        )  # fmt: skip
+        return None, dx, sums.sum(0), None
 
 
 class _Gelu(torch.autograd.Function):
@@ -228,10 +301,10 @@ def _compile(command: list[str], path: Path) -> bool:
     openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
     linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    if _run([*command, str(SOURCE), "-o", str(partial), *linked, "-lm"]) is None:
-        return False
-    partial.replace(path)
-    return True
+    _run([*command, str(SOURCE), "-o", str(partial), *linked, "-lm"])
+    if partial.exists():
+        partial.replace(path)
+    return path.exists()
 
 
 def _run(command: list[str]) -> str | None:

@@ -22,7 +22,7 @@ from nanogpt2.operators import TORCH, Operators
 def make_norm(config: Config) -> nn.Module:
     """Return layer norm (Ba et al. 2016) or RMS norm (Zhang & Sennrich 2019) over C channels."""
     if config.norm == "rms":
-        return nn.RMSNorm(config.n_embd, eps=1e-5)
+        return RMSNorm(config.n_embd, eps=1e-5)
     return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
 
 
@@ -36,11 +36,13 @@ def rotary_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of channels (i, i + D/2) of `x` (B, H, T, D) by its position's angle."""
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-    return turned.type_as(x)
+class RMSNorm(nn.RMSNorm):
+    """Torch's, computed by the model's operators."""
+
+    operators = TORCH
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operators.rms_norm(x, self.weight, float(self.eps or 0))
 
 
 class LayerCache(Protocol):
@@ -87,8 +89,8 @@ class Attention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.heads(x)
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        if self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
+            q, k = (self.operators.rotate(x, rotary, normed=self.qk_norm) for x in (q, k))
+        elif self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
             q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
         if cache is None:
             dropout = self.dropout if self.training else 0.0
@@ -209,7 +211,7 @@ class GPT(nn.Module):
     def use(self, operators: Operators) -> None:
         """Let every part of the model compute with `operators`."""
         for module in self.modules():
-            if isinstance(module, GPT | Block | Attention | MLP):
+            if isinstance(module, GPT | Block | Attention | MLP | RMSNorm):
                 module.operators = operators
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> Any:

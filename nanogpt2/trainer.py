@@ -80,9 +80,9 @@ class Trainer:
             config = make_config(config, name="configuration")
         self.config = config
         self.model = model
+        self.progress = Progress(log_file)
         self.stepper = Stepper(model, config, say=self._say)
         self.resume_root = resume_root
-        self.progress = Progress(log_file)
         self.record = TrainingRecord()
         self.watch = LossWatch(config.on_nonfinite)
         self.unread: list[StepReport] = []

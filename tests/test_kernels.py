@@ -1,0 +1,260 @@
+"""The compiled operators compute what torch's do, and their masks are independent draws."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanogpt2 import kernels
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset
+from nanogpt2.errors import DeviceError
+from nanogpt2.kernels import CompiledOperators, compile_operators
+from nanogpt2.model import GPT
+from nanogpt2.operators import TORCH, Operators
+from nanogpt2.resume import hash_tensors
+from nanogpt2.trainer import Trainer
+
+
+def compiled(head_size: int) -> CompiledOperators:
+    try:
+        return compile_operators(head_size)
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+def draw(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.to(dtype).requires_grad_()
+
+
+def gradients(y: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """Return `y` and the gradients of a random sum of it."""
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(9))
+    return [y, *torch.autograd.grad((y.float() * weights).sum(), inputs)]
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        scale = theirs.float().abs().max().item()
+        assert (mine.float() - theirs.float()).abs().max().item() <= tolerance * scale
+
+
+def qkv(B: int, H: int, G: int, T: int, D: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return q, k and v as the model has them: strided views of one projection."""
+    whole = draw(B, T, H + 2 * G, D, dtype=dtype)
+    q, k, v = (part.transpose(1, 2) for part in torch.split(whole, [H, G, G], dim=2))
+    return q, k, v
+
+
+SHAPES = [
+    (2, 4, 4, 128, 16),
+    (2, 4, 2, 33, 24),
+    (1, 2, 1, 1, 5),
+    (1, 3, 3, 50, 64),
+    (3, 2, 2, 16, 2),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_attention_is_torchs(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    operators, (q, k, v) = compiled(shape[-1]), qkv(*shape, dtype=dtype)
+    found = gradients(operators.attention(q, k, v, dropout=0.0), q, k, v)
+    wide = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    assert_close(found, gradients(TORCH.attention(*wide, dropout=0.0), *wide), tolerance)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 2, 32, 32), (1, 2, 2, 37, 40)], ids=str)
+def test_attention_with_dropout_is_that_of_its_mask(shape: tuple[int, ...]) -> None:
+    B, H, G, T, D = shape
+    operators, (q, k, v) = compiled(D), qkv(*shape, dtype=torch.float32)
+    # With equal scores and the identity as values, row i of the output is its mask over i + 1.
+    operators.seed(3)
+    flat = torch.zeros(B, H, T, D)
+    eye = torch.eye(T, D).expand(B, G, T, D)
+    rows = operators.attention(flat, flat[:, :G], eye, dropout=0.3)
+    mask = (rows * torch.arange(1, T + 1)[:, None])[..., :T]
+    seen = torch.ones(T, T).tril().bool()
+    values = mask[..., seen]
+    assert (
+        torch.isclose(values, torch.tensor(0.0))
+        .logical_or(torch.isclose(values, torch.tensor(1 / 0.7), rtol=1e-5))
+        .all()
+    )
+    operators.seed(3)
+    found = gradients(operators.attention(q, k, v, dropout=0.3), q, k, v)
+    k2, v2 = (x.repeat_interleave(H // G, dim=1) for x in (k, v))
+    scores = (q @ k2.mT / math.sqrt(D)).masked_fill(~seen, -math.inf)
+    expected = (scores.softmax(-1) * mask) @ v2
+    assert_close(found, gradients(expected, q, k, v), 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_gelu_rotation_and_norms_are_torchs(dtype: torch.dtype, tolerance: float) -> None:
+    operators = compiled(16)
+    x = draw(3, 700, dtype=dtype)
+    assert_close(gradients(operators.gelu(x), x), gradients(TORCH.gelu(x), x), tolerance)
+    far = torch.tensor([-1e30, -50.0, -5.0, 0.0, 5.0, 50.0, 1e30])
+    assert torch.allclose(operators.gelu(far), TORCH.gelu(far), atol=1e-5)
+    (q, _, _), angles = qkv(2, 3, 3, 10, 16, dtype=dtype), tuple(torch.randn(2, 1, 10, 8))
+    for normed in (False, True):
+        assert_close(
+            gradients(operators.rotate(q, angles, normed=normed), q),
+            gradients(TORCH.rotate(q, angles, normed=normed), q),
+            3 * tolerance,
+        )
+    y, weight = draw(5, 33, 40), draw(40, seed=2)
+    assert_close(
+        gradients(operators.rms_norm(y, weight, 1e-5), y, weight),
+        gradients(TORCH.rms_norm(y, weight, 1e-5), y, weight),
+        2e-6,
+    )
+
+
+def masks(operators: Operators, seed: int, count: int, n: int, rate: float) -> Tensor:
+    """Return which elements `count` calls keep: (count, n) of 0 and 1."""
+    operators.seed(seed)
+    kept = [operators.dropout(torch.ones(n), rate) * (1 - rate) for _ in range(count)]
+    return torch.stack(kept).round()
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+def test_masks_are_independent_draws_at_the_given_rate(rate: float) -> None:
+    operators, count, n = compiled(16), 8, 200_000
+    kept = masks(operators, 1, count, n, rate)
+    other = masks(operators, 2, count, n, rate)
+    assert set(kept.unique().tolist()) <= {0.0, 1.0}
+    # Each of these means is normal with a known deviation; 5 of them is one in two million.
+    deviation = math.sqrt(rate * (1 - rate))
+    assert abs((1 - kept).mean().item() - rate) < 5 * deviation / math.sqrt(count * n)
+    centred, shifted = (kept - (1 - rate)) / deviation, (other - (1 - rate)) / deviation
+    limit = 5 / math.sqrt(n)
+    for distance in (1, 2, 16, 64, 1024):  # within a mask
+        assert (centred[:, distance:] * centred[:, :-distance]).mean(1).abs().max() < limit * 1.01
+    products = centred @ centred.T / n  # between the calls of one step
+    assert (products - torch.diag(products.diag())).abs().max() < limit
+    assert (centred @ shifted.T / n).abs().max() < limit  # between two seeds
+    runs = kept.view(count, -1, 8).sum(2)  # how many of 8 neighbours stay: binomial
+    for stay in range(9):
+        p = math.comb(8, stay) * (1 - rate) ** stay * rate ** (8 - stay)
+        share = (runs == stay).float().mean().item()
+        assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / runs.numel()) + 1e-9
+
+
+def test_a_mask_is_a_function_of_the_seed_and_the_call() -> None:
+    operators = compiled(16)
+    first = masks(operators, 5, 3, 5000, 0.3)
+    assert torch.equal(first, masks(operators, 5, 3, 5000, 0.3))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, masks(operators, 6, 3, 5000, 0.3))
+
+
+def test_adding_a_dropped_branch_gives_it_the_masks_gradient() -> None:
+    operators, x, branch = compiled(16), draw(3, 1500), draw(3, 1500, seed=2, dtype=torch.bfloat16)
+    operators.seed(4)
+    y = operators.add(x, branch, dropout=0.25)
+    operators.seed(4)
+    mask = operators.dropout(torch.ones(3, 1500), 0.25)
+    assert_close(gradients(y, x, branch), gradients(x + mask * branch, x, branch), 1e-2)
+    assert torch.equal(operators.add(x, branch, dropout=0.0), x + branch)
+
+
+@pytest.fixture(params=["gpt2", "modern"])
+def config(request: pytest.FixtureRequest, tiny: Config) -> Config:
+    changes = {"dropout": 0.1, "device": "cpu", "architecture": request.param, "max_iters": 12}
+    return get_config({**tiny.to_dict(), **changes, "learning_rate": 1e-3})
+
+
+def weights(config: Config, text: str, threads: int = 1) -> str:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model, dataset = GPT(config), CharDataset(text, config.block_size)
+        Trainer(model, config).train(dataset, dataset)
+    finally:
+        torch.set_num_threads(before)
+    return hash_tensors(model.state_dict().values())
+
+
+def test_training_learns_as_with_torchs_operators(config: Config, text: str) -> None:
+    compiled(config.n_embd // config.n_head)
+    losses = []
+    for changes in ({"compile": True}, {"compile": False}):
+        run = get_config({**config.to_dict(), **changes, "dropout": 0.0})
+        dataset = CharDataset(text, run.block_size)
+        record = Trainer(GPT(run), run).train(dataset, dataset)
+        losses.append([row["val_loss"] for row in record.history])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-5)
+
+
+def test_training_gives_the_same_bits_each_time(config: Config, text: str) -> None:
+    compiled(config.n_embd // config.n_head)
+    assert weights(config, text) == weights(config, text)
+
+
+def test_a_copy_of_a_trained_model_needs_no_library(config: Config, text: str) -> None:
+    model, dataset = GPT(config), CharDataset(text, config.block_size)
+    Trainer(model, config).train(dataset, dataset)
+    idx = dataset[0][0][None]
+    other = copy.deepcopy(model)
+    assert type(other.h[0].attn.operators) is Operators
+    assert torch.allclose(other.eval()(idx), model.eval()(idx), atol=1e-4)
+
+
+def no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for cached in (kernels._library, kernels._cache_folder):
+        cached.cache_clear()
+        monkeypatch.setattr(kernels, cached.__name__, cached.__wrapped__)
+
+
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "true"])
+def test_without_a_compiler_training_says_so_and_goes_on(
+    compiler: str, config: Config, text: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    no_library(monkeypatch, tmp_path, compiler)
+    weights(config, text)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "kernels.c" in line]
+    assert lines == [
+        f"note: kernels.c: `{compiler}` does not compile it here: training goes on with torch's"
+        " operators, more slowly"
+    ]
+
+
+def test_compiled_kernels_are_kept_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(16)
+    no_library(monkeypatch, tmp_path, "cc")
+    compile_operators(16)
+    (library,) = (tmp_path / "nanogpt2").glob("*.so")
+    written = library.stat().st_mtime_ns
+    compile_operators(16)
+    assert library.stat().st_mtime_ns == written
+
+
+def test_a_place_that_cannot_be_written_costs_only_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(16)
+    (tmp_path / "file").touch()
+    no_library(monkeypatch, tmp_path / "file", "cc")
+    assert compile_operators(16).library
+
+
+def test_gradients_reach_the_weights_with_every_operator(text: str, config: Config) -> None:
+    model = GPT(config)
+    model.use(compiled(config.n_embd // config.n_head))
+    dataset = CharDataset(text, config.block_size)
+    idx, targets = dataset[0]
+    model(idx[None], targets[None])[1].backward()
+    missing = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert not missing
+    assert F.cross_entropy(model(idx[None])[0], targets).isfinite()
