@@ -7,7 +7,6 @@ PATH is a checkout of karpathy/nanoGPT. Each figure is the median of `--repeats`
 of a cached step is the time in which its weights come through the memory once.
 """
 
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import click
 import torch
+from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
 from nanogpt2.config import get_config
@@ -53,30 +53,14 @@ CUDA_CASES = [
     for dtype in ("float32", "bfloat16")
     for rows in (1, 32)
 ]
-SHAPE = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
-
-
-def load_nanogpt(path: Path) -> Any:
-    """Return nanoGPT's module `model`."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_pair(nanogpt: Any, preset: str, device: str, dtype: str) -> tuple[GPT, Any]:
     """Return our model and theirs with our weights."""
     vocab_size = 50257 if preset == "base" else 256
     config = get_config(preset, dropout=0.0, vocab_size=vocab_size)
-    shape = {name: config[name] for name in SHAPE}
     ours = GPT(config)
-    theirs = nanogpt.GPT(nanogpt.GPTConfig(**shape, dropout=0.0))
-    theirs.load_state_dict(
-        {f"transformer.{k}": v for k, v in ours.state_dict().items()}, strict=False
-    )
-    theirs.lm_head.weight = theirs.transformer.wte.weight
+    theirs = make_theirs(nanogpt, ours)
     to = {"device": device, "dtype": getattr(torch, dtype)}
     return ours.to(**to).eval(), theirs.to(**to).eval()
 
