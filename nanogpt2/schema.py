@@ -34,10 +34,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "positions": "rotary",
         "norm": "rms",
         "qk_norm": True,
-        "mlp": "relu2",
+        "mlp": "gelu",
         "tied_head": False,
         "zero_init": True,
-        "logit_softcap": 0.0,
+        "logit_softcap": 15.0,
     },
 }
 
@@ -170,15 +170,17 @@ def cross_errors(
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for each rule that `values`, apart from `wrong` keys, break."""
     n_embd, n_head = values["n_embd"], values["n_head"]
-    if n_embd % n_head and not {"n_embd", "n_head"} & wrong:
-        divisors = ", ".join(str(n) for n in range(1, min(n_embd, 128) + 1) if n_embd % n == 0)
-        yield "n_head", f"found {n_head}; allowed: a divisor of n_embd {n_embd}: {divisors}"
+    positions = values["positions"] or ARCHITECTURES[values["architecture"]]["positions"]
+    pairs = positions == "rotary"  # which turns pairs of a head's channels
+    step = 2 if pairs else 1
+    if n_embd % (step * n_head) and not {"n_embd", "n_head"} & wrong:
+        fitting = [n for n in range(1, min(n_embd, 128) + 1) if n_embd % (step * n) == 0]
+        rule = f"a divisor of {f'half of n_embd {n_embd}' if pairs else f'n_embd {n_embd}'}"
+        listed = ", ".join(map(str, fitting)) or "none: make n_embd even"
+        yield "n_head", f"found {n_head}; allowed: {rule}: {listed}"
     n_kv_head = values["n_kv_head"]
     if n_kv_head and n_head % n_kv_head and not {"n_kv_head", "n_head"} & wrong:
         yield "n_kv_head", f"found {n_kv_head}; allowed: a divisor of n_head {n_head}, or null"
-    positions = values["positions"] or ARCHITECTURES[values["architecture"]]["positions"]
-    if positions == "rotary" and n_embd % (2 * n_head) and not {"n_embd", "n_head"} & wrong:
-        yield "n_head", f"found {n_head}; allowed: one that leaves n_embd / n_head even (rotary)"
     val, test = values["val_fraction"], values["test_fraction"]
     if val + test >= 1 and not {"val_fraction", "test_fraction"} & wrong:
         yield (
