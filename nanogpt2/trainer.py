@@ -17,7 +17,7 @@ from torch import Tensor
 from nanogpt2 import resume
 from nanogpt2.advice import LossWatch, advise
 from nanogpt2.config import Config, make_config
-from nanogpt2.dataset import CharDataset, Dataset, TokenDataset
+from nanogpt2.dataset import Dataset, TokenDataset, check_tokens, with_same_tokens
 from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.files import rounded, sha256
 from nanogpt2.interruption import Interrupted, Interruption, caught_signals
@@ -310,23 +310,3 @@ def describe_run(config: Config) -> str:
         f" {config.n_layer}, n_embd {config.n_embd}, block_size {config.block_size},"
         f" batch_size {config.batch_size}, seed {config.seed}"
     )
-
-
-def check_tokens(dataset: Dataset, vocab_size: int) -> None:
-    """Raise DataError where a token has no row in the model's embedding."""
-    if isinstance(dataset, TokenDataset) and (highest := int(dataset.tokens.max())) >= vocab_size:
-        raise DataError(
-            f"vocab_size: found {vocab_size}; allowed: at least {highest + 1}, as the text has"
-            f" tokens up to {highest}"
-        )
-
-
-def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
-    """Return `val_dataset` in the tokens of `train_dataset`, where both know their tokenizer."""
-    if (
-        isinstance(train_dataset, CharDataset)
-        and isinstance(val_dataset, CharDataset)
-        and train_dataset.tokenizer.to_dict() != val_dataset.tokenizer.to_dict()
-    ):
-        return val_dataset.encoded_with(train_dataset.tokenizer)
-    return val_dataset
