@@ -100,9 +100,14 @@ class Trainer:
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
         where a loss that is not finite stopped the run. Raises DataError where a dataset is
-        missing, TrainingError where the run is interrupted, not finite or under way elsewhere,
-        DeviceError where memory is too small.
+        missing, TrainingError where the run is interrupted, not finite, under way elsewhere or at
+        its end, DeviceError where memory is too small.
         """
+        if self._is_over():
+            raise TrainingError(
+                f"this trainer has trained already, to iteration {self.record.step}; for another"
+                " run make a new Trainer, for a longer one with a larger max_iters"
+            )
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
