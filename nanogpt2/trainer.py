@@ -4,7 +4,6 @@ Every random number is a function of the seed and the step: a run that goes on f
 with the bytes of one that was never interrupted.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,10 +19,13 @@ from nanogpt2.config import Config, make_config
 from nanogpt2.dataset import Dataset, TokenDataset, check_tokens, with_same_tokens
 from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.files import rounded, sha256
+from nanogpt2.hardware import EnergyMeter
 from nanogpt2.interruption import Interrupted, Interruption, caught_signals
 from nanogpt2.model import GPT
 from nanogpt2.progress import Progress
+from nanogpt2.report import make_report
 from nanogpt2.step import Stepper, StepReport
+from nanogpt2.stopwatch import Stopwatch
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_CODE = ("capture", "config", "dataset", "device", "model", "optimizer", "step", "trainer")
@@ -62,7 +64,8 @@ class Trainer:
     """Trains `model` on the configuration's device.
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
-    receives the lines that are printed.
+    receives the lines that are printed, and a .json file of its name the report of the run, for
+    which `stopwatch` tells the time.
     """
 
     def __init__(
@@ -72,14 +75,17 @@ class Trainer:
         *,
         resume_root: Path = Path(".resume"),
         log_file: Path | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
         self.config = config
         self.model = model
-        self.stepper = Stepper(model, config, say=self._say)
+        self.stopwatch = stopwatch or Stopwatch()
+        self.stepper = Stepper(model, config, say=self._say, stopwatch=self.stopwatch)
         self.resume_root = resume_root
-        self.progress = Progress(log_file)
+        self.progress = Progress(log_file, self.stopwatch)
+        self.energy = EnergyMeter(self.stepper.device)
         self.record = TrainingRecord()
         self.watch = LossWatch(config.on_nonfinite)
         self.unread: list[StepReport] = []
@@ -132,8 +138,9 @@ class Trainer:
         save: Save | None,
     ) -> None:
         """Train to the end and save; whatever ends it early, the last good state is kept."""
-        tokens = self.stepper.windows_per_step * self.config.block_size
-        self.progress.begin(self.record.step, self.config.max_iters, tokens_per_step=tokens)
+        first, tokens = self.record.step, self.stepper.windows_per_step * self.config.block_size
+        self.progress.begin(first, self.config.max_iters, tokens_per_step=tokens)
+        self.stopwatch.start()
         try:
             with caught_signals() as interruption:
                 self._loop(datasets, states, interruption)
@@ -152,6 +159,7 @@ class Trainer:
             ) from signal
         finally:
             self.progress.end()
+            self._report(first, (self.record.step - first) * tokens)
 
     def _loop(
         self,
@@ -171,13 +179,13 @@ class Trainer:
                 saved = record.step
                 self._save_state(states)
             interruption.check()
-            started = time.perf_counter()
-            report = self.stepper.step(datasets[0], record.step, check=interruption.check)
-            record.step += 1
-            self._read_later(report)
-            if self._evaluation_is_due():
-                self.stepper.synchronize()
-            self.progress.step_done(time.perf_counter() - started)
+            with self.stopwatch.measure("step"):
+                report = self.stepper.step(datasets[0], record.step, check=interruption.check)
+                record.step += 1
+                self._read_later(report)
+                if self._evaluation_is_due():
+                    self.stepper.synchronize()
+            self.progress.step_done()
 
     def _evaluation_is_due(self) -> bool:
         step = self.record.step
@@ -188,7 +196,8 @@ class Trainer:
     def _evaluate(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
         """Add a row to the history, keep the best weights, print the line and any advice."""
         self._read_reports()
-        with self.stepper.averaged():
+        self.energy.update()
+        with self.stopwatch.measure("evaluation"), self.stepper.averaged():
             self._measure(datasets, interruption)
 
     def _measure(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
@@ -243,7 +252,8 @@ class Trainer:
         """Look at the losses of the steps that were not looked at yet."""
         if not self.unread:
             return
-        figures = torch.stack([report.figures for report in self.unread]).tolist()
+        with self.stopwatch.measure("step"):  # a GPU may have steps to catch up with
+            figures = torch.stack([report.figures for report in self.unread]).tolist()
         reports, self.unread = self.unread, []
         for report, (loss, norm) in zip(reports, figures, strict=True):
             if self.stepper.scales and not np.isfinite(norm):
@@ -277,11 +287,10 @@ class Trainer:
         if states is None:
             return False
         self._read_reports()
+        state = {"record": asdict(self.record), "stepper": self.stepper.state_dict()}
         try:
-            states.save(
-                self.record.step,
-                {"record": asdict(self.record), "stepper": self.stepper.state_dict()},
-            )
+            with self.stopwatch.measure("saving"):
+                states.save(self.record.step, state)
         except DataError as error:
             self._say(f"warning: no state saved at iteration {self.record.step}: {error}")
         return bool(states.paths())
@@ -302,10 +311,28 @@ class Trainer:
     def _save_results(self, save: Save, states: resume.RunStates | None) -> None:
         weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
         try:
-            save(self.record, weights)
+            with self.stopwatch.measure("saving"):
+                save(self.record, weights)
         except NanoGPT2Error:
             self._save_state(states)
             raise
+
+    def _report(self, first: int, tokens: int) -> None:
+        """Print the report of the steps that this process did, and write it beside the log."""
+        if not tokens:
+            return
+        report = make_report(
+            self.model,
+            self.config,
+            self.stepper.device,
+            steps=(first, self.record.step),
+            tokens=tokens,
+            stopwatch=self.stopwatch,
+            energy=self.energy,
+        )
+        self._say(report.describe())
+        if self.progress.log_file is not None:
+            report.write(self.progress.log_file.with_suffix(".json"), say=self._say)
 
 
 def describe_run(config: Config) -> str:
