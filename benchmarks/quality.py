@@ -231,12 +231,12 @@ def describe_machine(device: torch.device) -> str:
 # --- All runs ---
 
 
-def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float) -> int:
+def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float, longest: float) -> int:
     """Run `jobs` in processes, append a line for each to `out`, and return how many failed.
 
-    No run starts when less of `limit` (seconds) is left than the longest run took so far.
+    No run starts when less of `limit` (seconds) is left than the `longest` run took so far.
     """
-    waiting, running, failed, longest = list(jobs), dict[Future[dict[str, Any]], float](), 0, 0.0
+    waiting, running, failed = list(jobs), dict[Future[dict[str, Any]], float](), 0
     began = time.perf_counter()
     names: dict[Future[dict[str, Any]], str] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -353,7 +353,14 @@ def main() -> None:
     ]
     done = read_results(options.out)
     jobs = {job.run: job for table in tables for job in table.values() if job.run not in done}
-    failed = run_all(jobs.values(), options.out, workers=options.workers, limit=options.seconds)
+    longest = max((row["seconds"] for row in done.values()), default=0.0)
+    failed = run_all(
+        jobs.values(),
+        options.out,
+        workers=options.workers,
+        limit=options.seconds,
+        longest=longest,
+    )
     done = read_results(options.out)
     for table in tables:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in table}
