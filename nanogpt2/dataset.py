@@ -18,6 +18,7 @@ from nanogpt2.tokenizer import (
     CharTokenizer,
     TokenArray,
     Tokenizer,
+    check_vocab_size,
     load_tokenizer,
     token_dtype,
 )
@@ -90,6 +91,23 @@ def get_batch(dataset: Dataset, windows: Sequence[int]) -> tuple[Tensor, Tensor]
         return dataset.batch(windows)
     pairs = [dataset[window] for window in windows]
     return torch.stack([idx for idx, _ in pairs]), torch.stack([targets for _, targets in pairs])
+
+
+def check_tokens(dataset: Dataset, vocab_size: int) -> None:
+    """Raise DataError where a token has no row in the model's embedding."""
+    if isinstance(dataset, TokenDataset):
+        check_vocab_size(vocab_size, int(dataset.tokens.max()) + 1)
+
+
+def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
+    """Return `val_dataset` in the tokens of `train_dataset`, where both know their tokenizer."""
+    if (
+        isinstance(train_dataset, CharDataset)
+        and isinstance(val_dataset, CharDataset)
+        and train_dataset.tokenizer.to_dict() != val_dataset.tokenizer.to_dict()
+    ):
+        return val_dataset.encoded_with(train_dataset.tokenizer)
+    return val_dataset
 
 
 # --- Prepared data, as `preparation` writes it ---

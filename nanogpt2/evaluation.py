@@ -78,7 +78,9 @@ def evaluate_tokens(
     for batch, n_new in windows(
         tokens, block_size, min(stride or block_size, block_size), batch_size
     ):
-        nats, correct = predict_in_memory(model, batch.to(model.wte.weight.device))
+        nats, correct = predict_in_memory(
+            model, batch, advice="lower evaluate.batch_size, or use device: cpu"
+        )
         by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
         by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
     totals = Totals(
@@ -110,14 +112,14 @@ def windows(
         yield torch.from_numpy(rest.astype(np.int64))[None], len(tokens) - 1 - predicted
 
 
-def predict_in_memory(model: GPT, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `predict` returns; DeviceError where memory runs out."""
+def predict_in_memory(model: GPT, batch: Tensor, *, advice: str) -> tuple[Tensor, Tensor]:
+    """Return what `predict` returns; DeviceError with `advice` where memory runs out."""
     try:
-        return predict(model, batch)
+        return predict(model, batch.to(model.wte.weight.device))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError("out of memory; lower evaluate.batch_size, or use device: cpu") from error
+        raise DeviceError(f"out of memory; {advice}") from error
 
 
 @torch.no_grad()

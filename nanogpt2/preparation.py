@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2 import corpus, files
-from nanogpt2.errors import DataError
 from nanogpt2.overlap import character_codes, share_of_windows
-from nanogpt2.tokenizer import TokenArray, Tokenizer, train_tokenizer
+from nanogpt2.tokenizer import TokenArray, check_vocab_size, train_tokenizer
 
 OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
 OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
@@ -23,7 +22,7 @@ def prepare(
     text, sources = corpus.read_corpus(source)
     parts = corpus.split(text, val_fraction=fractions[0], test_fraction=fractions[1])
     trained = train_tokenizer(tokenizer, text)
-    check_vocab_size(vocab_size, trained)
+    check_vocab_size(vocab_size, trained.size)
     tokens = {name: trained.encode(part) for name, part in parts.items()}
     overlap = measure_overlap(parts)
     description = {
@@ -45,15 +44,6 @@ def prepare(
 
     files.replace_folder(folder, fill)
     return description
-
-
-def check_vocab_size(vocab_size: int, tokenizer: Tokenizer) -> None:
-    """Raise DataError where the tokenizer has more tokens than the model has rows."""
-    if vocab_size < tokenizer.size:
-        raise DataError(
-            f"vocab_size: found {vocab_size}; allowed: at least {tokenizer.size},"
-            f" the size of this text's {tokenizer.name} tokenizer"
-        )
 
 
 def measure_overlap(parts: dict[str, str]) -> dict[str, float]:

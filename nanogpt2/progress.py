@@ -6,21 +6,25 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nanogpt2.stopwatch import Stopwatch
+
 
 class Progress:
-    """Prints training's lines, also to `log_file`, and keeps its clocks.
+    """Prints training's lines, also to `log_file`.
 
-    Speed counts the time in steps alone; the time left counts evaluations and saving too.
+    Speed counts the time in steps alone, by `stopwatch`; the time left counts evaluations and
+    saving too.
     """
 
-    def __init__(self, log_file: Path | None = None) -> None:
+    def __init__(self, log_file: Path | None, stopwatch: Stopwatch) -> None:
         self.log_file = log_file
+        self.stopwatch = stopwatch
         self.bar: tqdm[Any] | None = None
         self.first = self.last = self.tokens_per_step = self.steps_timed = 0
-        self.start = self.step_seconds = 0.0
+        self.start = self.seconds_timed = 0.0
 
     def begin(self, first: int, last: int, *, tokens_per_step: int) -> None:
-        """Start the clocks at step `first` of `last`."""
+        """Begin at step `first` of `last`."""
         self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
         self.start = time.perf_counter()
         self.bar = tqdm(
@@ -41,9 +45,8 @@ class Progress:
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    def step_done(self, seconds: float) -> None:
-        """Count one step of the optimizer, which took `seconds`."""
-        self.step_seconds += seconds
+    def step_done(self) -> None:
+        """Count one step of the optimizer."""
         self.steps_timed += 1
         if self.bar is not None:
             self.bar.update(1)
@@ -60,12 +63,13 @@ class Progress:
             f"iter {step}: train loss {train_loss:.4f}, val loss {val_loss:.4f}"
             f" (time: {elapsed:.2f}s)"
         )
+        seconds = self.stopwatch.step_seconds
         if self.steps_timed:
-            speed = self.tokens_per_step * self.steps_timed / max(self.step_seconds, 1e-9)
+            speed = self.tokens_per_step * self.steps_timed / (seconds - self.seconds_timed)
             line += f", {speed:,.0f} tokens/s"
         if self.first < step < self.last:
             line += f", {describe_seconds(self.seconds_left(step))} left"
-        self.step_seconds, self.steps_timed = 0.0, 0
+        self.seconds_timed, self.steps_timed = seconds, 0
         self.say(line)
 
 

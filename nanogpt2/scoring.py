@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nanogpt2.errors import DataError
-from nanogpt2.evaluation import predict, windows
+from nanogpt2.evaluation import predict_in_memory, windows
 from nanogpt2.metrics import Totals, summarise
 from nanogpt2.model import GPT
 from nanogpt2.text_stream import TextStream
@@ -34,7 +34,7 @@ def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
     """Return the score of `text`, cut into windows of block_size as the evaluate stage does.
 
     Nothing precedes the first token, so it has none. DataError where the text has fewer than two
-    tokens or holds what the tokenizer does not know.
+    tokens or holds what the tokenizer does not know; DeviceError where memory runs out.
     """
     tokens = tokenizer.encode(text)
     if len(tokens) < 2:
@@ -44,7 +44,9 @@ def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
     correct = 0
     block_size = model.config.block_size
     for batch, _ in windows(tokens, block_size, block_size, BATCH_SIZE):
-        losses, right = predict(model, batch.to(model.wte.weight.device))
+        losses, right = predict_in_memory(
+            model, batch, advice="end what else uses it, or use --device cpu"
+        )
         nats += losses.flatten().tolist()
         correct += int(right.sum())
     totals = Totals(math.fsum(nats), len(nats), correct, tokenizer.count_bytes(tokens[1:]))

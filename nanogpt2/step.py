@@ -24,6 +24,7 @@ from nanogpt2.optimizer import (
     make_optimizers,
     set_learning_rates,
 )
+from nanogpt2.stopwatch import Stopwatch
 
 EVALUATION = 1  # the stream of random numbers that evaluation draws from
 
@@ -44,12 +45,21 @@ def no_check() -> None:
 class Stepper:
     """A model and its optimizers on a device, and the size of batch that its memory bears.
 
-    `say` receives a line when memory runs out and the micro-batch is halved.
+    `say` receives a line when memory runs out and the micro-batch is halved; `stopwatch` tells
+    the time in which batches are made.
     """
 
-    def __init__(self, model: GPT, config: Config, *, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        config: Config,
+        *,
+        say: Callable[[str], None] = print,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self.config = config = config.resolved()
         self.say = say
+        self.stopwatch = stopwatch or Stopwatch()
         self.device = find_device(config.device)
         self.model = model.to(self.device)
         self.optimizers = make_optimizers(model, config)
@@ -98,7 +108,8 @@ class Stepper:
         `check` is called between micro-batches and may raise to give the step up. Raises
         DeviceError where not even one sequence fits into memory.
         """
-        windows = self._draw(dataset, self.windows_per_step, step)
+        with self.stopwatch.measure("data"):
+            windows = self._draw(dataset, self.windows_per_step, step)
         forget = torch.tensor(1 - min(self.config.ema_decay, (1 + step) / (10 + step)))
         set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
         self.operators.seed(step_seed(self.config.seed, step))  # dropout's
@@ -130,7 +141,7 @@ class Stepper:
         """Add up the gradient over all windows and return the mean loss."""
         self._forget_gradients()
         total = torch.zeros((), device=self.device)
-        for idx, targets in self.batches(dataset, windows):
+        for idx, targets in self.stopwatch.each("data", self.batches(dataset, windows)):
             check()
             share = len(idx) / len(windows)
             with self.autocast():

@@ -151,6 +151,15 @@ def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
         raise CheckpointError(f"not a tokenizer: {error}; known: {known}") from error
 
 
+def check_vocab_size(vocab_size: int, needed: int) -> None:
+    """Raise DataError where a model with `vocab_size` rows lacks some of the `needed` tokens."""
+    if vocab_size < needed:
+        raise DataError(
+            f"vocab_size: found {vocab_size}; allowed: at least {needed},"
+            " a row for each token of this text"
+        )
+
+
 def token_dtype(size: int) -> type[np.uint16] | type[np.uint32]:
     """Return the smallest of uint16 and uint32 that holds `size` tokens."""
     return np.uint16 if size <= 2**16 else np.uint32

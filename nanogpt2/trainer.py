@@ -4,7 +4,6 @@ Every random number is a function of the seed and the step: a run that goes on f
 with the bytes of one that was never interrupted.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,13 +16,16 @@ from torch import Tensor
 from nanogpt2 import resume
 from nanogpt2.advice import LossWatch, advise
 from nanogpt2.config import Config, make_config
-from nanogpt2.dataset import CharDataset, Dataset, TokenDataset
+from nanogpt2.dataset import Dataset, TokenDataset, check_tokens, with_same_tokens
 from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.files import rounded, sha256
+from nanogpt2.hardware import EnergyMeter
 from nanogpt2.interruption import Interrupted, Interruption, caught_signals
 from nanogpt2.model import GPT
 from nanogpt2.progress import Progress
+from nanogpt2.report import make_report
 from nanogpt2.step import Stepper, StepReport
+from nanogpt2.stopwatch import Stopwatch
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_CODE = (
@@ -65,7 +67,8 @@ class Trainer:
     """Trains `model` on the configuration's device.
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
-    receives the lines that are printed.
+    receives the lines that are printed, and a .json file of its name the report of the run, for
+    which `stopwatch` tells the time.
     """
 
     def __init__(
@@ -75,14 +78,17 @@ class Trainer:
         *,
         resume_root: Path = Path(".resume"),
         log_file: Path | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
         self.config = config
         self.model = model
-        self.progress = Progress(log_file)
-        self.stepper = Stepper(model, config, say=self._say)
+        self.stopwatch = stopwatch or Stopwatch()
+        self.progress = Progress(log_file, self.stopwatch)
+        self.stepper = Stepper(model, config, say=self._say, stopwatch=self.stopwatch)
         self.resume_root = resume_root
+        self.energy = EnergyMeter(self.stepper.device)
         self.record = TrainingRecord()
         self.watch = LossWatch(config.on_nonfinite)
         self.unread: list[StepReport] = []
@@ -103,9 +109,14 @@ class Trainer:
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
         where a loss that is not finite stopped the run. Raises DataError where a dataset is
-        missing, TrainingError where the run is interrupted, not finite or under way elsewhere,
-        DeviceError where memory is too small.
+        missing, TrainingError where the run is interrupted, not finite, under way elsewhere or at
+        its end, DeviceError where memory is too small.
         """
+        if self._is_over():
+            raise TrainingError(
+                f"this trainer has trained already, to iteration {self.record.step}; for another"
+                " run make a new Trainer, for a longer one with a larger max_iters"
+            )
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
@@ -130,8 +141,9 @@ class Trainer:
         save: Save | None,
     ) -> None:
         """Train to the end and save; whatever ends it early, the last good state is kept."""
-        tokens = self.stepper.windows_per_step * self.config.block_size
-        self.progress.begin(self.record.step, self.config.max_iters, tokens_per_step=tokens)
+        first, tokens = self.record.step, self.stepper.windows_per_step * self.config.block_size
+        self.progress.begin(first, self.config.max_iters, tokens_per_step=tokens)
+        self.stopwatch.start()
         try:
             with caught_signals() as interruption:
                 self._loop(datasets, states, interruption)
@@ -150,6 +162,7 @@ class Trainer:
             ) from signal
         finally:
             self.progress.end()
+            self._report(first, (self.record.step - first) * tokens)
 
     def _loop(
         self,
@@ -169,13 +182,13 @@ class Trainer:
                 saved = record.step
                 self._save_state(states)
             interruption.check()
-            started = time.perf_counter()
-            report = self.stepper.step(datasets[0], record.step, check=interruption.check)
-            record.step += 1
-            self._read_later(report)
-            if self._evaluation_is_due():
-                self.stepper.synchronize()
-            self.progress.step_done(time.perf_counter() - started)
+            with self.stopwatch.measure("step"):
+                report = self.stepper.step(datasets[0], record.step, check=interruption.check)
+                record.step += 1
+                self._read_later(report)
+                if self._evaluation_is_due():
+                    self.stepper.synchronize()
+            self.progress.step_done()
 
     def _evaluation_is_due(self) -> bool:
         step = self.record.step
@@ -186,7 +199,8 @@ class Trainer:
     def _evaluate(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
         """Add a row to the history, keep the best weights, print the line and any advice."""
         self._read_reports()
-        with self.stepper.averaged():
+        self.energy.update()
+        with self.stopwatch.measure("evaluation"), self.stepper.averaged():
             self._measure(datasets, interruption)
 
     def _measure(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
@@ -241,7 +255,8 @@ class Trainer:
         """Look at the losses of the steps that were not looked at yet."""
         if not self.unread:
             return
-        figures = torch.stack([report.figures for report in self.unread]).tolist()
+        with self.stopwatch.measure("step"):  # a GPU may have steps to catch up with
+            figures = torch.stack([report.figures for report in self.unread]).tolist()
         reports, self.unread = self.unread, []
         for report, (loss, norm) in zip(reports, figures, strict=True):
             if self.stepper.scales and not np.isfinite(norm):
@@ -276,11 +291,10 @@ class Trainer:
         if states is None:
             return False
         self._read_reports()
+        state = {"record": asdict(self.record), "stepper": self.stepper.state_dict()}
         try:
-            states.save(
-                self.record.step,
-                {"record": asdict(self.record), "stepper": self.stepper.state_dict()},
-            )
+            with self.stopwatch.measure("saving"):
+                states.save(self.record.step, state)
         except DataError as error:
             self._say(f"warning: no state saved at iteration {self.record.step}: {error}")
         return bool(states.paths())
@@ -301,10 +315,29 @@ class Trainer:
     def _save_results(self, save: Save, states: resume.RunStates | None) -> None:
         weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
         try:
-            save(self.record, weights)
+            with self.stopwatch.measure("saving"):
+                save(self.record, weights)
         except NanoGPT2Error:
             self._save_state(states)
             raise
+
+    def _report(self, first: int, tokens: int) -> None:
+        """Print the report of the steps that this process did, and write it beside the log."""
+        if not tokens:
+            return
+        report = make_report(
+            self.model,
+            self.config,
+            self.stepper.device,
+            self.stepper.dtype,
+            steps=(first, self.record.step),
+            tokens=tokens,
+            stopwatch=self.stopwatch,
+            energy=self.energy,
+        )
+        self._say(report.describe())
+        if self.progress.log_file is not None:
+            report.write(self.progress.log_file.with_suffix(".json"), say=self._say)
 
 
 def describe_run(config: Config) -> str:
@@ -314,23 +347,3 @@ def describe_run(config: Config) -> str:
         f" {config.n_layer}, n_embd {config.n_embd}, block_size {config.block_size},"
         f" batch_size {config.batch_size}, seed {config.seed}"
     )
-
-
-def check_tokens(dataset: Dataset, vocab_size: int) -> None:
-    """Raise DataError where a token has no row in the model's embedding."""
-    if isinstance(dataset, TokenDataset) and (highest := int(dataset.tokens.max())) >= vocab_size:
-        raise DataError(
-            f"vocab_size: found {vocab_size}; allowed: at least {highest + 1}, as the text has"
-            f" tokens up to {highest}"
-        )
-
-
-def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
-    """Return `val_dataset` in the tokens of `train_dataset`, where both know their tokenizer."""
-    if (
-        isinstance(train_dataset, CharDataset)
-        and isinstance(val_dataset, CharDataset)
-        and train_dataset.tokenizer.to_dict() != val_dataset.tokenizer.to_dict()
-    ):
-        return val_dataset.encoded_with(train_dataset.tokenizer)
-    return val_dataset

@@ -22,21 +22,23 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None
     from nanogpt2.dataset import load_split
     from nanogpt2.files import check_writable, write_csv, write_json
     from nanogpt2.model import GPT
+    from nanogpt2.stopwatch import Stopwatch
     from nanogpt2.trainer import Trainer, TrainingRecord
 
     settings = get_config(config)
     train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
     for path in (metrics, curve, log, Path(settings.checkpoint_dir, "model.pt")):
         check_writable(path)  # before hours are spent
-    model = GPT(settings)
 
     def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
         save_trained(weights, settings, data, record.metrics())
         write_csv(curve, record.history)
         write_json(metrics, record.metrics())
 
-    resume_root = Path(os.environ.get("DVC_ROOT", "."), ".resume")  # experiments share it
-    Trainer(model, settings, resume_root=resume_root, log_file=log).train(train, val, save=save)
+    root = Path(os.environ.get("DVC_ROOT", "."), ".resume")  # experiments share it
+    since = Stopwatch.of_process()
+    trainer = Trainer(GPT(settings), settings, resume_root=root, log_file=log, stopwatch=since)
+    trainer.train(train, val, save=save)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """What only a CUDA device can show."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -63,3 +66,15 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     captured = run(config, text)
     monkeypatch.setattr("nanogpt2.capture.EAGER_CALLS", 10**9)
     assert run(config, text) == captured
+
+
+def test_the_report_is_the_gpus(config: Config, text: str) -> None:
+    data = CharDataset(text, config.block_size)
+    Trainer(GPT(config), config, log_file=Path("train.log")).train(data, data)
+    report = json.loads(Path("train.json").read_text(encoding="utf-8"))
+    assert report["device"] == torch.cuda.get_device_name()
+    assert report["precision"] in ("bfloat16", "float16")
+    assert 0 < report["peak_memory"] < torch.cuda.mem_get_info()[1]
+    assert report["joules"] is None or report["joules"] >= 0
+    utilisation = report["model_flop_utilisation"]
+    assert utilisation is None or 0 < utilisation < 1

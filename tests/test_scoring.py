@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nanogpt2.config import Config
-from nanogpt2.errors import DataError
+from nanogpt2.errors import DataError, DeviceError
 from nanogpt2.model import GPT
 from nanogpt2.scoring import describe_score, score_text, surprises, write_page
 from nanogpt2.tokenizer import ByteTokenizer, CharTokenizer
@@ -58,3 +58,14 @@ def test_the_page_shows_the_text_and_colours_it(tiny: Config) -> None:
 def test_a_text_too_short_is_refused(tiny: Config, text: str) -> None:
     with pytest.raises(DataError, match="fewer than 2 tokens cannot be scored"):
         score_text(GPT(tiny), TOKENIZER, text)
+
+
+def test_without_memory_it_says_what_to_do_here(tiny: Config) -> None:
+    model = GPT(tiny)
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.ln_f.register_forward_hook(run_out)
+    with pytest.raises(DeviceError, match=r"^out of memory; .*use --device cpu$"):
+        score_text(model, TOKENIZER, "abcdef")

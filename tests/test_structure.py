@@ -12,12 +12,12 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "operators"},
+    {"files", "capture", "operators", "stopwatch", "hardware"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "kernels"},
     {"schema"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
-    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
+    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight", "report"}
     | {"controls", "decoding", "lean", "text_stream"},
     {"evaluation", "memorisation", "generation", "resume", "step"},
     {"sampling", "scoring", "trainer", "experiments"},

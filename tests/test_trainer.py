@@ -9,7 +9,7 @@ from torch.utils.data import random_split
 
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import DataError
+from nanogpt2.errors import DataError, TrainingError
 from nanogpt2.model import GPT
 from nanogpt2.trainer import Trainer, TrainingRecord
 
@@ -140,3 +140,11 @@ def test_without_data_it_says_what_is_missing(tiny: Config) -> None:
 def test_a_text_with_more_tokens_than_rows_is_refused(tiny: Config, text: str) -> None:
     with pytest.raises(DataError, match="vocab_size: found 20; allowed: at least 28"):
         trained(with_changes(tiny, vocab_size=20), text)
+
+
+def test_a_trainer_that_has_trained_says_so(tiny: Config, text: str) -> None:
+    dataset = CharDataset(text, 16)
+    trainer = Trainer(GPT(tiny), tiny)
+    trainer.train(dataset, dataset)
+    with pytest.raises(TrainingError, match=r"trained already, to iteration 6; .*a new Trainer"):
+        trainer.train(dataset, dataset)

@@ -141,7 +141,10 @@ def test_rotary_attention_sees_distances_not_places(tiny: Config) -> None:
     ("changes", "message"),
     [
         ({"n_head": 4, "n_kv_head": 3}, "n_kv_head: found 3; allowed: a divisor of n_head 4"),
-        ({"n_embd": 18, "n_head": 2, "positions": "rotary"}, "n_head: found 2; allowed: a divisor of half of n_embd 18"),
+        (
+            {"n_embd": 18, "n_head": 2, "positions": "rotary"},
+            "a divisor of half of n_embd 18",
+        ),
         ({"mlp": "relu"}, 'mlp: found "relu"; allowed: gelu, relu2, swiglu, null'),
     ],
 )

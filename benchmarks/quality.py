@@ -1,0 +1,375 @@
+"""Validation losses of settings, each with several seeds, and their paired differences.
+
+    python benchmarks/quality.py --text tinyshakespeare.txt --study cpu --out results.jsonl
+
+The first 90% of the text is for training, the last 10% for validation; tokens are characters, and
+vocab_size is their number. Each run trains for all its steps, nothing is chosen by the validation
+text, and the last weights predict every character of it once: from windows of block_size side by
+side (`loss`), and from windows block_size / 4 apart (`loss_strided`). Each finished run is a line
+of the results file, so that a study that was cut off goes on. The first setting of a table is the
+base that the others are compared with.
+"""
+
+import argparse
+import gc
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanogpt2.config import Config, get_config
+from nanogpt2.corpus import read_corpus, split
+from nanogpt2.dataset import TokenDataset
+from nanogpt2.evaluation import evaluate_tokens
+from nanogpt2.files import sha256
+from nanogpt2.metrics import summarise
+from nanogpt2.model import GPT
+from nanogpt2.significance import CONFIDENCE, compare, t_quantile
+from nanogpt2.step import Stepper
+from nanogpt2.tokenizer import CharTokenizer
+
+EVALUATION_BATCH = 64  # windows
+
+CLASSIC: dict[str, Any] = {
+    "architecture": "gpt2",
+    "bias": False,
+    "n_layer": 6,
+    "n_head": 6,
+    "n_embd": 384,
+    "block_size": 256,
+    "dropout": 0.35,
+    "batch_size": 64,
+    "max_iters": 3000,
+    "learning_rate": 1e-3,
+    "warmup_iters": 100,
+    "min_learning_rate_fraction": 0.0,
+    "weight_decay": 0.1,
+    "beta2": 0.99,
+}
+MODERN: dict[str, Any] = {
+    "architecture": "modern",
+    "mlp": "gelu",
+    "logit_softcap": 15.0,
+    "n_layer": 8,
+    "n_head": 5,
+    "n_embd": 320,
+    "block_size": 256,
+    "dropout": 0.35,
+    "batch_size": 64,
+    "max_iters": 2000,
+    "optimizer": "muon",
+    "learning_rate": 1e-2,
+    "muon_learning_rate": 1e-2,
+    "warmup_iters": 50,
+    "min_learning_rate_fraction": 0.0,
+    "weight_decay": 0.1,
+    "beta2": 0.95,
+}
+CPU: dict[str, Any] = MODERN | {
+    "n_layer": 4,
+    "n_head": 4,
+    "n_embd": 128,
+    "block_size": 64,
+    "dropout": 0.0,
+    "batch_size": 12,
+    "beta2": 0.99,
+}
+
+Table = dict[str, dict[str, Any]]  # parameters by the name of their setting, the base first
+
+
+def with_changes(base: str, params: dict[str, Any], *changes: dict[str, Any]) -> Table:
+    """Return a table of `params` as they are, and with each of `changes` alone."""
+    return {base: params} | {
+        ", ".join(f"{key} {value}" for key, value in change.items()): params | change
+        for change in changes
+    }
+
+
+STUDIES: dict[str, list[Table]] = {
+    "classic": [
+        with_changes(
+            "classic",
+            CLASSIC,
+            {"weight_decay": 0.5},
+            {"weight_decay": 1.0},
+            {"attention_dropout": 0.0},
+            {"ema_decay": 0.998},
+            {"learning_rate": 2e-3},
+            {"dropout": 0.4},
+            {"max_iters": 2500},
+        )
+    ],
+    "modern": [{"modern": MODERN}],
+    "cpu": [{"cpu": CPU}],
+    "knobs": [
+        with_changes(
+            "classic",
+            CLASSIC,
+            {"positions": "rotary"},
+            {"norm": "rms"},
+            {"qk_norm": True},
+            {"mlp": "relu2"},
+            {"mlp": "swiglu"},
+            {"n_kv_head": 2},
+            {"tied_head": False},
+            {"zero_init": True},
+            {"logit_softcap": 15.0},
+            {"optimizer": "muon", "muon_learning_rate": 1e-2},
+            {"schedule": "trapezoid"},
+            {"ema_decay": 0.998},
+            {"attention_dropout": 0.0},
+            {"bias": True},
+        ),
+        with_changes(
+            "modern",
+            MODERN,
+            {"positions": "learned"},
+            {"norm": "layer"},
+            {"qk_norm": False},
+            {"mlp": "relu2"},
+            {"mlp": "swiglu"},
+            {"n_kv_head": 1},
+            {"tied_head": True},
+            {"zero_init": False},
+            {"logit_softcap": 0.0},
+            {"optimizer": "adamw", "learning_rate": 1e-3},
+            {"schedule": "trapezoid"},
+            {"ema_decay": 0.998},
+            {"attention_dropout": 0.0},
+            {"bias": True},
+        ),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a setting with a seed on a text."""
+
+    text: Path
+    setting: str
+    params: dict[str, Any]
+    compiled: bool
+    run: str  # a hash of all that decides the result but the code
+
+
+def make_job(text: Path, setting: str, params: dict[str, Any], compiled: bool, **facts: Any) -> Job:
+    """Return the run of `params` and `facts`: seed, vocab_size, device, mixed_precision."""
+    params = params | facts
+    config = get_config(params)
+    decisive = [config.training_dict(), config.device, compiled, sha256(text.read_bytes())]
+    return Job(text, setting, params, compiled, sha256(json.dumps(decisive).encode())[:16])
+
+
+# --- One run ---
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train, evaluate the whole validation part in both ways, and return the line of the run."""
+    gc.collect()  # the last run's CUDA graph, and with it its memory
+    torch.compiler.reset()  # or torch.compile gives up after some models
+    config, source = get_config(job.params), read_corpus(job.text)[0]
+    parts = split(source, val_fraction=0.1, test_fraction=0)
+    tokenizer = CharTokenizer.train(source)
+    began = time.perf_counter()
+    dataset = TokenDataset(tokenizer.encode(parts["train"]), config.block_size)
+    stepper = train(config, dataset, compiled=job.compiled)
+    seconds = time.perf_counter() - began
+    model = GPT(config).to(stepper.device)  # the trained one may be compiled for its batches
+    model.load_state_dict(stepper.model.state_dict())
+    val, stride = tokenizer.encode(parts["val"]), max(config.block_size // 4, 1)
+    scores = [
+        evaluate_tokens(model, val, tokenizer, batch_size=EVALUATION_BATCH, stride=each)
+        for each in (None, stride)
+    ]
+    figures = [summarise(score.totals) for score in scores]
+    return {
+        "run": job.run,
+        "setting": job.setting,
+        "seed": config.seed,
+        "loss": figures[0]["loss"],
+        "loss_strided": figures[1]["loss"],
+        "characters": figures[0]["tokens"],
+        "parameters": model.count_parameters(),
+        "seconds": round(seconds, 1),  # of training
+        "machine": describe_machine(stepper.device),
+        "config": config.training_dict(),
+    }
+
+
+def train(config: Config, dataset: TokenDataset, *, compiled: bool) -> Stepper:
+    """Do all steps and return the stepper, whose model has the weights to evaluate."""
+    model = GPT(config)
+    if compiled:
+        model.compile()
+    stepper = Stepper(model, config)
+    model.train()
+    for step in range(config.max_iters):
+        stepper.step(dataset, step)
+    stepper.keep_averages()
+    stepper.synchronize()
+    return stepper
+
+
+def describe_machine(device: torch.device) -> str:
+    """Return torch's version and what it computed on."""
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
+    return f"torch {torch.__version__}, {device.type}: {name}"
+
+
+# --- All runs ---
+
+
+def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float, longest: float) -> int:
+    """Run `jobs` in processes, append a line for each to `out`, and return how many failed.
+
+    No run starts when less of `limit` (seconds) is left than the `longest` run took so far.
+    """
+    waiting, running, failed = list(jobs), dict[Future[dict[str, Any]], float](), 0
+    began = time.perf_counter()
+    names: dict[Future[dict[str, Any]], str] = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        while waiting or running:
+            left = limit - (time.perf_counter() - began)
+            while waiting and len(running) < workers and left > longest:
+                job = waiting.pop(0)
+                future = pool.submit(run_job, job)
+                running[future] = time.perf_counter()
+                names[future] = f"{job.setting}, seed {job.params['seed']}"
+            if not running:
+                print(f"{len(waiting)} runs are left: the same command goes on with them")
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                longest = max(longest, time.perf_counter() - running.pop(future))
+                error = future.exception()
+                failed += error is not None
+                if error is None:
+                    append(out, future.result())
+                outcome = f"failed: {error!r}" if error else f"loss {future.result()['loss']:.4f}"
+                print(f"{names[future]}: {outcome}", flush=True)
+    return failed
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add `row` to the results."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines of the results file by their run."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {row["run"]: row for row in map(json.loads, lines)}
+
+
+# --- The table ---
+
+
+def write_table(table: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """Return a Markdown table of the results of each setting, the base first."""
+    header = (
+        "| setting | seeds | loss | 95% interval | strided |"
+        f" minus the base | {CONFIDENCE:.0%} interval |"
+    )
+    base = next(iter(table.values()))
+    rows = [write_row(name, results, base) for name, results in table.items()]
+    return "\n".join([header, "|---" * 7 + "|", *rows])
+
+
+def write_row(name: str, results: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> str:
+    """Return a setting's row; differences are over the seeds that the base has too."""
+    if not results:
+        return f"| {name} | 0 | | | | | |"
+    losses = [row["loss"] for row in results]
+    cells = [name, str(len(losses)), f"{statistics.fmean(losses):.4f}", interval(losses)]
+    cells.append(f"{statistics.fmean(row['loss_strided'] for row in results):.4f}")
+    of_base = {row["seed"]: row["loss"] for row in base}
+    pairs = [(row["loss"], of_base[row["seed"]]) for row in results if row["seed"] in of_base]
+    if results is base or len(pairs) < 2:
+        cells += ["", ""]
+    else:
+        difference = compare(*zip(*pairs, strict=True))
+        cells += [f"{difference.mean:+.4f}", f"{difference.low:+.4f} to {difference.high:+.4f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def interval(losses: Sequence[float]) -> str:
+    """Return in words the 95% interval of the mean by Student's t; empty for a single loss."""
+    if len(losses) < 2:
+        return ""
+    mean, count = statistics.fmean(losses), len(losses)
+    margin = t_quantile(0.95, count - 1) * statistics.stdev(losses) / math.sqrt(count)
+    return f"{mean - margin:.4f} to {mean + margin:.4f}"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--text", type=Path, required=True, help="a .txt file")
+    parser.add_argument("--study", choices=STUDIES, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="these and the base alone")
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
+    parser.add_argument("--float32", action="store_true", help="no mixed precision on CUDA")
+    parser.add_argument("--compile", action="store_true", help="train with torch.compile")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="start no run when less than the longest run's time is left of this",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a finished run")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what the results file lacks of a study, and print its tables."""
+    options = parse_arguments()
+    facts = {
+        "vocab_size": CharTokenizer.train(read_corpus(options.text)[0]).size,
+        "device": options.device,
+        "mixed_precision": options.device == "cuda" and not options.float32,
+    }
+    tables = [
+        {
+            (name, seed): make_job(options.text, name, params, options.compile, seed=seed, **facts)
+            for seed in options.seeds  # outermost, so that a study cut off has whole pairs
+            for name, params in table.items()
+            if not options.only or name in (next(iter(table)), *options.only)
+        }
+        for table in STUDIES[options.study]
+    ]
+    done = read_results(options.out)
+    jobs = {job.run: job for table in tables for job in table.values() if job.run not in done}
+    longest = max((row["seconds"] for row in done.values()), default=0.0)
+    failed = run_all(
+        jobs.values(),
+        options.out,
+        workers=options.workers,
+        limit=options.seconds,
+        longest=longest,
+    )
+    done = read_results(options.out)
+    for table in tables:
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in table}
+        for (name, _), job in table.items():
+            if job.run in done:
+                found[name].append(done[job.run])
+        print(f"\n{write_table(found)}")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
