@@ -74,7 +74,7 @@ MODERN: dict[str, Any] = {
     "weight_decay": 0.1,
     "beta2": 0.95,
 }
-CPU: dict[str, Any] = MODERN | {
+CPU_SHAPE: dict[str, Any] = {
     "n_layer": 4,
     "n_head": 4,
     "n_embd": 128,
@@ -83,6 +83,7 @@ CPU: dict[str, Any] = MODERN | {
     "batch_size": 12,
     "beta2": 0.99,
 }
+CPU = MODERN | CPU_SHAPE
 
 Table = dict[str, dict[str, Any]]  # parameters by the name of their setting, the base first
 
@@ -93,6 +94,43 @@ def with_changes(base: str, params: dict[str, Any], *changes: dict[str, Any]) ->
         ", ".join(f"{key} {value}" for key, value in change.items()): params | change
         for change in changes
     }
+
+
+def with_knobs(classic: dict[str, Any], modern: dict[str, Any]) -> list[Table]:
+    """Return two tables: each knob on alone in `classic`, and off alone in `modern`."""
+    shared: list[dict[str, Any]] = [
+        {"mlp": "relu2"},
+        {"mlp": "swiglu"},
+        {"n_kv_head": 1},
+        {"schedule": "trapezoid"},
+        {"ema_decay": 0.998},
+        {"bias": True},
+    ]
+    if classic["dropout"]:
+        shared.append({"attention_dropout": 0.0})
+    muon = {"optimizer": "muon", "muon_learning_rate": modern["muon_learning_rate"]}
+    on: list[dict[str, Any]] = [
+        {"positions": "rotary"},
+        {"norm": "rms"},
+        {"qk_norm": True},
+        {"tied_head": False},
+        {"zero_init": True},
+        {"logit_softcap": 15.0},
+        muon,
+    ]
+    off: list[dict[str, Any]] = [
+        {"positions": "learned"},
+        {"norm": "layer"},
+        {"qk_norm": False},
+        {"tied_head": True},
+        {"zero_init": False},
+        {"logit_softcap": 0.0},
+        {"optimizer": "adamw", "learning_rate": classic["learning_rate"]},
+    ]
+    return [
+        with_changes("classic", classic, *on, *shared),
+        with_changes("modern", modern, *off, *shared),
+    ]
 
 
 STUDIES: dict[str, list[Table]] = {
@@ -111,44 +149,11 @@ STUDIES: dict[str, list[Table]] = {
     ],
     "modern": [{"modern": MODERN}],
     "cpu": [{"cpu": CPU}],
-    "knobs": [
-        with_changes(
-            "classic",
-            CLASSIC,
-            {"positions": "rotary"},
-            {"norm": "rms"},
-            {"qk_norm": True},
-            {"mlp": "relu2"},
-            {"mlp": "swiglu"},
-            {"n_kv_head": 2},
-            {"tied_head": False},
-            {"zero_init": True},
-            {"logit_softcap": 15.0},
-            {"optimizer": "muon", "muon_learning_rate": 1e-2},
-            {"schedule": "trapezoid"},
-            {"ema_decay": 0.998},
-            {"attention_dropout": 0.0},
-            {"bias": True},
-        ),
-        with_changes(
-            "modern",
-            MODERN,
-            {"positions": "learned"},
-            {"norm": "layer"},
-            {"qk_norm": False},
-            {"mlp": "relu2"},
-            {"mlp": "swiglu"},
-            {"n_kv_head": 1},
-            {"tied_head": True},
-            {"zero_init": False},
-            {"logit_softcap": 0.0},
-            {"optimizer": "adamw", "learning_rate": 1e-3},
-            {"schedule": "trapezoid"},
-            {"ema_decay": 0.998},
-            {"attention_dropout": 0.0},
-            {"bias": True},
-        ),
-    ],
+    "knobs": with_knobs(CLASSIC, MODERN),
+    "cpu-knobs": with_knobs(
+        CLASSIC | CPU_SHAPE | {"max_iters": 400, "learning_rate": 4e-3},
+        MODERN | CPU_SHAPE | {"max_iters": 400},
+    ),
 }
 
 
@@ -321,7 +326,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="these and the base alone")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
-    parser.add_argument("--float32", action="store_true", help="no mixed precision on CUDA")
+    parser.add_argument("--float32", action="store_true", help="no mixed precision")
     parser.add_argument("--compile", action="store_true", help="train with torch.compile")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument(
@@ -340,7 +345,7 @@ def main() -> None:
     facts = {
         "vocab_size": CharTokenizer.train(read_corpus(options.text)[0]).size,
         "device": options.device,
-        "mixed_precision": options.device == "cuda" and not options.float32,
+        "mixed_precision": not options.float32,
     }
     tables = [
         {

@@ -45,6 +45,7 @@ CPU_CASES = [
     Case("nano", 32, 500, 500),
     Case("nano", 32, 500, 500, window="half"),
     Case("nano", 32, 127, 127),
+    Case("base", 1, 500, 500),
     Case("base", 1, 32, 8),
     Case("base", 1, 32, 4, prompt=500),
 ]

@@ -43,7 +43,7 @@ def save_checkpoint(
     content = {
         "format_version": FORMAT_VERSION,
         "model_state_dict": {name: value.detach().cpu() for name, value in state_dict.items()},
-        "config": config.training_dict(),
+        "config": config.resolved().training_dict(),  # whatever a null will mean one day
         "tokenizer": tokenizer.to_dict() if tokenizer else None,
         "origin": dict(origin),
     }
