@@ -21,7 +21,7 @@ PRESETS_PATH = Path(__file__).parent / "presets"
 
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
 NOT_TRAINING = frozenset(
-    {"corpus", "device", "evaluate", "sample"}
+    {"corpus", "device", "num_processes", "parallel", "evaluate", "sample"}
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
 )
 
@@ -108,6 +108,8 @@ class Config:
     mixed_precision: bool
     deterministic: bool
     device: str
+    num_processes: int
+    parallel: str
     save_checkpoint: bool
     checkpoint_interval: int
     checkpoint_dir: str
