@@ -18,15 +18,19 @@ from nanogpt2 import resume
 from nanogpt2.advice import LossWatch, advise
 from nanogpt2.config import Config, make_config
 from nanogpt2.dataset import CharDataset, Dataset, TokenDataset
+from nanogpt2.distributed import SINGLE, Group
 from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.files import rounded, sha256
 from nanogpt2.interruption import Interrupted, Interruption, caught_signals
 from nanogpt2.model import GPT
 from nanogpt2.progress import Progress
-from nanogpt2.step import Stepper, StepReport
+from nanogpt2.step import Stepper, StepReport, no_check
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
-TRAINING_CODE = ("capture", "config", "dataset", "device", "model", "optimizer", "step", "trainer")
+TRAINING_CODE = (
+    *("capture", "config", "dataset", "device", "distributed"),
+    *("model", "optimizer", "step", "trainer"),
+)
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 
 
@@ -62,7 +66,8 @@ class Trainer:
     """Trains `model` on the configuration's device.
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
-    receives the lines that are printed.
+    receives the lines that are printed. Each process of a `group` has a trainer of its own, and
+    calls the same methods; the main one alone prints and writes.
     """
 
     def __init__(
@@ -72,14 +77,16 @@ class Trainer:
         *,
         resume_root: Path = Path(".resume"),
         log_file: Path | None = None,
+        group: Group = SINGLE,
     ) -> None:
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
         self.config = config
         self.model = model
-        self.stepper = Stepper(model, config, say=self._say)
+        self.group = group
+        self.stepper = Stepper(model, config, say=self._say, group=group)
         self.resume_root = resume_root
-        self.progress = Progress(log_file)
+        self.progress = Progress(log_file, shown=group.is_main)
         self.record = TrainingRecord()
         self.watch = LossWatch(config.on_nonfinite)
         self.unread: list[StepReport] = []
@@ -99,16 +106,17 @@ class Trainer:
 
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
-        where a loss that is not finite stopped the run. Raises DataError where a dataset is
-        missing, TrainingError where the run is interrupted, not finite or under way elsewhere,
-        DeviceError where memory is too small.
+        where a loss that is not finite stopped the run, and in a group the main process alone calls
+        it. Raises DataError where a dataset is missing, TrainingError where the run is interrupted,
+        not finite or under way elsewhere, DeviceError where memory is too small.
         """
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
         for dataset in datasets:
             check_tokens(dataset, self.config.vocab_size)
-        Path(self.config.checkpoint_dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(self.config.checkpoint_dir)
+        self.group.from_main(lambda: folder.mkdir(parents=True, exist_ok=True))
         states = self._states(datasets)
         if states is None:
             self._run(datasets, None, save)
@@ -130,14 +138,14 @@ class Trainer:
         tokens = self.stepper.windows_per_step * self.config.block_size
         self.progress.begin(self.record.step, self.config.max_iters, tokens_per_step=tokens)
         try:
-            with caught_signals() as interruption:
+            with caught_signals(self.group.highest) as interruption:
                 self._loop(datasets, states, interruption)
                 self.stepper.keep_averages()
                 if save:  # a signal that comes now is late: the run ends well
                     self._save_results(save, states)
         except TrainingError:
             if save and self.record.best_weights:
-                save(self.record, {"best": self.record.best_weights})
+                self._hand_over(save, {"best": self.record.best_weights})
             raise
         except Interrupted as signal:
             kept = self._save_state(states)
@@ -147,6 +155,7 @@ class Trainer:
             ) from signal
         finally:
             self.progress.end()
+            self.stepper.release()
 
     def _loop(
         self,
@@ -156,6 +165,8 @@ class Trainer:
     ) -> None:
         config, record = self.config, self.record
         saved = record.step
+        # Within a step each process of a group is on its own: they can only stop before the next.
+        check = interruption.check if self.group.size == 1 else no_check
         self.model.train()
         while True:
             if self._evaluation_is_due():
@@ -167,7 +178,7 @@ class Trainer:
                 self._save_state(states)
             interruption.check()
             started = time.perf_counter()
-            report = self.stepper.step(datasets[0], record.step, check=interruption.check)
+            report = self.stepper.step(datasets[0], record.step, check=check)
             record.step += 1
             self._read_later(report)
             if self._evaluation_is_due():
@@ -260,12 +271,13 @@ class Trainer:
         facts = {
             "config": self.config.training_dict(),
             "data": [sha256(np.ascontiguousarray(part).data) for part in tokens],
-            "weights": resume.hash_tensors(self.model.state_dict().values()),
+            "weights": resume.hash_tensors(map(self.group.whole, self.model.state_dict().values())),
             "code": resume.hash_code(TRAINING_CODE),
             "torch": torch.__version__,
             "device": self.stepper.device.type,
+            "group": [self.group.kind, self.group.size],
         }
-        return resume.RunStates(self.resume_root / resume.fingerprint(facts))
+        return resume.RunStates(self.resume_root / resume.fingerprint(facts), self.group)
 
     def _save_state(self, states: resume.RunStates | None) -> bool:
         """Save a state; return whether one is kept. A full disk costs the state, not the run."""
@@ -297,10 +309,15 @@ class Trainer:
     def _save_results(self, save: Save, states: resume.RunStates | None) -> None:
         weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
         try:
-            save(self.record, weights)
+            self._hand_over(save, weights)
         except NanoGPT2Error:
             self._save_state(states)
             raise
+
+    def _hand_over(self, save: Save, weights: dict[str, dict[str, Tensor]]) -> None:
+        """Let the main process save the record and `weights`."""
+        gathered = self.group.gather(weights)
+        self.group.from_main(lambda: save(self.record, gathered))
 
 
 def describe_run(config: Config) -> str:

@@ -1,12 +1,11 @@
 """Stage train: train the model and write its checkpoints, metrics and curves."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.command import config_option, stage_command, state_folder
 
 
 @stage_command
@@ -17,26 +16,29 @@ from stages.command import config_option, stage_command
 @click.option("--log", type=Path, default="logs/train.log", help="Receives what is printed.")
 def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None:
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
-    from nanogpt2.checkpoint import save_trained
     from nanogpt2.config import get_config
+    from nanogpt2.launch import run_as_group
+
+    settings = get_config(config)
+    if run_as_group(settings.num_processes):
+        return
+    from nanogpt2.checkpoint import save_trained
     from nanogpt2.dataset import load_split
+    from nanogpt2.distributed import joined
     from nanogpt2.files import check_writable, write_csv, write_json
     from nanogpt2.model import GPT
     from nanogpt2.trainer import Trainer, TrainingRecord
-
-    settings = get_config(config)
-    train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
-    for path in (metrics, curve, log, Path(settings.checkpoint_dir, "model.pt")):
-        check_writable(path)  # before hours are spent
-    model = GPT(settings)
 
     def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
         save_trained(weights, settings, data, record.metrics())
         write_csv(curve, record.history)
         write_json(metrics, record.metrics())
 
-    resume_root = Path(os.environ.get("DVC_ROOT", "."), ".resume")  # experiments share it
-    Trainer(model, settings, resume_root=resume_root, log_file=log).train(train, val, save=save)
+    with joined(settings) as group:
+        check_writable(metrics, curve, log, Path(settings.checkpoint_dir, "model.pt"))
+        train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
+        places = {"resume_root": state_folder(), "log_file": log}
+        Trainer(GPT(settings), settings, group=group, **places).train(train, val, save=save)
 
 
 if __name__ == "__main__":
