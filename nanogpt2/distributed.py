@@ -68,6 +68,13 @@ class Group:
         """Return the highest `value` of all processes, once all have come here."""
         return value
 
+    def agreement(self) -> Callable[[int], int]:
+        """Return a function of a number: the highest that any process gave it the time before.
+
+        The numbers travel while the processes work, so that none waits for another.
+        """
+        return int
+
     def from_main(self, work: Callable[[], T]) -> T:
         """Return, or raise, in every process what `work` returns, or raises, in the main one."""
         return work()
@@ -144,6 +151,21 @@ class DataParallel(Group):
         shared = torch.tensor(value)  # on the host: a GPU need not be waited for
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return int(shared)
+
+    def agreement(self) -> Callable[[int], int]:
+        """Return a function of a number: the highest that any process gave it the time before."""
+        shared, sent = torch.tensor(0), None
+
+        def agree(number: int) -> int:
+            nonlocal shared, sent
+            if sent is not None:
+                sent.wait()
+            answer = int(shared)
+            shared = torch.tensor(number)
+            sent = dist.all_reduce(shared, dist.ReduceOp.MAX, async_op=True)
+            return answer
+
+        return agree
 
     def from_main(self, work: Callable[[], T]) -> T:
         """Return, or raise, in every process what `work` returns, or raises, in the main one."""
@@ -253,7 +275,7 @@ def joined(config: Config) -> Iterator[Group]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         group = GROUPS[config.parallel](rank, size)
         yield group
-        group.highest(0)  # nobody leaves before the last one is done
+        group.highest(0)  # nobody leaves before all have what they asked for
         dist.destroy_process_group()
 
 

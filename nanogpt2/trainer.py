@@ -138,7 +138,7 @@ class Trainer:
         tokens = self.stepper.windows_per_step * self.config.block_size
         self.progress.begin(self.record.step, self.config.max_iters, tokens_per_step=tokens)
         try:
-            with caught_signals(self.group.highest) as interruption:
+            with caught_signals(self.group.agreement()) as interruption:
                 self._loop(datasets, states, interruption)
                 self.stepper.keep_averages()
                 if save:  # a signal that comes now is late: the run ends well
