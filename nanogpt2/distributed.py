@@ -5,6 +5,7 @@ full sharding leaves each a part of every weight (Zhao et al. 2023, torch's FSDP
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from nanogpt2.schema import describe_indivisible, windows_per_step
 CPU = torch.device("cpu")
 BUCKET_BYTES = 2**26  # gradients that travel together
 LAST_WORDS_SECONDS = 1.0
+HANG_SECONDS = 5  # how long a process that failed may take to end
 
 T = TypeVar("T")
 
@@ -309,6 +311,8 @@ def told_once(store: Any) -> Iterator[None]:
             failed = int(store.add("failed", 1))
         except RuntimeError:  # the store went with the main process, which has told its own error
             failed = 2
+        if torch.cuda.is_initialized() and hasattr(signal, "alarm"):
+            signal.alarm(HANG_SECONDS)  # at its end NCCL may wait for processes that wait for it
         if failed > 1:
             raise SystemExit(1) from None
         raise

@@ -19,6 +19,7 @@ from nanogpt2.interruption import Interruption, caught_signals
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched this one, and ends with it
 LAST_SECONDS = 3.0  # how long the others may take to end once one has failed
 POLL_SECONDS = 0.05
+ALARM = getattr(signal, "SIGALRM", 0)
 
 
 def is_launched() -> bool:
@@ -49,6 +50,8 @@ def launch(size: int, command: Sequence[str]) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, count_cores() // size))),
+        # or torch would tell each process that fails to take its leave from NCCL
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
         LAUNCHER: str(os.getpid()),
     }
     processes: list[subprocess.Popen[bytes]] = []
@@ -87,8 +90,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], interruption: Interruption) 
 
 
 def _killed(statuses: list[int | None]) -> list[int]:
-    """Return the ranks that a signal ended."""
-    return [rank for rank, status in enumerate(statuses) if status is not None and status < 0]
+    """Return the ranks that a signal ended, but for the alarm of those that had failed before."""
+    return [
+        rank
+        for rank, status in enumerate(statuses)
+        if status is not None and status < 0 and status != -ALARM
+    ]
 
 
 def _judge(statuses: list[int | None], interruption: Interruption) -> None:

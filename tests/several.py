@@ -52,7 +52,6 @@ CASES: dict[str, dict[str, Any]] = {
     "adamw, accumulated": {"batch_size": 4, "gradient_accumulation_steps": 4},
     "muon": MUON,
     "muon, accumulated": {**MUON, "batch_size": 4, "gradient_accumulation_steps": 4},
-    "mean of weights": {"ema_decay": 0.9},
     "fsdp": {"parallel": "fsdp", "ema_decay": 0.9, "gradient_accumulation_steps": 2},
 }
 SPLITS = ("train", "val")
@@ -78,24 +77,12 @@ class CrashError(Exception):
     """Stands for the end of all processes: nothing catches it."""
 
 
-def crashing(config: Config, *, after: int) -> GPT:
-    """Return a model whose forward pass number `after` is the last."""
-    model, passes = GPT(config), iter(range(10**6))
-
-    def crash(*_: object) -> None:
-        if next(passes) == after:
-            raise CrashError
-
-    model.register_forward_pre_hook(crash)
-    return model
-
-
 def poisoned(config: Config, group: Group) -> GPT:
-    """Return a model whose activations become NaN in process 1, in a late forward pass."""
+    """Return a model whose activations become NaN in process 1, in the third step."""
     model, passes = GPT(config), iter(range(10**6))
 
     def poison(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
-        now = module.training and next(passes) == 12
+        now = module.training and next(passes) == 2
         return output * torch.nan if now and group.rank == 1 else None
 
     model.ln_f.register_forward_hook(poison)
@@ -114,9 +101,17 @@ def cramped(config: Config, group: Group) -> GPT:
     return model
 
 
-def train(model: GPT, group: Group, **options: Any) -> Trainer:
-    """Train `model`, and keep to the end what it became."""
+def train(model: GPT, group: Group, *, crash: int | None = None, **options: Any) -> Trainer:
+    """Train `model`, and return what trained it; all processes end before step `crash`."""
     trainer = Trainer(model, model.config, group=group)
+    step = trainer.stepper.step
+
+    def crashing(dataset: CharDataset, number: int, **checks: Any) -> Any:
+        if number == crash:
+            raise CrashError
+        return step(dataset, number, **checks)
+
+    trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
     trainer.train(DATA, DATA, **options)
     return trainer
 
@@ -138,9 +133,9 @@ def error_of(work: Callable[[], object]) -> str:
 def resumed(config: Config, group: Group) -> list[str]:
     """Return the weights of an unbroken run, and of one that was cut off twice."""
     unbroken = weights(train(GPT(config), group))
-    for after in (9, 12):
-        model = crashing(config, after=after)
-        assert error_of(partial(train, model, group)) == "CrashError: "
+    for crash in (5, 10):
+        cut_off = partial(train, GPT(config), group, crash=crash)
+        assert error_of(cut_off) == "CrashError: "
     return [unbroken, weights(train(GPT(config), group))]
 
 
@@ -154,7 +149,7 @@ def unbroken(config: Config, group: Group) -> str:
 
 def refused(config: Config, group: Group) -> str:
     """Return the error of a run that is under way elsewhere."""
-    error_of(lambda: train(crashing(config, after=9), group))
+    error_of(lambda: train(GPT(config), group, crash=5))
     (folder,) = (path for path in Path(".resume").iterdir() if path.is_dir())
     resume.LOCK_SECONDS = 0.1
     with RunStates(folder).locked() if group.is_main else nullcontext():
@@ -191,21 +186,19 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     return {**found, "resumed, fsdp": resumed(sharded, shards), "saved": saved}
 
 
-def main(device: str, what: str) -> None:
+def main(device: str) -> None:
     config = case_config({}, device)
     with joined(config) as group:
-        if what == "losses":
-            found: dict[str, Any] = {}
-            for name, case in CASES.items():
-                own = case_config(case, device)
-                found[name] = losses(own, GROUPS[own.parallel](group.rank, group.size))
-        else:
-            found = check(config, group)
+        found: dict[str, Any] = {}
+        for name, case in CASES.items():
+            own = case_config(case, device)
+            found[name] = losses(own, GROUPS[own.parallel](group.rank, group.size))
+        found |= check(config, group)
         Path(f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
-        if what == "checks" and group.rank == 1:
+        if group.rank == 1:
             raise TrainingError("process 1 alone has this to say")
 
 
 if __name__ == "__main__":
     with exit_with_one_line():
-        main(*sys.argv[2:])
+        main(sys.argv[2])

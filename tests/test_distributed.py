@@ -51,42 +51,6 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
 
-def run_several(folder: Path, what: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
-    """Run several.py in two processes; return how it ended and what each of them found."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/several.py"), "2", "cpu", what],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    found = [json.loads(path.read_bytes()) for path in sorted(folder.glob("[01].json"))]
-    assert len(found) == 2, done.stderr
-    return done, found
-
-
-# --- The same as one process, up to rounding ---
-
-
-@pytest.fixture(scope="module")
-def shared_losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[float]]]:
-    _, (main, other) = run_several(tmp_path_factory.mktemp("losses"), "losses")
-    assert main == other
-    found: dict[str, list[list[float]]] = main
-    return found
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_find_the_losses_of_one(
-    case: str, shared_losses: dict[str, list[list[float]]]
-) -> None:
-    alone = losses(case_config(CASES[case], "cpu"))
-    assert [row[0] for row in shared_losses[case]] == pytest.approx(
-        [row[0] for row in alone], rel=1e-5
-    )
-    assert shared_losses[case][-1] == pytest.approx(alone[-1], rel=1e-5)  # evaluations
-
-
-# --- One voice ---
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a configuration and prepared data."""
@@ -99,22 +63,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checks(
-    folder: Path,
-) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
-    return run_several(folder, "checks")
+def several(folder: Path) -> subprocess.CompletedProcess[str]:
+    """several.py, as it ended in two processes."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests/several.py"), "2", "cpu"],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
-def found(
-    checks: tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]],
-) -> list[dict[str, Any]]:
-    return checks[1]
+def found(several: subprocess.CompletedProcess[str], folder: Path) -> list[dict[str, Any]]:
+    """What each of the two processes of several.py found."""
+    paths = [folder / "0.json", folder / "1.json"]
+    assert all(path.exists() for path in paths), several.stderr
+    return [json.loads(path.read_bytes()) for path in paths]
+
+
+# --- The same as one process, up to rounding ---
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_find_the_losses_of_one(case: str, found: list[dict[str, Any]]) -> None:
+    main, other = (process[case] for process in found)
+    assert main == other
+    alone = losses(case_config(CASES[case], "cpu"))
+    assert [row[0] for row in main] == pytest.approx([row[0] for row in alone], rel=1e-5)
+    assert main[-1] == pytest.approx(alone[-1], rel=1e-5)  # evaluations
+
+
+# --- One voice ---
 
 
 def test_all_stop_at_a_loss_that_is_not_finite_in_one(found: list[dict[str, Any]]) -> None:
     assert found[0]["not finite"] == found[1]["not finite"]
-    assert found[0]["not finite"].startswith("TrainingError: iteration 13: loss nan")
+    assert found[0]["not finite"].startswith("TrainingError: iteration 3: loss nan")
 
 
 def test_only_the_main_process_saves_and_all_know_when_it_cannot(
@@ -148,11 +130,10 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(
 
 
 def test_an_error_of_one_process_is_one_line_and_the_end_of_all(
-    checks: tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]],
+    several: subprocess.CompletedProcess[str],
 ) -> None:
-    done, _ = checks
-    assert done.returncode == 1
-    assert done.stderr == "process 1 alone has this to say\n"
+    assert several.returncode == 1
+    assert several.stderr == "process 1 alone has this to say\n"
 
 
 # --- The stage ---

@@ -1,7 +1,15 @@
 """What only a CUDA device can show."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from imports import ROOT
+from several import CASES, case_config, losses
 
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
@@ -63,3 +71,31 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     captured = run(config, text)
     monkeypatch.setattr("nanogpt2.capture.EAGER_CALLS", 10**9)
     assert run(config, text) == captured
+
+
+# --- Two devices ---
+
+TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@TWO
+def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/several.py"), "2", "cuda"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "process 1 alone has this to say\n")
+    assert "no CUDA graph" not in done.stdout
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in (0, 1))
+    assert main | {"saved": []} == other
+    for name, case in CASES.items():
+        alone = losses(case_config(case, "cuda"))
+        for step, (row, expected) in enumerate(zip(main[name], alone, strict=True)):
+            assert row[0] == pytest.approx(expected[0], rel=1e-4), (name, step)
+    assert "loss nan" in main["not finite"]
+    assert "this run is under way" in main["refused"]
+    assert main["patience"] < 20
+    for kind in ("resumed", "resumed, fsdp"):
+        assert main[kind][0] == main[kind][1], kind
