@@ -21,6 +21,7 @@ from nanogpt2 import launch
 from nanogpt2.config import Config
 from nanogpt2.device import find_device
 from nanogpt2.errors import ConfigError, DeviceError, NanoGPT2Error
+from nanogpt2.interruption import SIGNALS
 from nanogpt2.model import GPT
 from nanogpt2.schema import describe_indivisible, windows_per_step
 
@@ -156,16 +157,17 @@ class DataParallel(Group):
 
     def agreement(self) -> Callable[[int], int]:
         """Return a function of a number: the highest that any process gave it the time before."""
-        shared, sent = torch.tensor(0), None
+        under_way: list[tuple[Tensor, Any]] = []
 
         def agree(number: int) -> int:
-            nonlocal shared, sent
-            if sent is not None:
-                sent.wait()
-            answer = int(shared)
             shared = torch.tensor(number)
-            sent = dist.all_reduce(shared, dist.ReduceOp.MAX, async_op=True)
-            return answer
+            work = dist.all_reduce(shared, dist.ReduceOp.MAX, async_op=True)
+            under_way.append((shared, work))
+            if len(under_way) == 1:
+                return 0
+            earlier, done = under_way.pop(0)
+            done.wait()
+            return int(earlier)
 
         return agree
 
@@ -311,8 +313,16 @@ def told_once(store: Any) -> Iterator[None]:
             failed = int(store.add("failed", 1))
         except RuntimeError:  # the store went with the main process, which has told its own error
             failed = 2
-        if torch.cuda.is_initialized() and hasattr(signal, "alarm"):
-            signal.alarm(HANG_SECONDS)  # at its end NCCL may wait for processes that wait for it
+        _end_soon()
         if failed > 1:
             raise SystemExit(1) from None
         raise
+
+
+def _end_soon() -> None:
+    """Let no signal keep this process from its last line, and nothing hold it up after that."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    if torch.cuda.is_available() and hasattr(signal, "alarm"):
+        signal.alarm(HANG_SECONDS)  # at its end NCCL may wait for processes that wait for it

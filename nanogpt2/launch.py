@@ -71,7 +71,10 @@ def launch(size: int, command: Sequence[str]) -> None:
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], interruption: Interruption) -> list[int | None]:
-    """Return the exit statuses at the first failure, or at the end; let the others end then."""
+    """Return the exit statuses at the first failure; let the others end then.
+
+    After a signal, or where none fails, return those at the end.
+    """
     passed_on = False
     while True:
         statuses = [process.poll() for process in processes]
@@ -82,11 +85,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], interruption: Interruption) 
             for process in processes:
                 process.send_signal(signal.Signals[interruption.name])
         time.sleep(POLL_SECONDS)
-    if not _killed(statuses):  # a killed one leaves the others nothing to say
-        deadline = time.monotonic() + LAST_SECONDS
-        while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-    return statuses
+    if _killed(statuses) and not interruption.name:
+        return statuses  # the others have nothing to say of it
+    deadline = time.monotonic() + LAST_SECONDS
+    while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return [process.poll() for process in processes] if interruption.name else statuses
 
 
 def _killed(statuses: list[int | None]) -> list[int]:
@@ -100,9 +104,9 @@ def _killed(statuses: list[int | None]) -> list[int]:
 
 def _judge(statuses: list[int | None], interruption: Interruption) -> None:
     """Say what nobody else can say; end this process too where one failed."""
-    if killed := _killed(statuses):
-        if interruption.name:
-            raise TrainingError(f"interrupted by {interruption.name}")
+    if interruption.name and any(statuses) and 1 not in statuses:
+        raise TrainingError(f"interrupted by {interruption.name}")
+    if (killed := _killed(statuses)) and not interruption.name:
         name = signal.Signals(-(statuses[killed[0]] or 0)).name
         raise TrainingError(
             f"process {killed[0] + 1} of {len(statuses)} was killed by {name}; the same command"

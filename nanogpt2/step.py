@@ -272,7 +272,9 @@ class Stepper:
 
     def release(self) -> None:
         """Give back the captured step, which must be gone before its group's communicators are."""
-        self.captured = None
+        if self.captured is not None:
+            self.synchronize()
+            self.captured = None
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""
