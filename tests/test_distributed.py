@@ -19,6 +19,9 @@ from imports import ROOT
 from several import CASES, case_config, losses
 
 from nanogpt2.checkpoint import load_tensors
+from nanogpt2.config import get_config
+from nanogpt2.distributed import check_group
+from nanogpt2.errors import ConfigError
 from nanogpt2.launch import launch
 from nanogpt2.resume import hash_tensors
 from stages.prepare import main as prepare
@@ -227,6 +230,14 @@ def test_the_processes_end_with_the_one_that_launched_them() -> None:
     launcher.wait()
     _, alive = psutil.wait_procs(ranks, timeout=5)
     assert not alive
+
+
+def test_a_group_that_cannot_train_together_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_processes: found 2; allowed: 1 with device mps"):
+        get_config("nano", device="mps", num_processes=2)
+    config = get_config("nano", batch_size=4)  # torchrun's number is not in the configuration
+    with pytest.raises(ConfigError, match=r"num_processes: found 3; allowed: .*: 2, 4$"):
+        check_group(config, torch.device("cpu"), 3)
 
 
 def test_launch_gives_each_process_its_part_of_the_cores(
