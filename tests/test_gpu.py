@@ -86,7 +86,8 @@ def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: 
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "process 1 alone has this to say\n")
+    assert done.returncode == 1
+    assert done.stderr.count("process 1 alone has this to say\n") == 1, done.stderr
     assert "no CUDA graph" not in done.stdout
     main, other = (json.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in (0, 1))
     assert main | {"saved": []} == other
