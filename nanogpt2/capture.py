@@ -52,7 +52,9 @@ class CapturedFunction:
         torch.cuda.empty_cache()  # the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            # other threads, such as those that watch over NCCL, may call CUDA meanwhile
+            mode = "thread_local"
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode=mode):
                 self.output = self.function(*self.inputs)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]

@@ -21,7 +21,7 @@ PRESETS_PATH = Path(__file__).parent / "presets"
 
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
 NOT_TRAINING = frozenset(
-    {"corpus", "device", "compile", "evaluate", "sample"}
+    {"corpus", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
 )
 
@@ -110,6 +110,8 @@ class Config:
     deterministic: bool
     device: str
     compile: bool
+    num_processes: int
+    parallel: str
     save_checkpoint: bool
     checkpoint_interval: int
     checkpoint_dir: str

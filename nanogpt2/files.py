@@ -50,13 +50,13 @@ def write_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Raise DataError where a file at `path` could not be written; nothing is left behind."""
-    path = Path(path)
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+def check_writable(*paths: Path) -> None:
+    """Raise DataError where a file at one of `paths` could not be written; nothing stays behind."""
+    for path in map(Path, paths):
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
 
 
 def _umask() -> int:

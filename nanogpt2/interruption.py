@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,15 +14,19 @@ class Interrupted(Exception):  # noqa: N818 - no error of anybody's
 
 
 class Interruption:
-    """Remembers that a signal came; a second SIGINT ends the program at once."""
+    """Remembers that a signal came; a second SIGINT ends the program at once.
 
-    def __init__(self) -> None:
+    `agree` gives the number of the signal that a group of processes goes by, of each one's own.
+    """
+
+    def __init__(self, agree: Callable[[int], int] = int) -> None:
+        self.agree = agree
         self.name: str | None = None
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.name:
-            raise Interrupted(self.name)
+        """Raise Interrupted if a signal has come; in a group, all processes check together."""
+        if number := self.agree(signal.Signals[self.name] if self.name else 0):
+            raise Interrupted(signal.Signals(number).name)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take note of signal `number`."""
@@ -32,9 +36,9 @@ class Interruption:
 
 
 @contextmanager
-def caught_signals() -> Iterator[Interruption]:
+def caught_signals(agree: Callable[[int], int] = int) -> Iterator[Interruption]:
     """Catch SIGINT and SIGTERM for a while; only the main thread can, elsewhere none is caught."""
-    interruption = Interruption()
+    interruption = Interruption(agree)
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return

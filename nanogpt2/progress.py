@@ -13,12 +13,13 @@ class Progress:
     """Prints training's lines, also to `log_file`.
 
     Speed counts the time in steps alone, by `stopwatch`; the time left counts evaluations and
-    saving too.
+    saving too. With `shown` false, as in all processes of a group but one, it prints nothing.
     """
 
-    def __init__(self, log_file: Path | None, stopwatch: Stopwatch) -> None:
+    def __init__(self, log_file: Path | None, stopwatch: Stopwatch, *, shown: bool = True) -> None:
         self.log_file = log_file
         self.stopwatch = stopwatch
+        self.shown = shown
         self.bar: tqdm[Any] | None = None
         self.first = self.last = self.tokens_per_step = self.steps_timed = 0
         self.start = self.seconds_timed = 0.0
@@ -27,8 +28,9 @@ class Progress:
         """Begin at step `first` of `last`."""
         self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
         self.start = time.perf_counter()
+        off = None if self.shown else True  # None: off where there is no terminal
         self.bar = tqdm(
-            total=last, initial=first, unit="iter", disable=None, leave=False, dynamic_ncols=True
+            total=last, initial=first, unit="iter", disable=off, leave=False, dynamic_ncols=True
         )
 
     def end(self) -> None:
@@ -39,6 +41,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print `line` above the bar, and append it to the log."""
+        if not self.shown:
+            return
         tqdm.write(line)
         if self.log_file is not None:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -134,12 +134,17 @@ def make_report(
     tokens: int,
     stopwatch: Stopwatch,
     energy: hardware.EnergyMeter,
+    processes: int = 1,
 ) -> Report:
-    """Return the report of `steps` (first, last), in which `tokens` were trained on."""
+    """Return the report of `steps` (first, last), in which `tokens` were trained on.
+
+    Of several `processes`, memory is this one's, and the energy of all is not known.
+    """
     energy.update()
     stopwatch.stop()
     name = hardware.device_name(device)
     precision = compute_precision(device, dtype)
+    peak = hardware.peak_flops(name, precision)
     return Report(
         first=steps[0],
         last=steps[1],
@@ -147,9 +152,9 @@ def make_report(
         tokens=tokens,
         seconds=dict(stopwatch.seconds),
         flops_per_token=training_flops_per_token(model),
-        device=name,
+        device=name if processes == 1 else f"{processes} x {name}",
         precision=precision,
-        peak_flops=hardware.peak_flops(name, precision),
+        peak_flops=None if peak is None else peak * processes,
         peak_memory=hardware.peak_memory(device),
-        joules=energy.joules,
+        joules=energy.joules if processes == 1 else None,
     )

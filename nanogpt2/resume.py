@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from nanogpt2 import checkpoint, files
-from nanogpt2.errors import CheckpointError, TrainingError
+from nanogpt2.distributed import SINGLE, Group
+from nanogpt2.errors import TrainingError
 from nanogpt2.progress import describe_seconds
 
 STATES_KEPT = 2
@@ -48,30 +49,41 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 class RunStates:
-    """The states of one run; the name of each file carries its step and its checksum."""
+    """The states of one run; the name of each file carries its step and its checksum.
 
-    def __init__(self, folder: Path) -> None:
+    In a `group` the main process alone locks, writes and removes; the others read what it chose.
+    """
+
+    def __init__(self, folder: Path, group: Group = SINGLE) -> None:
         self.folder = folder
+        self.group = group
+        self.lock = FileLock(_lock_path(folder))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from this run; TrainingError where one has it already."""
+        self.group.from_main(self._acquire)
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _acquire(self) -> None:
         with files.write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(_lock_path(self.folder), timeout=LOCK_SECONDS)
         try:
-            lock.acquire()
+            self.lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise TrainingError(
                 f"this run is under way in another process ({self.folder}); wait for it or stop it"
             ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def save(self, step: int, content: Mapping[str, Any]) -> None:
         """Add a state; all but the last two are removed. DataError where it cannot be written."""
+        gathered = self.group.gather(content)
+        self.group.from_main(lambda: self._write(step, gathered))
+
+    def _write(self, step: int, content: Mapping[str, Any]) -> None:
         partial = self.folder / "partial"
         checkpoint.save_tensors(partial, content)
         partial.replace(self.folder / f"{step:010d}-{_checksum(partial)}.pt")
@@ -84,27 +96,37 @@ class RunStates:
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest whole state, or None, and a warning for each damaged one."""
+        path, warnings = self.group.from_main(self._find_newest)
+        return None if path is None else checkpoint.load_tensors(path), warnings
+
+    def _find_newest(self) -> tuple[Path | None, list[str]]:
         warnings: list[str] = []
         for path in reversed(self.paths()):
             try:
                 if path.stem.split("-")[1] == _checksum(path):
-                    return checkpoint.load_tensors(path), warnings
-            except (OSError, CheckpointError):
+                    return path, warnings
+            except OSError:
                 pass  # as damaged as one with a wrong checksum
             warnings.append(f"warning: {path} is damaged: skipped")
         return None, warnings
 
     def describe(self, text: str) -> None:
         """Note in words which run this is, for `list_runs`."""
-        files.write_text(self.folder / "run.txt", text)
+        self.group.from_main(lambda: files.write_text(self.folder / "run.txt", text))
 
     def clear(self) -> None:
         """Remove all states."""
+        self.group.from_main(self._clear)
+
+    def _clear(self) -> None:
         for path in self.paths():
             path.unlink()
 
     def delete(self) -> None:
         """Remove all that is kept of the run."""
+        self.group.from_main(self._delete)
+
+    def _delete(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         _lock_path(self.folder).unlink(missing_ok=True)
 

@@ -17,6 +17,8 @@ from nanogpt2.yaml12 import is_number, printable, show
 
 SCHEMA_PATH = Path(__file__).parent.parent / "schemas" / "params.schema.json"
 
+BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
+
 # What the switch `architecture` sets, where the key itself is null.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt2": {
@@ -165,6 +167,33 @@ def describe_allowed(rule: Mapping[str, Any]) -> str:
     return ", ".join([" or ".join(words[name] for name in types), *limits])
 
 
+def parallel_errors(
+    values: Mapping[str, Any], *, wrong: AbstractSet[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for each rule on several processes that `values` break."""
+    processes, windows = values["num_processes"], windows_per_step(values)
+    if processes > 1 and values["device"] == "mps" and not {"num_processes", "device"} & wrong:
+        yield "num_processes", f"found {processes}; allowed: 1 with device mps"
+    elif windows % processes and not {"num_processes", *BATCH_KEYS} & wrong:
+        yield "num_processes", describe_indivisible(processes, windows)
+    if values["parallel"] == "fsdp" and values["optimizer"] == "muon" and "optimizer" not in wrong:
+        yield "parallel", "found fsdp; allowed: ddp with optimizer muon, which needs whole matrices"
+
+
+def windows_per_step(values: Mapping[str, Any]) -> int:
+    """Return how many sequences one step of the optimizer sees."""
+    return math.prod(values[key] for key in BATCH_KEYS)
+
+
+def describe_indivisible(processes: int, windows: int) -> str:
+    """Say in words that a batch of `windows` cannot be shared equally."""
+    divisors = ", ".join(str(n) for n in range(2, min(windows, 128) + 1) if windows % n == 0)
+    return (
+        f"found {processes}; allowed: a divisor of batch_size x gradient_accumulation_steps"
+        f" {windows}: {divisors or 1}"
+    )
+
+
 def cross_errors(
     values: Mapping[str, Any], *, wrong: AbstractSet[str]
 ) -> Iterator[tuple[str, str]]:
@@ -181,6 +210,7 @@ def cross_errors(
     n_kv_head = values["n_kv_head"]
     if n_kv_head and n_head % n_kv_head and not {"n_kv_head", "n_head"} & wrong:
         yield "n_kv_head", f"found {n_kv_head}; allowed: a divisor of n_head {n_head}, or null"
+    yield from parallel_errors(values, wrong=wrong)
     val, test = values["val_fraction"], values["test_fraction"]
     if val + test >= 1 and not {"val_fraction", "test_fraction"} & wrong:
         yield (

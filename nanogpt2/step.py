@@ -1,5 +1,6 @@
 """One step of the optimizer: forward and backward over micro-batches, then clip and update."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from nanogpt2.capture import CapturedFunction
 from nanogpt2.config import Config
 from nanogpt2.dataset import Dataset, TokenDataset, draw_windows, get_batch
 from nanogpt2.device import autocast, find_device, precision_dtype, use_deterministic_kernels
+from nanogpt2.distributed import SINGLE, Group
 from nanogpt2.errors import DeviceError
 from nanogpt2.kernels import compile_operators
 from nanogpt2.model import GPT
@@ -46,7 +48,8 @@ class Stepper:
     """A model and its optimizers on a device, and the size of batch that its memory bears.
 
     `say` receives a line when memory runs out and the micro-batch is halved; `stopwatch` tells
-    the time in which batches are made.
+    the time in which batches are made; `group` shares the batch, and perhaps the model, among
+    processes.
     """
 
     def __init__(
@@ -56,15 +59,19 @@ class Stepper:
         *,
         say: Callable[[str], None] = print,
         stopwatch: Stopwatch | None = None,
+        group: Group = SINGLE,
     ) -> None:
         self.config = config = config.resolved()
         self.say = say
         self.stopwatch = stopwatch or Stopwatch()
+        self.group = group
         self.device = find_device(config.device)
-        self.model = model.to(self.device)
+        self.captures = self.device.type == "cuda" and group.captures
+        self.model = group.place(model, self.device)
         self.optimizers = make_optimizers(model, config)
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
+        if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
         self.dtype = precision_dtype(str(config.precision), self.device)
         self.autocast = autocast(self.device, self.dtype)
@@ -76,7 +83,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=65536.0 if self.scales else 1.0
         )
-        self.micro_batch = config.batch_size
+        self.micro_batch = min(config.batch_size, self.windows_per_step // group.size)
         self.weights = list(model.parameters())
         self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
         self.captured: CapturedFunction | None = None
@@ -105,15 +112,16 @@ class Stepper:
     ) -> StepReport:
         """Do one step on the batch of `step`; weights with a non-finite gradient are left alone.
 
-        `check` is called between micro-batches and may raise to give the step up. Raises
-        DeviceError where not even one sequence fits into memory.
+        A group does it together, each process on its share of the same batch. `check` is called
+        between micro-batches and may raise to give the step up. Raises DeviceError where not even
+        one sequence fits into memory.
         """
         with self.stopwatch.measure("data"):
-            windows = self._draw(dataset, self.windows_per_step, step)
+            windows = self.group.share(self._draw(dataset, self.windows_per_step, step))
         forget = torch.tensor(1 - min(self.config.ema_decay, (1 + step) / (10 + step)))
         set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
-        self.operators.seed(step_seed(self.config.seed, step))  # dropout's
-        if self.device.type == "cuda" and isinstance(dataset, TokenDataset):
+        self.operators.seed(step_seed(self.config.seed, step, self.group.rank))  # dropout's
+        if self.captures and isinstance(dataset, TokenDataset):
             check()
             if self.captured is None:
                 self.captured = CapturedFunction(
@@ -133,6 +141,7 @@ class Stepper:
     ) -> Tensor:
         """Do the step on `windows` and return (loss, gradient norm)."""
         loss = self._in_memory(lambda: self._backward(dataset, windows, check))
+        self.group.average(loss, self.weights)
         norm = self._update()
         self._average(forget.to(self.device))
         return torch.stack([loss, norm])
@@ -155,7 +164,7 @@ class Stepper:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         limit = self.config.grad_clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.weights, limit, foreach=True)
+        norm = self.group.whole(nn.utils.clip_grad_norm_(self.weights, limit, foreach=True))
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update(None if self.scales else 1.0)
@@ -175,15 +184,20 @@ class Stepper:
 
     @torch.no_grad()
     def estimate_loss(self, dataset: Dataset, *, check: Callable[[], None] = no_check) -> float:
-        """Return the mean loss, in nats per token, of `eval_iters` batches, always the same."""
+        """Return the mean loss, in nats per token, of `eval_iters` batches, always the same.
+
+        A group's processes take turns; in the last round those left over are not counted.
+        """
+        count, size = self.config.eval_iters, self.group.size
+        rounds = math.ceil(count / size)
+        numbers = range(self.group.rank, rounds * size, size)
         self.model.eval()
         try:
-            losses = [
-                self._evaluate(dataset, number, check) for number in range(self.config.eval_iters)
-            ]
+            losses = [self._evaluate(dataset, number, check) for number in numbers]
         finally:
             self.model.train()
-        return torch.stack(losses).cpu().double().mean().item()  # MPS has no float64
+        in_order = self.group.in_turn(torch.stack(losses))[:count]
+        return in_order.cpu().double().mean().item()  # MPS has no float64
 
     def _evaluate(self, dataset: Dataset, number: int, check: Callable[[], None]) -> Tensor:
         """Return the mean loss of evaluation batch `number`."""
@@ -234,6 +248,11 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
+                if not self.group.retries:
+                    raise DeviceError(
+                        f"out of memory with {self.micro_batch} sequences at a time: halve"
+                        " batch_size and double gradient_accumulation_steps"
+                    ) from error
                 if self.micro_batch == 1:
                     shortage = memory.describe_shortage(self.config, self.device)
                     raise DeviceError(shortage) from error
@@ -263,11 +282,18 @@ class Stepper:
     @torch.no_grad()
     def _copy_into_model(self, values: list[Tensor]) -> None:
         if values:
-            torch._foreach_copy_(self.weights, values)  # type: ignore[arg-type]
+            for weight, value in zip(self.weights, values, strict=True):
+                weight.copy_(value)
 
     def keep_averages(self) -> None:
         """Leave the running mean of the weights, where there is one, in the model for good."""
         self._copy_into_model(self.averages)
+
+    def release(self) -> None:
+        """Give back the captured step, which must be gone before its group's communicators are."""
+        if self.captured is not None:
+            self.synchronize()
+            self.captured = None
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""
@@ -285,17 +311,21 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
+        """Take over what `state_dict` returned, gathered where the group spreads it."""
+        self.group.load_weights(self.model, state["model"])
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
-        if self.device.type == "cuda":
+            self.group.load_moments(optimizer, own)
+        if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
         self.scaler.load_state_dict(state["scaler"])
-        self.averages = [value.to(self.device) for value in state["averages"]]
+        self.averages = [
+            self.group.part(value.to(self.device), own)
+            for value, own in zip(state["averages"], self.averages, strict=True)
+        ]
         self.micro_batch = state["micro_batch"]
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of one step's dropout."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the seed of one step's dropout in the process `rank` of a group."""
+    entropy = [seed, step, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

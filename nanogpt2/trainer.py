@@ -5,7 +5,7 @@ with the bytes of one that was never interrupted.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +17,24 @@ from nanogpt2 import resume
 from nanogpt2.advice import LossWatch, advise
 from nanogpt2.config import Config, make_config
 from nanogpt2.dataset import Dataset, TokenDataset, check_tokens, with_same_tokens
+from nanogpt2.distributed import SINGLE, Group
 from nanogpt2.errors import DataError, NanoGPT2Error, TrainingError
-from nanogpt2.files import rounded, sha256
+from nanogpt2.files import sha256
 from nanogpt2.hardware import EnergyMeter
 from nanogpt2.interruption import Interrupted, Interruption, caught_signals
 from nanogpt2.model import GPT
 from nanogpt2.progress import Progress
+from nanogpt2.record import TrainingRecord
 from nanogpt2.report import make_report
-from nanogpt2.step import Stepper, StepReport
+from nanogpt2.step import Stepper, StepReport, no_check
 from nanogpt2.stopwatch import Stopwatch
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_CODE = (
-    *("capture.py", "config.py", "dataset.py", "device.py", "kernels.c", "kernels.py"),
-    *("model.py", "operators.py", "optimizer.py", "step.py", "trainer.py"),
+    *("capture.py", "config.py", "dataset.py", "device.py", "distributed.py", "kernels.c"),
+    *("kernels.py", "model.py", "operators.py", "optimizer.py", "step.py", "trainer.py"),
 )
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
-
-
-@dataclass
-class TrainingRecord:
-    """What training found out: a row for each evaluation, and the best of them.
-
-    Losses are in nats per token; `best_weights` are those of the lowest validation loss.
-    """
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_iter: int = 0
-    best_val_loss: float = float("inf")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def metrics(self) -> dict[str, float]:
-        """Return the figures of the run: the last evaluation, and the best one."""
-        last = self.history[-1]
-        return {
-            "iter": self.step,
-            "train_loss": last["train_loss"],
-            "val_loss": last["val_loss"],
-            "best_iter": self.best_iter,
-            "best_val_loss": rounded(self.best_val_loss),
-        }
 
 
 Save = Callable[[TrainingRecord, dict[str, dict[str, Tensor]]], None]
@@ -68,7 +45,8 @@ class Trainer:
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
     receives the lines that are printed, and a .json file of its name the report of the run, for
-    which `stopwatch` tells the time.
+    which `stopwatch` tells the time. Each process of a `group` has a trainer of its own, and
+    calls the same methods; the main one alone prints and writes.
     """
 
     def __init__(
@@ -79,14 +57,16 @@ class Trainer:
         resume_root: Path = Path(".resume"),
         log_file: Path | None = None,
         stopwatch: Stopwatch | None = None,
+        group: Group = SINGLE,
     ) -> None:
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
         self.config = config
         self.model = model
+        self.group = group
         self.stopwatch = stopwatch or Stopwatch()
-        self.progress = Progress(log_file, self.stopwatch)
-        self.stepper = Stepper(model, config, say=self._say, stopwatch=self.stopwatch)
+        self.progress = Progress(log_file, self.stopwatch, shown=group.is_main)
+        self.stepper = Stepper(model, config, say=self._say, stopwatch=self.stopwatch, group=group)
         self.resume_root = resume_root
         self.energy = EnergyMeter(self.stepper.device)
         self.record = TrainingRecord()
@@ -108,9 +88,9 @@ class Trainer:
 
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
-        where a loss that is not finite stopped the run. Raises DataError where a dataset is
-        missing, TrainingError where the run is interrupted, not finite, under way elsewhere or at
-        its end, DeviceError where memory is too small.
+        where a loss that is not finite stopped the run, and in a group the main process alone calls
+        it. Raises DataError where a dataset is missing, TrainingError where the run is interrupted,
+        not finite, under way elsewhere or at its end, DeviceError where memory is too small.
         """
         if self._is_over():
             raise TrainingError(
@@ -122,7 +102,8 @@ class Trainer:
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
         for dataset in datasets:
             check_tokens(dataset, self.config.vocab_size)
-        Path(self.config.checkpoint_dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(self.config.checkpoint_dir)
+        self.group.from_main(lambda: folder.mkdir(parents=True, exist_ok=True))
         states = self._states(datasets)
         if states is None:
             self._run(datasets, None, save)
@@ -145,14 +126,14 @@ class Trainer:
         self.progress.begin(first, self.config.max_iters, tokens_per_step=tokens)
         self.stopwatch.start()
         try:
-            with caught_signals() as interruption:
+            with caught_signals(self.group.agreement()) as interruption:
                 self._loop(datasets, states, interruption)
                 self.stepper.keep_averages()
                 if save:  # a signal that comes now is late: the run ends well
                     self._save_results(save, states)
         except TrainingError:
             if save and self.record.best_weights:
-                save(self.record, {"best": self.record.best_weights})
+                self._hand_over(save, {"best": self.record.best_weights})
             raise
         except Interrupted as signal:
             kept = self._save_state(states)
@@ -163,6 +144,7 @@ class Trainer:
         finally:
             self.progress.end()
             self._report(first, (self.record.step - first) * tokens)
+            self.stepper.release()
 
     def _loop(
         self,
@@ -172,6 +154,8 @@ class Trainer:
     ) -> None:
         config, record = self.config, self.record
         saved = record.step
+        # Within a step each process of a group is on its own: they can only stop before the next.
+        check = interruption.check if self.group.size == 1 else no_check
         self.model.train()
         while True:
             if self._evaluation_is_due():
@@ -183,7 +167,7 @@ class Trainer:
                 self._save_state(states)
             interruption.check()
             with self.stopwatch.measure("step"):
-                report = self.stepper.step(datasets[0], record.step, check=interruption.check)
+                report = self.stepper.step(datasets[0], record.step, check=check)
                 record.step += 1
                 self._read_later(report)
                 if self._evaluation_is_due():
@@ -208,19 +192,9 @@ class Trainer:
         train_loss, val_loss = (
             self.stepper.estimate_loss(dataset, check=interruption.check) for dataset in datasets
         )
-        record.history.append(
-            {
-                "iter": step,
-                "train_loss": rounded(train_loss),
-                "val_loss": rounded(val_loss),
-                "learning_rate": float(f"{self.stepper.learning_rate(step - 1):.6g}"),
-            }
-        )
-        if val_loss < record.best_val_loss:
-            record.best_iter, record.best_val_loss = step, val_loss
-            record.best_weights = {
-                name: value.detach().clone() for name, value in self.model.state_dict().items()
-            }
+        rate = self.stepper.learning_rate(step - 1)
+        if record.add(train_loss=train_loss, val_loss=val_loss, learning_rate=rate):
+            record.keep_best(self.model.state_dict())
         self.progress.evaluated(step, train_loss=train_loss, val_loss=val_loss)
         self._advise()
 
@@ -278,13 +252,14 @@ class Trainer:
         facts = {
             "config": self.config.training_dict(),
             "data": [sha256(np.ascontiguousarray(part).data) for part in tokens],
-            "weights": resume.hash_tensors(self.model.state_dict().values()),
+            "weights": resume.hash_tensors(map(self.group.whole, self.model.state_dict().values())),
             "code": resume.hash_code(TRAINING_CODE),
             "torch": torch.__version__,
             "device": self.stepper.device.type,
             "operators": type(self.stepper.operators).__name__,
+            "group": [self.group.kind, self.group.size],
         }
-        return resume.RunStates(self.resume_root / resume.fingerprint(facts))
+        return resume.RunStates(self.resume_root / resume.fingerprint(facts), self.group)
 
     def _save_state(self, states: resume.RunStates | None) -> bool:
         """Save a state; return whether one is kept. A full disk costs the state, not the run."""
@@ -316,14 +291,14 @@ class Trainer:
         weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
         try:
             with self.stopwatch.measure("saving"):
-                save(self.record, weights)
+                self._hand_over(save, weights)
         except NanoGPT2Error:
             self._save_state(states)
             raise
 
     def _report(self, first: int, tokens: int) -> None:
         """Print the report of the steps that this process did, and write it beside the log."""
-        if not tokens:
+        if not tokens or not self.group.is_main:
             return
         report = make_report(
             self.model,
@@ -334,10 +309,16 @@ class Trainer:
             tokens=tokens,
             stopwatch=self.stopwatch,
             energy=self.energy,
+            processes=self.group.size,
         )
         self._say(report.describe())
         if self.progress.log_file is not None:
             report.write(self.progress.log_file.with_suffix(".json"), say=self._say)
+
+    def _hand_over(self, save: Save, weights: dict[str, dict[str, Tensor]]) -> None:
+        """Let the main process save the record and `weights`."""
+        gathered = self.group.gather(weights)
+        self.group.from_main(lambda: save(self.record, gathered))
 
 
 def describe_run(config: Config) -> str:

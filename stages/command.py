@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,11 @@ def stage_command(function: Callable[..., None]) -> click.Command:
     removed = os.environ.get("DVC_STAGE", "validate") != "validate"
     guarded = exit_with_one_line(RESTORE if removed else "")(function)
     return click.command(context_settings={"show_default": True})(guarded)
+
+
+def state_folder() -> Path:
+    """Return where states of runs are kept; experiments, run in copies, share the project's."""
+    return Path(os.environ.get("DVC_ROOT", "."), ".resume")
 
 
 config_option = click.option(

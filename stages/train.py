@@ -1,12 +1,11 @@
 """Stage train: train the model and write its checkpoints, metrics and curves."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.command import config_option, stage_command, state_folder
 
 
 @stage_command
@@ -17,28 +16,33 @@ from stages.command import config_option, stage_command
 @click.option("--log", type=Path, default="logs/train.log", help="Receives what is printed.")
 def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None:
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
-    from nanogpt2.checkpoint import save_trained
     from nanogpt2.config import get_config
-    from nanogpt2.dataset import load_split
-    from nanogpt2.files import check_writable, write_csv, write_json
-    from nanogpt2.model import GPT
-    from nanogpt2.stopwatch import Stopwatch
-    from nanogpt2.trainer import Trainer, TrainingRecord
+    from nanogpt2.launch import run_as_group
 
     settings = get_config(config)
-    train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
-    for path in (metrics, curve, log, Path(settings.checkpoint_dir, "model.pt")):
-        check_writable(path)  # before hours are spent
+    if run_as_group(settings.num_processes):
+        return
+    from nanogpt2.checkpoint import save_trained
+    from nanogpt2.dataset import load_split
+    from nanogpt2.distributed import joined
+    from nanogpt2.files import check_writable
+    from nanogpt2.model import GPT
+    from nanogpt2.record import TrainingRecord
+    from nanogpt2.stopwatch import Stopwatch
+    from nanogpt2.trainer import Trainer
 
     def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
         save_trained(weights, settings, data, record.metrics())
-        write_csv(curve, record.history)
-        write_json(metrics, record.metrics())
+        record.write(metrics, curve)
 
-    root = Path(os.environ.get("DVC_ROOT", "."), ".resume")  # experiments share it
-    since = Stopwatch.of_process()
-    trainer = Trainer(GPT(settings), settings, resume_root=root, log_file=log, stopwatch=since)
-    trainer.train(train, val, save=save)
+    root, since = state_folder(), Stopwatch.of_process()
+    with joined(settings) as group:
+        check_writable(metrics, curve, log, Path(settings.checkpoint_dir, "model.pt"))
+        train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
+        trainer = Trainer(
+            GPT(settings), settings, resume_root=root, log_file=log, stopwatch=since, group=group
+        )
+        trainer.train(train, val, save=save)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import CheckpointError, DataError, DeviceError, TrainingError
 from nanogpt2.model import GPT
+from nanogpt2.record import TrainingRecord
 from nanogpt2.tokenizer import ByteTokenizer
-from nanogpt2.trainer import Trainer, TrainingRecord
+from nanogpt2.trainer import Trainer
 
 CPU = torch.device("cpu")
 

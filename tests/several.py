@@ -1,0 +1,204 @@
+"""What the tests of several processes run in each of them.
+
+python several.py 2 cpu checks    # two processes; each writes what it found into N.json
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.launch import run_as_group
+
+if __name__ == "__main__" and run_as_group(int(sys.argv[1])):
+    sys.exit()
+
+import torch
+
+from nanogpt2 import resume
+from nanogpt2.config import Config, get_config
+from nanogpt2.dataset import CharDataset, load_split
+from nanogpt2.distributed import GROUPS, SINGLE, Group, joined
+from nanogpt2.errors import NanoGPT2Error, TrainingError, exit_with_one_line
+from nanogpt2.model import GPT
+from nanogpt2.resume import RunStates, hash_tensors
+from nanogpt2.step import Stepper
+from nanogpt2.trainer import Trainer
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+TINY = {
+    "vocab_size": 64,
+    "block_size": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "dropout": 0.0,
+    "batch_size": 8,
+    "max_iters": 20,
+    "warmup_iters": 2,
+    "eval_interval": 20,
+    "eval_iters": 3,  # an odd number: two processes share it unequally
+    "learning_rate": 1e-2,
+}
+# Newton-Schulz rounds to bfloat16, so that the last bit of a gradient can move an update by 2^-8 of
+# it, whatever made the difference; at this rate that stays small beside the loss.
+MUON = {"optimizer": "muon", "architecture": "modern", "zero_init": False}
+MUON["muon_learning_rate"] = 2e-3
+CASES: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "adamw, accumulated": {"batch_size": 4, "gradient_accumulation_steps": 4},
+    "muon": MUON,
+    "muon, accumulated": {**MUON, "batch_size": 4, "gradient_accumulation_steps": 4},
+    "fsdp": {"parallel": "fsdp", "ema_decay": 0.9, "gradient_accumulation_steps": 2},
+}
+SPLITS = ("train", "val")
+DATA = CharDataset(TEXT, 16)
+
+
+def case_config(case: dict[str, Any], device: str) -> Config:
+    return get_config({**TINY, **case, "device": device})
+
+
+def losses(config: Config, group: Group = SINGLE) -> list[list[float]]:
+    """Return (loss, gradient norm) of 20 steps; then evaluations of the weights and their mean."""
+    stepper = Stepper(GPT(config), config, group=group)
+    found = [stepper.step(DATA, step).figures.tolist() for step in range(20)]
+    own = stepper.estimate_loss(DATA)
+    with stepper.averaged():
+        found.append([own, stepper.estimate_loss(DATA)])
+    stepper.release()
+    return found
+
+
+class CrashError(Exception):
+    """Stands for the end of all processes: nothing catches it."""
+
+
+def poisoned(config: Config, group: Group) -> GPT:
+    """Return a model whose activations become NaN in process 1, in the third step."""
+    model, passes = GPT(config), iter(range(10**6))
+
+    def poison(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
+        now = module.training and next(passes) == 2
+        return output * torch.nan if now and group.rank == 1 else None
+
+    model.ln_f.register_forward_hook(poison)
+    return model
+
+
+def cramped(config: Config, group: Group) -> GPT:
+    """Return a model that has memory for no more than one sequence in process 1."""
+    model = GPT(config)
+
+    def refuse(_: object, arguments: tuple[torch.Tensor, ...]) -> None:
+        if group.rank == 1 and len(arguments[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    return model
+
+
+def train(model: GPT, group: Group, *, crash: int | None = None, **options: Any) -> Trainer:
+    """Train `model`, and return what trained it; all processes end before step `crash`."""
+    trainer = Trainer(model, model.config, group=group)
+    step = trainer.stepper.step
+
+    def crashing(dataset: CharDataset, number: int, **checks: Any) -> Any:
+        if number == crash:
+            raise CrashError
+        return step(dataset, number, **checks)
+
+    trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
+    trainer.train(DATA, DATA, **options)
+    return trainer
+
+
+def weights(trainer: Trainer) -> str:
+    """Return the SHA-256 of the whole weights."""
+    return hash_tensors(map(trainer.group.whole, trainer.model.state_dict().values()))
+
+
+def error_of(work: Callable[[], object]) -> str:
+    """Return the error that `work` raises, in words."""
+    try:
+        work()
+    except (NanoGPT2Error, CrashError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def resumed(config: Config, group: Group) -> list[str]:
+    """Return the weights of an unbroken run, and of one that was cut off twice."""
+    unbroken = weights(train(GPT(config), group))
+    for crash in (5, 10):
+        cut_off = partial(train, GPT(config), group, crash=crash)
+        assert error_of(cut_off) == "CrashError: "
+    return [unbroken, weights(train(GPT(config), group))]
+
+
+def unbroken(config: Config, group: Group) -> str:
+    """Return the weights that a stage's run of `config` should end with."""
+    train, val = (load_split(Path("data/prepared"), name, config.block_size) for name in SPLITS)
+    trainer = Trainer(GPT(config), config, group=group)
+    trainer.train(train, val)
+    return weights(trainer)
+
+
+def refused(config: Config, group: Group) -> str:
+    """Return the error of a run that is under way elsewhere."""
+    error_of(lambda: train(GPT(config), group, crash=5))
+    (folder,) = (path for path in Path(".resume").iterdir() if path.is_dir())
+    resume.LOCK_SECONDS = 0.1
+    with RunStates(folder).locked() if group.is_main else nullcontext():
+        return error_of(lambda: train(GPT(config), group))
+
+
+def check(config: Config, group: Group) -> dict[str, Any]:
+    """Return what this process found in runs that go wrong, or on, in their ways."""
+    saved: list[list[str]] = []
+
+    def save(record: object, results: dict[str, Any]) -> None:
+        saved.append(sorted(results))
+
+    def fail(record: object, results: object) -> None:
+        raise TrainingError("no room")
+
+    dropout = get_config({**config.to_dict(), "dropout": 0.2, "checkpoint_interval": 3})
+    sharded = get_config({**dropout.to_dict(), "parallel": "fsdp", "ema_decay": 0.9})
+    sharded = get_config(sharded.to_dict(), max_iters=12, eval_iters=2, eval_interval=6)
+    early = get_config(
+        {**config.to_dict(), "eval_interval": 1, "patience": 1, "learning_rate": 0.5}
+    )
+    found = {
+        "refused": refused(dropout, group),  # first, as it looks for the only unfinished run
+        "not finite": error_of(lambda: train(poisoned(config, group), group)),
+        "no room": error_of(lambda: train(GPT(config), group, save=fail)),
+        "memory": train(cramped(config, group), group, save=save).record.history,
+        "patience": train(GPT(early), group).record.step,
+        "resumed": resumed(dropout, group),
+    }
+    if Path("my.yaml").exists():
+        found["unbroken"] = unbroken(get_config("my.yaml"), group)
+    shards = GROUPS["fsdp"](group.rank, group.size)
+    return {**found, "resumed, fsdp": resumed(sharded, shards), "saved": saved}
+
+
+def main(device: str) -> None:
+    config = case_config({}, device)
+    with joined(config) as group:
+        found: dict[str, Any] = {}
+        for name, case in CASES.items():
+            own = case_config(case, device)
+            found[name] = losses(own, GROUPS[own.parallel](group.rank, group.size))
+        found |= check(config, group)
+        Path(f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+        if group.rank == 1:
+            raise TrainingError("process 1 alone has this to say")
+
+
+if __name__ == "__main__":
+    with exit_with_one_line():
+        main(sys.argv[2])

@@ -1,0 +1,254 @@
+"""Several processes: the same losses as one, one voice, and an end when one of them ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from click.testing import CliRunner
+from imports import ROOT
+from several import CASES, case_config, losses
+
+from nanogpt2.checkpoint import load_tensors
+from nanogpt2.config import get_config
+from nanogpt2.distributed import check_group
+from nanogpt2.errors import ConfigError
+from nanogpt2.launch import launch
+from nanogpt2.resume import hash_tensors
+from stages.prepare import main as prepare
+
+GLOO = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this torch has no gloo",
+)
+pytestmark = GLOO
+
+PARAMS = """
+corpus: text.txt
+block_size: 16
+n_layer: 1
+n_head: 2
+n_embd: 16
+batch_size: 8
+dropout: 0.1
+max_iters: 80
+eval_interval: 40
+eval_iters: 3
+checkpoint_interval: 5
+device: cpu
+num_processes: 2
+"""
+TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 60
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and prepared data."""
+    path = tmp_path_factory.mktemp("project")
+    (path / "text.txt").write_text(TEXT, encoding="utf-8")
+    (path / "my.yaml").write_text(PARAMS, encoding="utf-8")
+    with chdir(path):
+        assert CliRunner().invoke(prepare, ["--config", "my.yaml"]).exit_code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def several(folder: Path) -> subprocess.CompletedProcess[str]:
+    """several.py, as it ended in two processes."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests/several.py"), "2", "cpu"],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def found(several: subprocess.CompletedProcess[str], folder: Path) -> list[dict[str, Any]]:
+    """What each of the two processes of several.py found."""
+    paths = [folder / "0.json", folder / "1.json"]
+    assert all(path.exists() for path in paths), several.stderr
+    return [json.loads(path.read_bytes()) for path in paths]
+
+
+# --- The same as one process, up to rounding ---
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_find_the_losses_of_one(case: str, found: list[dict[str, Any]]) -> None:
+    main, other = (process[case] for process in found)
+    assert main == other
+    alone = losses(case_config(CASES[case], "cpu"))
+    assert [row[0] for row in main] == pytest.approx([row[0] for row in alone], rel=1e-5)
+    assert main[-1] == pytest.approx(alone[-1], rel=1e-5)  # evaluations
+
+
+# --- One voice ---
+
+
+def test_all_stop_at_a_loss_that_is_not_finite_in_one(found: list[dict[str, Any]]) -> None:
+    assert found[0]["not finite"] == found[1]["not finite"]
+    assert found[0]["not finite"].startswith("TrainingError: iteration 3: loss nan")
+
+
+def test_only_the_main_process_saves_and_all_know_when_it_cannot(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [process["saved"] for process in found] == [[["best", "final"]], []]
+    assert [process["no room"] for process in found] == ["TrainingError: no room"] * 2
+
+
+def test_one_that_is_short_of_memory_takes_smaller_steps_alone(found: list[dict[str, Any]]) -> None:
+    assert found[0]["memory"] == found[1]["memory"]
+    alone = losses(case_config({}, "cpu"))[-1][0]
+    assert found[0]["memory"][-1]["val_loss"] == pytest.approx(alone, rel=1e-5)
+
+
+def test_patience_ends_all_at_the_same_step(found: list[dict[str, Any]]) -> None:
+    assert found[0]["patience"] == found[1]["patience"] < 20
+
+
+def test_a_run_under_way_elsewhere_is_refused_to_all(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert process["refused"].startswith("TrainingError: this run is under way in another")
+
+
+@pytest.mark.parametrize("kind", ["resumed", "resumed, fsdp"])
+def test_a_resumed_run_has_the_weights_of_an_unbroken_one(
+    kind: str, found: list[dict[str, Any]]
+) -> None:
+    assert found[0][kind] == found[1][kind]
+    assert found[0][kind][0] == found[0][kind][1]
+
+
+def test_an_error_of_one_process_is_one_line_and_the_end_of_all(
+    several: subprocess.CompletedProcess[str],
+) -> None:
+    assert several.returncode == 1
+    assert several.stderr == "process 1 alone has this to say\n"
+
+
+# --- The stage ---
+
+
+class Training:
+    """`python -m stages.train` under way in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        before = self.states()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stages.train", "--config", "my.yaml"],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.before = before
+
+    def states(self) -> set[Path]:
+        return set(self.folder.glob(".resume/*/*-*.pt"))
+
+    def at_a_state(self) -> list[psutil.Process]:
+        """Wait until it has saved a state; return its processes in their order."""
+        while not self.states() - self.before:
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.002)
+        ranks = psutil.Process(self.process.pid).children()
+        return sorted(ranks, key=lambda rank: rank.environ()["RANK"])
+
+    def end(self) -> tuple[int, str, str]:
+        """Return the exit status, and what was printed on stdout and stderr."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
+    folder: Path, found: list[dict[str, Any]]
+) -> None:
+    killed = Training(folder)
+    ranks = killed.at_a_state()
+    ranks[1].kill()
+    asked = time.monotonic()
+    status, _, err = killed.end()
+    assert (status, err) == (
+        1,
+        "process 2 of 2 was killed by SIGKILL; the same command goes on from the last state,"
+        " where one was saved\n",
+    )
+    assert time.monotonic() - asked < 5
+    assert not any(rank.is_running() for rank in ranks)
+
+    stopped = Training(folder)
+    stopped.at_a_state()
+    stopped.process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    status, out, err = stopped.end()
+    assert status == 1
+    assert "going on from iteration" in out
+    line = r"interrupted by SIGTERM after iteration \d+; the same command goes on from there\n"
+    assert re.fullmatch(line, err)
+    assert time.monotonic() - asked < 5
+
+    status, out, _ = Training(folder).end()
+    assert status == 0
+    lines = out.splitlines()
+    assert re.match(r"going on from iteration \d+;", lines[0])
+    assert [line.split(":")[0] for line in lines if line.startswith("iter ")][-1:] == ["iter 80"]
+    weights = load_tensors(folder / "checkpoints/final_model.pt")["model_state_dict"]
+    assert hash_tensors(weights.values()) == found[0]["unbroken"]
+    assert not list(folder.glob(".resume/*/*.pt"))
+
+
+SLEEPER = """
+import threading, time
+from nanogpt2.launch import end_with_launcher
+threading.Thread(target=end_with_launcher, daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_the_processes_end_with_the_one_that_launched_them() -> None:
+    call = f"launch(2, [sys.executable, '-c', {SLEEPER!r}])"
+    script = f"import sys; from nanogpt2.launch import launch; {call}"
+    launcher = subprocess.Popen([sys.executable, "-c", script], env=environment())
+    while len(ranks := psutil.Process(launcher.pid).children()) < 2:
+        time.sleep(0.01)
+    launcher.kill()
+    launcher.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=5)
+    assert not alive
+
+
+def test_a_group_that_cannot_train_together_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_processes: found 2; allowed: 1 with device mps"):
+        get_config("nano", device="mps", num_processes=2)
+    config = get_config("nano", batch_size=4)  # torchrun's number is not in the configuration
+    with pytest.raises(ConfigError, match=r"num_processes: found 3; allowed: .*: 2, 4$"):
+        check_group(config, torch.device("cpu"), 3)
+
+
+def test_launch_gives_each_process_its_part_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os; from pathlib import Path;"
+        "Path(os.environ['RANK']).write_text(os.environ['OMP_NUM_THREADS'])"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    launch(2, [sys.executable, "-c", script])
+    cores = len(os.sched_getaffinity(0))
+    assert [Path(rank).read_text() for rank in "01"] == [str(max(1, cores // 2))] * 2
