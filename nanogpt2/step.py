@@ -86,8 +86,8 @@ class Stepper:
         self.micro_batch = min(config.batch_size, self.windows_per_step // group.size)
         self.weights = list(model.parameters())
         self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
-        self.captured: CapturedFunction | None = None
-        self.device_tokens: dict[int, Tensor] = {}  # of each dataset, by its identity
+        self.captured: dict[Dataset, CapturedFunction] = {}  # the step on each dataset
+        self.device_tokens: dict[Dataset, Tensor] = {}
 
     def _find_operators(self) -> Operators:
         """Return the fastest operators there are here."""
@@ -119,18 +119,19 @@ class Stepper:
         with self.stopwatch.measure("data"):
             windows = self.group.share(self._draw(dataset, self.windows_per_step, step))
         forget = torch.tensor(1 - min(self.config.ema_decay, (1 + step) / (10 + step)))
-        set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
+        factor = learning_rate_factor(step, self.config)
+        set_learning_rates(self.optimizers, factor)
         self.operators.seed(step_seed(self.config.seed, step, self.group.rank))  # dropout's
         if self.captures and isinstance(dataset, TokenDataset):
             check()
-            if self.captured is None:
-                self.captured = CapturedFunction(
+            if dataset not in self.captured:
+                self.captured[dataset] = CapturedFunction(
                     lambda *inputs: self._work(dataset, *inputs), say=self.say
                 )
-            figures = self.captured(windows, forget)
+            figures = self.captured[dataset](windows, forget)
         else:
             figures = self._work(dataset, windows, forget, check)
-        return StepReport(step, self.learning_rate(step), figures)
+        return StepReport(step, self.config.learning_rate * factor, figures)
 
     def _work(
         self,
@@ -229,10 +230,10 @@ class Stepper:
 
     def _gather(self, dataset: TokenDataset, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the windows at `starts` from the text as it lies on the device."""
-        tokens = self.device_tokens.get(id(dataset))
+        tokens = self.device_tokens.get(dataset)
         if tokens is None:
             tokens = torch.from_numpy(dataset.tokens.astype(np.int32)).to(self.device)
-            self.device_tokens[id(dataset)] = tokens
+            self.device_tokens[dataset] = tokens
         positions = torch.arange(dataset.block_size + 1, device=self.device)
         batch = tokens[starts[:, None] + positions].long()
         return batch[:, :-1], batch[:, 1:]
@@ -290,10 +291,10 @@ class Stepper:
         self._copy_into_model(self.averages)
 
     def release(self) -> None:
-        """Give back the captured step, which must be gone before its group's communicators are."""
-        if self.captured is not None:
+        """Give back captured steps, which must be gone before their group's communicators are."""
+        if self.captured:
             self.synchronize()
-            self.captured = None
+            self.captured.clear()
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""
