@@ -9,8 +9,9 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+int omp_get_thread_num(void);  // OpenMP's, declared here since Apple's clang has no omp.h
 
 #define LANES 16    // floats in one vector
 #define QUERIES 16  // that share one pass over the keys
@@ -187,10 +188,21 @@ INLINE int64_t offset(const Heads *x, int b, int h, int t) {
     return b * x->batch + h * x->head + t * x->token;
 }
 
-static float *floats(int64_t n) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, 64, n * sizeof(float))) abort();
-    return memory;
+// Each thread's own memory: the caller gives `scratch`, as much for each of `threads`.
+typedef struct {
+    float *scratch;
+    int64_t each;
+    int threads;
+} Memory;
+
+INLINE float *own_memory(Memory memory) {
+    return memory.scratch + omp_get_thread_num() * memory.each;
+}
+
+INLINE float *take(float **from, int64_t n) {
+    float *taken = *from;
+    *from += n;
+    return taken;
 }
 
 // One head as (padded T, D), zeros where `x` has nothing.
@@ -208,14 +220,17 @@ static void transpose(float *to, const float *from, int rows) {
 // y = dropout(softmax(q k' / sqrt(D))) v; `lse` (B, H, T) receives each row's log2 of the softmax's
 // denominator, which the backward pass needs.
 void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Heads *y, float *lse,
-                       int B, int H, int G, int T, int bf16, float rate, uint64_t seed) {
+                       int B, int H, int G, int T, int bf16, float rate, uint64_t seed,
+                       Memory memory) {
     const int padded = (T + QUERIES - 1) / QUERIES * QUERIES;
     const float scale = LOG2E / sqrtf(HEAD_SIZE);
     const Dropout dropout = dropout_at(rate);
-#pragma omp parallel
+#pragma omp parallel num_threads(memory.threads)
     {
-        float *Q = floats(padded * D), *K = floats(padded * D), *Kt = floats(padded * D);
-        float *V = floats(padded * D), *P = floats(QUERIES * padded), *Y = floats(QUERIES * D);
+        float *own = own_memory(memory);
+        float *Q = take(&own, padded * D), *K = take(&own, padded * D);
+        float *Kt = take(&own, padded * D), *V = take(&own, padded * D);
+        float *P = take(&own, QUERIES * padded), *Y = take(&own, QUERIES * D);
 #pragma omp for schedule(static)
         for (int head = 0; head < B * H; head++) {
             const int b = head / H, h = head % H, g = h / (H / G);
@@ -253,7 +268,6 @@ void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Hea
                                  inverse[r]);
             }
         }
-        free(Q), free(K), free(Kt), free(V), free(P), free(Y);
     }
 }
 
@@ -262,17 +276,19 @@ void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Hea
 void attention_backward(const Heads *q, const Heads *k, const Heads *v, const Heads *y,
                         const Heads *dy, const float *lse, const Heads *dq, const Heads *dk,
                         const Heads *dv, int B, int H, int G, int T, int bf16, float rate,
-                        uint64_t seed) {
+                        uint64_t seed, Memory memory) {
     const int padded = (T + QUERIES - 1) / QUERIES * QUERIES, shared = H / G;
     const float scale = 1 / sqrtf(HEAD_SIZE);
     const Dropout dropout = dropout_at(rate);
-#pragma omp parallel
+#pragma omp parallel num_threads(memory.threads)
     {
-        float *Q = floats(padded * D), *K = floats(padded * D), *Kt = floats(padded * D);
-        float *V = floats(padded * D), *Vt = floats(padded * D);
-        float *Y = floats(padded * D), *dY = floats(padded * D), *dQ = floats(QUERIES * D);
-        float *dK = floats(padded * D), *dV = floats(padded * D);
-        float *P = floats(QUERIES * padded), *dS = floats(QUERIES * padded);
+        float *own = own_memory(memory);
+        float *Q = take(&own, padded * D), *Y = take(&own, padded * D);
+        float *K = take(&own, padded * D), *Kt = take(&own, padded * D);
+        float *V = take(&own, padded * D), *Vt = take(&own, padded * D);
+        float *dY = take(&own, padded * D), *dQ = take(&own, QUERIES * D);
+        float *dK = take(&own, padded * D), *dV = take(&own, padded * D);
+        float *P = take(&own, QUERIES * padded), *dS = take(&own, QUERIES * padded);
 #pragma omp for schedule(static)
         for (int group = 0; group < B * G; group++) {
             const int b = group / G, g = group % G;
@@ -326,8 +342,6 @@ void attention_backward(const Heads *q, const Heads *k, const Heads *v, const He
                 write_floats(dv->data, offset(dv, b, g, t), dV + t * D, HEAD_SIZE, bf16, 1);
             }
         }
-        free(Q), free(K), free(Kt), free(V), free(Vt), free(Y), free(dY), free(dQ), free(dK);
-        free(dV), free(P), free(dS);
     }
 }
 
@@ -395,10 +409,10 @@ void rotate_backward(const Heads *x, const float *cosines, const float *sines, c
 
 // y = x * weight / sqrt(mean of x^2 + eps) over rows of C floats.
 void rms_norm_forward(const float *x, const float *weight, void *y, int64_t rows, int C, int bf16,
-                      float eps) {
-#pragma omp parallel
+                      float eps, Memory memory) {
+#pragma omp parallel num_threads(memory.threads)
     {
-        float *out = floats(C);
+        float *out = own_memory(memory);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++) {
             const float *row = x + r * C;
@@ -408,17 +422,17 @@ void rms_norm_forward(const float *x, const float *weight, void *y, int64_t rows
             for (int i = 0; i < C; i++) out[i] = row[i] * weight[i];
             write_floats(y, r * C, out, C, bf16, 1 / sqrtf(squares / C + eps));
         }
-        free(out);
     }
 }
 
 // dx, and in dweight (blocks, C) the sum over each block of ROWS rows.
 #define ROWS 64
 void rms_norm_backward(const float *x, const float *weight, const void *dy, float *dx,
-                       float *dweight, int64_t rows, int C, int bf16, float eps) {
-#pragma omp parallel
+                       float *dweight, int64_t rows, int C, int bf16, float eps,
+                       Memory memory) {
+#pragma omp parallel num_threads(memory.threads)
     {
-        float *grad = floats(C);
+        float *grad = own_memory(memory);
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < (rows + ROWS - 1) / ROWS; block++) {
             float *dw = dweight + block * C;
@@ -440,7 +454,6 @@ void rms_norm_backward(const float *x, const float *weight, const void *dy, floa
                 }
             }
         }
-        free(grad);
     }
 }
 

@@ -40,6 +40,16 @@ class Heads(ctypes.Structure):
     )
 
 
+class Memory(ctypes.Structure):
+    """What each thread of a kernel may use, as kernels.c sees it."""
+
+    _fields_ = (
+        ("scratch", ctypes.c_void_p),
+        ("each", ctypes.c_int64),
+        ("threads", ctypes.c_int),
+    )
+
+
 def heads(x: Tensor) -> Any:
     """Return a reference to `x` (B, heads, T, D), whose last stride is 1."""
     return ctypes.byref(Heads(x.data_ptr(), *x.stride()[:3]))
@@ -51,6 +61,7 @@ class CompiledOperators(Operators):
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
         self.next_seed = 0
+        self.scratch = torch.empty(0)
 
     def __reduce__(self) -> tuple[type[Operators], tuple[()]]:
         return Operators, ()  # a copy of a model elsewhere does without the library
@@ -94,6 +105,13 @@ class CompiledOperators(Operators):
 
     # --- The library's functions, over tensors ---
 
+    def memory(self, each: int) -> Memory:
+        """Return memory of `each` floats for every thread; it lasts until the next call."""
+        threads = torch.get_num_threads()
+        if self.scratch.numel() < threads * each:
+            self.scratch = torch.empty(threads * each)
+        return Memory(self.scratch.data_ptr(), each, threads)
+
     def attention_forward(
         self, q: Tensor, k: Tensor, v: Tensor, rate: float, seed: int
     ) -> tuple[Tensor, Tensor]:
@@ -103,6 +121,7 @@ class CompiledOperators(Operators):
         self.library.attention_forward(
             heads(q), heads(k), heads(v), heads(y), pointer(lse),
             B, H, k.shape[1], T, is_bf16(q), ctypes.c_float(rate), ctypes.c_uint64(seed),
+            self.memory(6 * attention_floats(q)),
         )  # fmt: skip
         return y, lse
 
@@ -118,6 +137,7 @@ class CompiledOperators(Operators):
             heads(q), heads(k), heads(v), heads(y), heads(dy), pointer(lse),
             heads(dq), heads(dk), heads(dv),
             B, H, G, T, is_bf16(q), ctypes.c_float(rate), ctypes.c_uint64(seed),
+            self.memory(12 * attention_floats(q)),
         )  # fmt: skip
         return dq, dk, dv
 
@@ -144,6 +164,12 @@ class CompiledOperators(Operators):
             ctypes.c_float(rate), ctypes.c_uint64(seed),
         )  # fmt: skip
         return y
+
+
+def attention_floats(q: Tensor) -> int:
+    """Return the floats of the largest block that attention over `q` (B, H, T, D) keeps."""
+    T, D = (-(-size // 16) * 16 for size in q.shape[2:])  # LANES and QUERIES in kernels.c
+    return T * max(D, 16)
 
 
 def pointer(x: Tensor) -> ctypes.c_void_p:
@@ -208,8 +234,9 @@ class _RMSNorm(torch.autograd.Function):
         y = torch.empty_like(x)
         rows, size = ctypes.c_int64(x.numel() // len(weight)), len(weight)
         operators.library.rms_norm_forward(
-            pointer(x), pointer(weight), pointer(y), rows, size, is_bf16(y), ctypes.c_float(eps)
-        )
+            pointer(x), pointer(weight), pointer(y), rows, size, is_bf16(y), ctypes.c_float(eps),
+            operators.memory(size),
+        )  # fmt: skip
         return y
 
     @staticmethod
@@ -220,6 +247,7 @@ class _RMSNorm(torch.autograd.Function):
         ctx.operators.library.rms_norm_backward(
             pointer(x), pointer(weight), pointer(dy), pointer(dx), pointer(sums),
             ctypes.c_int64(rows), size, is_bf16(dy), ctypes.c_float(ctx.eps),
+            ctx.operators.memory(size),
         )  # fmt: skip
         return None, dx, sums.sum(0), None
 
