@@ -76,30 +76,38 @@ class CompiledOperators(Operators):
         return self.next_seed
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
+        if not fits(q, k, v):
+            return super().attention(q, k, v, dropout=dropout)
         out: Tensor = _Attention.apply(self, q, k, v, dropout)  # type: ignore[no-untyped-call]
         return out
 
     def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
-        if angles[0].dim() != 3:  # positions that differ within the batch
+        if angles[0].dim() != 3 or not fits(x):  # positions that differ within the batch
             return super().rotate(x, angles, normed=normed)
         out: Tensor = _Rotate.apply(self, x, *angles, normed)  # type: ignore[no-untyped-call]
         return out
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if x.dtype != torch.float32 or not fits(x, weight):
+            return super().rms_norm(x, weight, eps)
         out: Tensor = _RMSNorm.apply(self, x, weight, eps)  # type: ignore[no-untyped-call]
         return out
 
     def gelu(self, x: Tensor) -> Tensor:
+        if not fits(x):
+            return super().gelu(x)
         out: Tensor = _Gelu.apply(self, x)  # type: ignore[no-untyped-call]
         return out
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
-        out: Tensor = _DropoutAdd.apply(self, None, x, rate) if rate else x  # type: ignore[no-untyped-call]
+        if not rate or not fits(x):
+            return super().dropout(x, rate)
+        out: Tensor = _DropoutAdd.apply(self, None, x, rate)  # type: ignore[no-untyped-call]
         return out
 
     def add(self, x: Tensor, branch: Tensor, *, dropout: float) -> Tensor:
-        if not dropout:
-            return x + branch
+        if not dropout or x.dtype != torch.float32 or not fits(x) or not fits(branch):
+            return super().add(x, branch, dropout=dropout)
         out: Tensor = _DropoutAdd.apply(self, x, branch, dropout)  # type: ignore[no-untyped-call]
         return out
 
@@ -164,6 +172,14 @@ class CompiledOperators(Operators):
             ctypes.c_float(rate), ctypes.c_uint64(seed),
         )  # fmt: skip
         return y
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Return whether the kernels take `tensors`: on the CPU, all float32 or all bfloat16."""
+    dtype = tensors[0].dtype
+    return dtype in (torch.float32, torch.bfloat16) and all(
+        x.dtype == dtype and x.device.type == "cpu" for x in tensors
+    )
 
 
 def attention_floats(q: Tensor) -> int:
@@ -231,7 +247,9 @@ class _RMSNorm(torch.autograd.Function):
         x, weight = x.contiguous(), weight.contiguous()
         ctx.operators, ctx.eps = operators, eps
         ctx.save_for_backward(x, weight)
-        y = torch.empty_like(x)
+        # Where the product that follows would narrow it, it is narrow at once.
+        mixed = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+        y = torch.empty_like(x, dtype=mixed if mixed == torch.bfloat16 else torch.float32)
         rows, size = ctypes.c_int64(x.numel() // len(weight)), len(weight)
         operators.library.rms_norm_forward(
             pointer(x), pointer(weight), pointer(y), rows, size, is_bf16(y), ctypes.c_float(eps),

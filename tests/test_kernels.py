@@ -206,6 +206,15 @@ def test_a_copy_of_a_trained_model_needs_no_library(config: Config, text: str) -
     assert torch.allclose(other.eval()(idx), model.eval()(idx), atol=1e-4)
 
 
+def test_a_trained_model_can_change_its_dtype(config: Config, text: str) -> None:
+    model, dataset = GPT(config), CharDataset(text, config.block_size)
+    Trainer(model, config).train(dataset, dataset)
+    idx = dataset[0][0][None]
+    expected = model.eval()(idx)
+    assert torch.allclose(model.double()(idx).float(), expected, atol=1e-4)
+    model.train()(idx).sum().backward()
+
+
 def no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str) -> None:
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
