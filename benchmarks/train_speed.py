@@ -6,9 +6,10 @@
 
 PATH is a checkout of karpathy/nanoGPT. Each side runs as it is quickest: nanoGPT's training step
 in float32 on a CPU, as its train.py has it, and on a GPU in bfloat16 with torch.compile and the
-fused AdamW; ours with `mixed_precision: true`. First both train without dropout from the same
-weights on the same batches, and their losses are compared; then blocks of steps are timed in turn.
-The floor is the time of the step's matrix products alone, and of its weights through the memory.
+fused AdamW; ours with `mixed_precision: true`. The model is GPT-2 without biases, trained by AdamW.
+First both train without dropout from the same weights on the same batches, and their losses are
+compared; then blocks of steps are timed in turn. The floor is the time of the step's matrix
+products alone, and of its weights through the memory.
 """
 
 import math
@@ -207,7 +208,8 @@ def main(
     tokenizer = CharTokenizer.train(words)
     overrides: dict[str, Any] = {
         "vocab_size": tokenizer.size, "mixed_precision": True, "device": device,
-        "deterministic": False, "bias": False,
+        "deterministic": False, "architecture": "gpt2", "bias": False, "optimizer": "adamw",
+        "learning_rate": 1e-3,
         **{key: yaml12.parse(f"{key}: {value}", name="-S")[key] for key, value in settings},
     }  # fmt: skip
     config = get_config(preset, **overrides, dropout=dropout).resolved()
