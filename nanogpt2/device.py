@@ -53,8 +53,14 @@ def find_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def precision_dtype(precision: str, device: "torch.device") -> "torch.dtype":
-    """Return what matrix products compute in on `device`; auto takes what it has hardware for."""
+def precision_dtype(
+    precision: str, device: "torch.device", *, compiled: bool = True
+) -> "torch.dtype":
+    """Return what matrix products compute in on `device`; auto takes what it has hardware for.
+
+    On a CPU auto needs `compiled` operators too: torch's own lose more in bfloat16 than its
+    products gain.
+    """
     import torch
 
     if precision == "fp16" and device.type == "cpu":
@@ -63,7 +69,7 @@ def precision_dtype(precision: str, device: "torch.device") -> "torch.dtype":
     if precision != "auto":
         return dtypes[precision]
     if device.type == "cpu":
-        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+        return torch.bfloat16 if compiled and _cpu_has_bf16() else torch.float32
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if old_gpu else torch.bfloat16
 

@@ -73,11 +73,12 @@ class Stepper:
             use_deterministic_kernels(config.deterministic)
         if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
-        self.dtype = precision_dtype(str(config.precision), self.device)
-        self.autocast = autocast(self.device, self.dtype)
-        self.scales = self.dtype == torch.float16
         self.operators = self._find_operators()
         model.use(self.operators)
+        compiled = self.operators is not TORCH
+        self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
+        self.autocast = autocast(self.device, self.dtype)
+        self.scales = self.dtype == torch.float16
         # Beside scaling for float16, it keeps an update with a gradient that is not finite from
         # the weights, without the host waiting for the device.
         self.scaler = torch.amp.GradScaler(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2 import kernels
+from nanogpt2 import device, kernels
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import DeviceError
@@ -190,6 +190,16 @@ def test_training_learns_as_with_torchs_operators(config: Config, text: str) -> 
         record = Trainer(GPT(run), run).train(dataset, dataset)
         losses.append([row["val_loss"] for row in record.history])
     assert losses[0] == pytest.approx(losses[1], abs=2e-5)
+
+
+def test_mixed_precision_on_a_cpu_takes_bfloat16_only_with_compiled_operators() -> None:
+    cpu, has_it = torch.device("cpu"), device._cpu_has_bf16()
+    quick = torch.bfloat16 if has_it else torch.float32
+    assert device.precision_dtype("auto", cpu, compiled=True) == quick
+    assert device.precision_dtype("auto", cpu, compiled=False) == torch.float32
+    assert device.precision_dtype("bf16", cpu, compiled=False) == torch.bfloat16
+    with pytest.raises(DeviceError, match="precision: found fp16"):
+        device.precision_dtype("fp16", cpu)
 
 
 def test_training_gives_the_same_bits_each_time(config: Config, text: str) -> None:

@@ -93,7 +93,7 @@ def test_clipping_bounds_the_step(tiny: Config, text: str) -> None:
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(
     tiny: Config, text: str
 ) -> None:
-    config = with_changes(tiny, mixed_precision=True)
+    config = with_changes(tiny, precision="bf16")
     seen = []
     model = GPT(config)
     model.h[0].mlp.c_fc.register_forward_hook(lambda *args: seen.append(args[2].dtype))
