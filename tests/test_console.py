@@ -175,6 +175,8 @@ def test_ctrl_c_ends_politely(saved: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as these tests may be, ignores the signal from its start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     assert process.stdout.read(20).startswith("abc")
