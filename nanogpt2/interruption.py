@@ -1,7 +1,9 @@
 """Signals: Ctrl-C and SIGTERM ask a run to end at its next safe moment."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -48,3 +50,10 @@ def caught_signals(agree: Callable[[int], int] = int) -> Iterator[Interruption]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_after(goes_on: Callable[[], bool]) -> None:
+    """Wait while `goes_on` answers True, then send SIGTERM to this process; for a thread."""
+    while goes_on():
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

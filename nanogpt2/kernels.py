@@ -1,31 +1,15 @@
 """Operators for training on a CPU, compiled from kernels.c by the C compiler of the machine."""
 
 import ctypes
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nanogpt2 import toolchain
 from nanogpt2.errors import DeviceError
-from nanogpt2.files import sha256
 from nanogpt2.operators import TORCH, Operators
 
-SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
-# Tried in turn: gcc, and clang on Linux; Apple's clang, whose OpenMP is torch's.
-NATIVE_FLAGS = (
-    "-march=native -mprefer-vector-width=512 -fopenmp",
-    "-march=native -fopenmp",
-    "-mcpu=native -Xpreprocessor -fopenmp",
-)
-COMPILE_SECONDS = 60
 NORM_ROWS = 64  # ROWS in kernels.c
 
 
@@ -188,6 +172,11 @@ def attention_floats(q: Tensor) -> int:
     return T * max(D, 16)
 
 
+def with_rows(x: Tensor) -> Tensor:
+    """Return `x`, copied where its last dimension is not contiguous."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def pointer(x: Tensor) -> ctypes.c_void_p:
     """Return the address of a contiguous tensor."""
     return ctypes.c_void_p(x.data_ptr())
@@ -203,7 +192,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, operators: CompiledOperators, q: Tensor, k: Tensor, v: Tensor, rate: float
     ) -> Tensor:
-        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        q, k, v = map(with_rows, (q, k, v))
         ctx.operators, ctx.rate = operators, rate
         ctx.seed = operators.draw_seed() if rate else 0
         y, lse = operators.attention_forward(q, k, v, rate, ctx.seed)
@@ -212,7 +201,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
+        dy = with_rows(dy)
         grads = ctx.operators.attention_backward(ctx.saved_tensors, dy, ctx.rate, ctx.seed)
         return None, *grads, None
 
@@ -227,6 +216,7 @@ class _Rotate(torch.autograd.Function):
         sin: Tensor,
         normed: bool,
     ) -> Tensor:
+        x = with_rows(x)
         ctx.operators, ctx.normed = operators, normed
         ctx.save_for_backward(x, cos, sin)
         return operators.rotate_with("rotate_forward", (x,), (cos, sin), normed)
@@ -234,7 +224,7 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, *angles = ctx.saved_tensors
-        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
+        dy = with_rows(dy)
         dx = ctx.operators.rotate_with("rotate_backward", (x, dy), angles, ctx.normed)
         return None, dx, None, None, None
 
@@ -309,71 +299,14 @@ class _DropoutAdd(torch.autograd.Function):
         return None, dy if ctx.adds else None, dbranch, None
 
 
-# --- The library ---
-
-
 def compile_operators(head_size: int) -> CompiledOperators:
     """Return the operators for heads of `head_size` channels, compiled now or at an earlier run.
 
     DeviceError says why there are none.
     """
-    operators = CompiledOperators(_library(head_size))
+    operators = CompiledOperators(toolchain.load_library(head_size))
     _check(operators, head_size)
     return operators
-
-
-@cache
-def _library(head_size: int) -> ctypes.CDLL:
-    """Return the compiled library, from the user's cache where it is there."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    for native in NATIVE_FLAGS:
-        flags = shlex.split(f"{FLAGS} {native} -DHEAD_SIZE={head_size}")
-        # All that the compiler knows of itself and of this processor.
-        target = _run([*compiler, *flags, "-E", "-dM", "-x", "c", os.devnull])
-        if target is None:
-            continue
-        name = sha256(repr((target, flags, SOURCE.read_bytes(), torch.__version__)).encode())[:16]
-        path = _cache_folder() / f"kernels-{name}.so"
-        if path.exists() or _compile([*compiler, *flags], path):
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                continue
-    raise DeviceError(f"kernels.c: `{compiler[0]}` does not compile it here")
-
-
-def _compile(command: list[str], path: Path) -> bool:
-    """Compile kernels.c to `path` with torch's own OpenMP: a second one would have own threads."""
-    openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
-    linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    _run([*command, str(SOURCE), "-o", str(partial), *linked, "-lm"])
-    if partial.exists():
-        partial.replace(path)
-    return path.exists()
-
-
-def _run(command: list[str]) -> str | None:
-    """Return what `command` prints, or None where it fails."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
-@cache
-def _cache_folder() -> Path:
-    """Return the user's cache of compiled kernels, or a temporary one where it is not writable."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nanogpt2")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="nanogpt2-"))
 
 
 def _check(operators: CompiledOperators, head_size: int) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from nanogpt2.errors import TrainingError
-from nanogpt2.interruption import Interruption, caught_signals
+from nanogpt2.interruption import Interruption, caught_signals, end_after
 
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched this one, and ends with it
 LAST_SECONDS = 3.0  # how long the others may take to end once one has failed
@@ -132,6 +132,4 @@ def count_cores() -> int:
 def end_with_launcher() -> None:
     """Send SIGTERM to this process once the one that launched it is gone."""
     launcher = os.environ[LAUNCHER]
-    while str(os.getppid()) == launcher:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+    end_after(lambda: str(os.getppid()) == launcher)

@@ -1,11 +1,8 @@
 """The DVC that runs a stage: the stage ends with it."""
 
-import contextlib
-import os
-import signal
-import time
-
 import psutil
+
+from nanogpt2.interruption import end_after
 
 
 def end_with_dvc() -> None:
@@ -17,7 +14,12 @@ def end_with_dvc() -> None:
         dvc = next(p for p in psutil.Process().parents() if "DVC_STAGE" not in p.environ())
     except (StopIteration, psutil.Error):
         return  # started by another program, or by another user
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+    end_after(lambda: is_alive(dvc))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether `process` runs, and does not only wait to be taken note of."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

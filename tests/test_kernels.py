@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2 import device, kernels
+from nanogpt2 import device, toolchain
 from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import DeviceError
@@ -228,9 +228,9 @@ def test_a_trained_model_can_change_its_dtype(config: Config, text: str) -> None
 def no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str) -> None:
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (kernels._library, kernels._cache_folder):
+    for cached in (toolchain.load_library, toolchain._cache_folder):
         cached.cache_clear()
-        monkeypatch.setattr(kernels, cached.__name__, cached.__wrapped__)
+        monkeypatch.setattr(toolchain, cached.__name__, cached.__wrapped__)
 
 
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "true"])

@@ -13,8 +13,9 @@ from nanogpt2.schema import load_schema
 LAYERS = [
     {"errors", "interruption"},
     {"files", "capture", "launch", "operators", "stopwatch", "hardware"},
-    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "kernels", "record"},
-    {"schema"},
+    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
+    | {"toolchain"},
+    {"schema", "kernels"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
     {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
@@ -47,7 +48,9 @@ def test_the_library_knows_neither_click_nor_dvc_and_the_tokenizer_no_torch() ->
 
 def test_only_experiments_runs_dvc_and_only_the_extra_commands_use_it() -> None:
     experiments = Path("nanogpt2/experiments.py")
-    runs_programs = {experiments} | {Path(f"nanogpt2/{name}.py") for name in ("kernels", "launch")}
+    runs_programs = {experiments} | {
+        Path(f"nanogpt2/{name}.py") for name in ("launch", "toolchain")
+    }
     for path in {found.relative_to(ROOT) for found in (ROOT / "nanogpt2").glob("*.py")}:
         source = (ROOT / path).read_text(encoding="utf-8")
         assert "subprocess" not in source or path in runs_programs, path
