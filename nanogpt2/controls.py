@@ -89,6 +89,7 @@ def filter_probabilities(probabilities: Tensor, controls: Controls) -> Tensor:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(dim=-1) - ranked  # what more likely tokens hold
         dropped = before >= controls.top_p * ranked.sum(dim=-1, keepdim=True)
+        dropped[:, 0] = False  # the most likely stays, also where top_p is too small a number
         dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
         probabilities = probabilities.masked_fill(dropped, 0.0)
     if controls.min_p:

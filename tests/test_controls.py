@@ -84,6 +84,12 @@ def test_uniforms_depend_on_the_seed_alone_and_go_on() -> None:
     assert 0 <= many.min() < many.max() < 1
 
 
+def test_the_smallest_top_p_is_greedy() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    uniforms = torch.tensor([[0.9]], dtype=torch.float64)
+    assert draw_tokens(logits, uniforms, Controls(top_p=5e-324)).tolist() == [1]
+
+
 def test_the_smallest_temperature_is_greedy() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0]])
     uniforms = torch.tensor([[0.9]], dtype=torch.float64)
