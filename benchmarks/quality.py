@@ -164,16 +164,15 @@ class Job:
     text: Path
     setting: str
     params: dict[str, Any]
-    compiled: bool
     run: str  # a hash of all that decides the result but the code
 
 
-def make_job(text: Path, setting: str, params: dict[str, Any], compiled: bool, **facts: Any) -> Job:
+def make_job(text: Path, setting: str, params: dict[str, Any], **facts: Any) -> Job:
     """Return the run of `params` and `facts`: seed, vocab_size, device, mixed_precision."""
     params = params | facts
     config = get_config(params)
-    decisive = [config.training_dict(), config.device, compiled, sha256(text.read_bytes())]
-    return Job(text, setting, params, compiled, sha256(json.dumps(decisive).encode())[:16])
+    decisive = [config.training_dict(), config.device, sha256(text.read_bytes())]
+    return Job(text, setting, params, sha256(json.dumps(decisive).encode())[:16])
 
 
 # --- One run ---
@@ -182,16 +181,14 @@ def make_job(text: Path, setting: str, params: dict[str, Any], compiled: bool, *
 def run_job(job: Job) -> dict[str, Any]:
     """Train, evaluate the whole validation part in both ways, and return the line of the run."""
     gc.collect()  # the last run's CUDA graph, and with it its memory
-    torch.compiler.reset()  # or torch.compile gives up after some models
     config, source = get_config(job.params), read_corpus(job.text)[0]
     parts = split(source, val_fraction=0.1, test_fraction=0)
     tokenizer = CharTokenizer.train(source)
     began = time.perf_counter()
     dataset = TokenDataset(tokenizer.encode(parts["train"]), config.block_size)
-    stepper = train(config, dataset, compiled=job.compiled)
+    stepper = train(config, dataset)
     seconds = time.perf_counter() - began
-    model = GPT(config).to(stepper.device)  # the trained one may be compiled for its batches
-    model.load_state_dict(stepper.model.state_dict())
+    model = stepper.model
     val, stride = tokenizer.encode(parts["val"]), max(config.block_size // 4, 1)
     scores = [
         evaluate_tokens(model, val, tokenizer, batch_size=EVALUATION_BATCH, stride=each)
@@ -212,11 +209,9 @@ def run_job(job: Job) -> dict[str, Any]:
     }
 
 
-def train(config: Config, dataset: TokenDataset, *, compiled: bool) -> Stepper:
+def train(config: Config, dataset: TokenDataset) -> Stepper:
     """Do all steps and return the stepper, whose model has the weights to evaluate."""
     model = GPT(config)
-    if compiled:
-        model.compile()
     stepper = Stepper(model, config)
     model.train()
     for step in range(config.max_iters):
@@ -327,7 +322,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="these and the base alone")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
-    parser.add_argument("--compile", action="store_true", help="train with torch.compile")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument(
         "--seconds",
@@ -349,7 +343,7 @@ def main() -> None:
     }
     tables = [
         {
-            (name, seed): make_job(options.text, name, params, options.compile, seed=seed, **facts)
+            (name, seed): make_job(options.text, name, params, seed=seed, **facts)
             for seed in options.seeds  # outermost, so that a study cut off has whole pairs
             for name, params in table.items()
             if not options.only or name in (next(iter(table)), *options.only)

@@ -65,13 +65,25 @@ def precision_dtype(
 
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("precision: found fp16, which no CPU is quick at; use auto or bf16")
+    if precision == "fp8" and not (compiled and _gpu_has_fp8(device)):
+        raise DeviceError(
+            "precision: found fp8, which needs compile: true, and an NVIDIA GPU of the Ada or"
+            " Hopper generation or newer; use auto or bf16"
+        )
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtypes["fp8"] = torch.bfloat16  # of everything but the products of linear layers
     if precision != "auto":
         return dtypes[precision]
     if device.type == "cpu":
         return torch.bfloat16 if compiled and _cpu_has_bf16() else torch.float32
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if old_gpu else torch.bfloat16
+
+
+def _gpu_has_fp8(device: "torch.device") -> bool:
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def _cpu_has_bf16() -> bool:

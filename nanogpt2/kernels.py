@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nanogpt2 import toolchain
 from nanogpt2.errors import DeviceError
-from nanogpt2.operators import TORCH, Operators
+from nanogpt2.operators import QK_EPS, TORCH, Operators
 
 NORM_ROWS = 64  # ROWS in kernels.c
 
@@ -142,7 +142,7 @@ class CompiledOperators(Operators):
         out = x.new_empty(B, T, H, D).transpose(1, 2)
         getattr(self.library, name)(
             heads(x), *map(pointer, angles), *map(heads, tensors[1:]), heads(out),
-            B, H, T, is_bf16(x), int(normed), ctypes.c_float(torch.finfo(x.dtype).eps),
+            B, H, T, is_bf16(x), int(normed), ctypes.c_float(QK_EPS),
         )  # fmt: skip
         return out
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nanogpt2.config import Config, make_config
 from nanogpt2.errors import DataError
-from nanogpt2.operators import TORCH, Operators
+from nanogpt2.operators import TORCH, Operators, cap_logits, norm_heads
 
 
 def make_norm(config: Config) -> nn.Module:
@@ -91,21 +91,21 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = (self.operators.rotate(x, rotary, normed=self.qk_norm) for x in (q, k))
         elif self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
-            q, k = F.rms_norm(q, (self.head_size,)), F.rms_norm(k, (self.head_size,))
+            q, k = norm_heads(q), norm_heads(k)
         if cache is None:
             dropout = self.dropout if self.training else 0.0
             y = self.operators.attention(q, k, v, dropout=dropout)
         else:
             y = cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)
-        projected: Tensor = self.c_proj(y)
-        return projected
+        return self.operators.linear(y, self.c_proj)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, n_head, T, D), keys and values (B, n_kv_head, T, D)."""
         B, T, _ = x.shape
         counts = (self.n_head, self.n_kv_head, self.n_kv_head)
-        parts = self.c_attn(x).split([count * self.head_size for count in counts], dim=2)
+        widths = [count * self.head_size for count in counts]
+        parts = torch.split(self.operators.linear(x, self.c_attn), widths, dim=2)
         q, k, v = (
             part.view(B, T, count, self.head_size).transpose(1, 2)
             for part, count in zip(parts, counts, strict=True)
@@ -132,7 +132,7 @@ class MLP(nn.Module):
         self.operators = TORCH
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.c_fc(x)
+        x = self.operators.linear(x, self.c_fc)
         if self.kind == "gelu":
             x = self.operators.gelu(x)
         elif self.kind == "relu2":
@@ -140,12 +140,14 @@ class MLP(nn.Module):
         else:
             gate, x = x.chunk(2, dim=-1)
             x = F.silu(gate) * x
-        projected: Tensor = self.c_proj(x)
-        return projected
+        return self.operators.linear(x, self.c_proj)
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each reads a normed copy and adds to the residual stream."""
+    """Attention, then MLP; each reads a normed copy and adds to the residual stream.
+
+    What the MLP adds is left to the next norm, which a device can do in one pass with the sum.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -159,12 +161,16 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
+        branch: Tensor | None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """Return (B, T, C) twice: the stream, and what is still to be added, as in the input."""
         dropout = self.dropout if self.training else 0.0
-        x = self.operators.add(x, self.attn(self.ln_1(x), rotary, cache), dropout=dropout)
-        return self.operators.add(x, self.mlp(self.ln_2(x)), dropout=dropout)
+        x, y = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
+        branch = self.attn(y, rotary, cache)
+        x, y = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
+        return x, self.mlp(y)
 
 
 class GPT(nn.Module):
@@ -219,11 +225,13 @@ class GPT(nn.Module):
 
         The loss is the mean cross-entropy in nats per token; a target of -1 does not count.
         """
-        logits = self.head(self.hidden(idx))
-        if targets is None:
-            return logits
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
-        return logits, loss
+        hidden = self.hidden(idx)
+        logits = self.head(hidden)
+        return logits if targets is None else (logits, self.loss_of(hidden, targets))
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss alone, which needs less time and memory than the logits too."""
+        return self.loss_of(self.hidden(idx), targets)
 
     def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the final hidden states (B, T, C); DataError where T exceeds block_size.
@@ -241,17 +249,25 @@ class GPT(nn.Module):
             rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
         if self.training and self.config.dropout:
             x = self.operators.dropout(x, self.config.dropout)
+        branch = None
         for layer, block in enumerate(self.h):
-            x = block(x, rotary, None if cache is None else cache.layers[layer])
-        normed: Tensor = self.ln_f(x)
-        return normed
+            x, branch = block(x, branch, rotary, None if cache is None else cache.layers[layer])
+        dropout = self.config.dropout if self.training else 0.0
+        return self.operators.add_norm(x, branch, self.ln_f, dropout=dropout)[1]
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (V, C)."""
+        return self.wte.weight if self.config.tied_head else self.lm_head.weight
 
     def head(self, x: Tensor) -> Tensor:
         """Return logits (..., V) of hidden states (..., C)."""
-        weight = self.wte.weight if self.config.tied_head else self.lm_head.weight
-        logits = F.linear(x, weight)
-        cap = self.config.logit_softcap
-        return cap * torch.tanh(logits / cap) if cap else logits
+        return cap_logits(F.linear(x, self.head_weight), float(self.config.logit_softcap or 0))
+
+    def loss_of(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of `targets` (B, T), in nats, from hidden states (B, T, C)."""
+        cap = float(self.config.logit_softcap or 0)
+        return self.operators.cross_entropy(x, self.head_weight, targets, softcap=cap)
 
     @torch.no_grad()
     def generate(

@@ -2,11 +2,15 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+# Of the norm of queries and keys, in every precision: small ones stay small, so that a head may
+# attend softly. It is F.rms_norm's for bfloat16, in which it was found to help.
+QK_EPS = 2.0**-7
 
 
 class Operators:
-    """Torch's own; `kernels.CompiledOperators` has the same for a CPU."""
+    """Torch's own; `kernels` has the same for a CPU, and `fused` for a GPU."""
 
     def seed(self, seed: int) -> None:
         """Let the masks of dropout that follow be a function of `seed`."""
@@ -21,6 +25,11 @@ class Operators:
             q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
         )
 
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        """Return what `layer` makes of `x` (..., C): (..., its out_features)."""
+        y: Tensor = layer(x)
+        return y
+
     def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
         """Return `x` (B, H, T, D), each pair of channels (i, i + D/2) turned by its angle.
 
@@ -31,7 +40,7 @@ class Operators:
         first, second = x.float().chunk(2, dim=-1)
         turned = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
         turned = turned.type_as(x)
-        return F.rms_norm(turned, (x.shape[-1],)) if normed else turned
+        return norm_heads(turned) if normed else turned
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return `x` (..., C) RMS-normed, times `weight` (C,) (Zhang & Sennrich 2019)."""
@@ -48,6 +57,34 @@ class Operators:
     def add(self, x: Tensor, branch: Tensor, *, dropout: float) -> Tensor:
         """Return `x` + dropout(`branch`)."""
         return x + (F.dropout(branch, dropout) if dropout else branch)
+
+    def add_norm(
+        self, x: Tensor, branch: Tensor | None, norm: nn.Module, *, dropout: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum `x` + dropout(`branch`), where there is one, and `norm` of the sum."""
+        if branch is not None:
+            x = self.add(x, branch, dropout=dropout)
+        return x, norm(x)
+
+    def cross_entropy(
+        self, x: Tensor, weight: Tensor, targets: Tensor, *, softcap: float
+    ) -> Tensor:
+        """Return the mean loss in nats of `x` (B, T, C) under the head `weight` (V, C).
+
+        A target of -1 in `targets` (B, T) does not count.
+        """
+        logits = cap_logits(F.linear(x, weight), softcap).flatten(0, -2)
+        return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-1)
+
+
+def norm_heads(x: Tensor) -> Tensor:
+    """Return queries or keys (..., D), each RMS-normed over its channels."""
+    return F.rms_norm(x, (x.shape[-1],), eps=QK_EPS)
+
+
+def cap_logits(logits: Tensor, softcap: float) -> Tensor:
+    """Return `logits` bent to lie between -softcap and softcap; 0 leaves them."""
+    return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
 TORCH = Operators()

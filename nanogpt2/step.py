@@ -40,6 +40,15 @@ class StepReport:
     figures: Tensor  # (2,) float32
 
 
+def fuse_operators(device: torch.device, width: int, *, fp8: bool) -> Operators:
+    """Return the kernels of a GPU; DeviceError where Triton is missing."""
+    try:
+        from nanogpt2 import fused  # slow to import, and not there for every system
+    except ImportError as error:
+        raise DeviceError("Triton is not installed") from error
+    return fused.fuse_operators(device, width, fp8=fp8)
+
+
 def no_check() -> None:
     """Check nothing."""
 
@@ -92,11 +101,18 @@ class Stepper:
 
     def _find_operators(self) -> Operators:
         """Return the fastest operators there are here."""
-        if self.device.type == "cpu" and self.config.compile:
-            try:
+        if not self.config.compile:
+            return TORCH
+        try:
+            if self.device.type == "cpu":
                 return compile_operators(self.config.n_embd // self.config.n_head)
-            except DeviceError as error:
-                self.say(f"note: {error}: training goes on with torch's operators, more slowly")
+            if self.device.type == "cuda":
+                fp8 = self.config.precision == "fp8"
+                return fuse_operators(self.device, self.config.n_embd, fp8=fp8)
+        except DeviceError as error:
+            if self.config.precision == "fp8":
+                raise DeviceError(f"precision: found fp8: {error}; use auto or bf16") from error
+            self.say(f"note: {error}: training goes on with torch's operators, more slowly")
         return TORCH
 
     @property
@@ -156,8 +172,8 @@ class Stepper:
             check()
             share = len(idx) / len(windows)
             with self.autocast():
-                loss = self.model(idx, targets)[1] * share
-            self.scaler.scale(loss).backward()
+                loss = self.model.loss(idx, targets) * share
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
@@ -211,7 +227,7 @@ class Stepper:
         """Return the mean loss over `windows`."""
         with self.autocast():
             losses = [
-                self.model(idx, targets)[1] * (len(idx) / len(windows))
+                self.model.loss(idx, targets) * (len(idx) / len(windows))
                 for idx, targets in self.batches(dataset, windows)
             ]
         return torch.stack(losses).sum()

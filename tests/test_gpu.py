@@ -95,7 +95,7 @@ def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: 
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/several.py"), "2", "cuda"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -12,10 +12,10 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "launch", "operators", "stopwatch", "hardware"},
+    {"files", "capture", "launch", "operators", "stopwatch", "hardware", "fused_kernels"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
     | {"toolchain"},
-    {"schema", "kernels"},
+    {"schema", "kernels", "fused"},
     {"config"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
     {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}

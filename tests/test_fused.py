@@ -1,0 +1,193 @@
+"""The Triton kernels compute what torch's operators do; without a GPU, in Triton's interpreter."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nanogpt2.config import Config, get_config
+from nanogpt2.model import GPT, RMSNorm
+from nanogpt2.operators import TORCH, Operators
+
+fused = pytest.importorskip("nanogpt2.fused", reason="needs Triton")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def operators() -> Operators:
+    made: Operators = fused.FusedOperators(DEVICE)
+    return made
+
+
+def draw(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(DEVICE, dtype).requires_grad_()
+
+
+def results(run: Callable[[], tuple[Tensor, ...]], *inputs: Tensor) -> list[Tensor]:
+    """Return what `run` returns, and the gradients of `inputs` for drawn gradients of that."""
+    found = run()
+    grads = [draw(*x.shape, seed=50 + n, dtype=x.dtype).detach() for n, x in enumerate(found)]
+    return [*found, *torch.autograd.grad(found, inputs, grads)]
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for mine, right in zip(found, expected, strict=True):
+        assert mine.shape == right.shape
+        scale = right.float().abs().max()
+        assert (mine.float() - right.float()).abs().max() <= tolerance * scale
+
+
+NORMS = {
+    "layer": lambda C: nn.LayerNorm(C, bias=False),
+    "layer, bias": nn.LayerNorm,
+    "rms": lambda C: RMSNorm(C, eps=1e-5),
+}
+
+
+@pytest.mark.parametrize("width", [48, 768])
+@pytest.mark.parametrize("branched", [True, False])
+@pytest.mark.parametrize("kind", NORMS)
+def test_add_norm_is_torchs(operators: Operators, kind: str, branched: bool, width: int) -> None:
+    norm = NORMS[kind](width).to(DEVICE)
+    for n, parameter in enumerate(norm.parameters()):
+        parameter.data = draw(width, seed=7 + n).data
+    x, branch = draw(3, 37, width), draw(3, 37, width, seed=2) if branched else None
+    inputs = [x, *norm.parameters(), *([] if branch is None else [branch])]
+    run = [
+        results(lambda: each.add_norm(x, branch, norm, dropout=0.0), *inputs)  # noqa: B023
+        for each in (operators, TORCH)
+    ]
+    assert_close(*run, 1e-5)
+
+
+def test_add_norm_narrows_under_autocast(operators: Operators) -> None:
+    norm, x = RMSNorm(64, eps=1e-5).to(DEVICE), draw(5, 64)
+    branch = draw(5, 64, seed=2, dtype=torch.bfloat16)
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        total, y = operators.add_norm(x, branch, norm, dropout=0.0)
+    assert (total.dtype, y.dtype) == (torch.float32, torch.bfloat16)
+    expected = TORCH.add_norm(x, branch.float(), norm, dropout=0.0)
+    assert_close([total, y], list(expected), 1e-2)
+    assert torch.autograd.grad(y.sum(), branch)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_a_mask_is_an_independent_draw_for_each_element_call_and_seed(
+    operators: Operators, rate: float
+) -> None:
+    norm, n = RMSNorm(256, eps=1e-5).to(DEVICE), 400
+    zero, branch = torch.zeros(n, 256, device=DEVICE), torch.ones(n, 256, device=DEVICE)
+    kept = []
+    for seed in (1, 2):
+        operators.seed(seed)
+        kept += [operators.add_norm(zero, branch, norm, dropout=rate)[0] for _ in range(2)]
+    values = torch.stack(kept).cpu() * (1 - rate)
+    assert values.unique().tolist() == pytest.approx([0.0, 1.0])
+    deviation = (rate * (1 - rate) / (n * 256)) ** 0.5
+    assert ((values.mean(dim=(1, 2)) - (1 - rate)).abs() < 4 * deviation).all()
+    limit = 4.5 / (n * 256) ** 0.5
+    flat = values.flatten(1)
+    shifted = [flat[0].roll(by) for by in (1, 2, 3, 4, 255, 256, 257)]
+    for other in [*flat[1:], *shifted]:  # other calls, another seed, and neighbours
+        assert torch.corrcoef(torch.stack([flat[0], other]))[0, 1].abs() < limit
+    operators.seed(1)
+    assert torch.equal(operators.add_norm(zero, branch, norm, dropout=rate)[0], kept[0])
+
+
+def test_the_gradient_of_dropout_has_the_mask_of_the_forward_pass(operators: Operators) -> None:
+    norm, x, branch = RMSNorm(96, eps=1e-5).to(DEVICE), draw(9, 96), draw(9, 96, seed=2)
+    total, _ = operators.add_norm(x, branch, norm, dropout=0.4)
+    (dbranch,) = torch.autograd.grad(total, branch, torch.ones_like(total), retain_graph=True)
+    assert torch.allclose(total - x, branch * dbranch, atol=1e-5)
+
+
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 17, 8), (1, 5, 6, 64)])
+def test_rotate_is_torchs(
+    operators: Operators, shape: tuple[int, int, int, int], dtype: torch.dtype, normed: bool
+) -> None:
+    B, H, T, D = shape  # small numbers, so that another eps would show
+    packed = (0.05 * draw(B, T, 3 * H, D).detach()).to(dtype).requires_grad_()  # as of c_attn
+    turns = draw(T, D // 2, seed=3).detach()
+    angles = turns.cos()[None], turns.sin()[None]
+    run = [
+        results(
+            lambda: (each.rotate(packed[:, :, H : 2 * H].transpose(1, 2), angles, normed=normed),),  # noqa: B023
+            packed,
+        )
+        for each in (operators, TORCH)
+    ]
+    assert_close(*run, 1e-5 if dtype == torch.float32 else 3e-2)
+
+
+@pytest.mark.parametrize("softcap", [0.0, 3.0])
+@pytest.mark.parametrize("memory", [2**31, 5000])
+def test_cross_entropy_is_torchs_whatever_the_memory_for_logits(
+    operators: Operators, softcap: float, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "LOGITS_BYTES", memory)
+    x, weight = draw(2, 19, 24), draw(90, 24, seed=2)
+    targets = torch.arange(38, device=DEVICE).view(2, 19) * 2
+    targets[0, 3] = -1
+    run = [
+        results(
+            lambda: (each.cross_entropy(x, weight, targets, softcap=softcap),),  # noqa: B023
+            x,
+            weight,
+        )
+        for each in (operators, TORCH)
+    ]
+    assert_close(*run, 1e-5)
+    with torch.no_grad():
+        assert torch.allclose(
+            operators.cross_entropy(x, weight, targets, softcap=softcap), run[1][0]
+        )
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern"])
+def test_a_model_has_the_loss_and_gradients_of_torchs_operators(
+    tiny: Config, architecture: str, operators: Operators
+) -> None:
+    config = get_config({**tiny.to_dict(), "architecture": architecture, "dropout": 0.0})
+    idx = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    found = []
+    for each in (operators, TORCH):
+        model = GPT(config).to(DEVICE)
+        model.use(each)
+        loss = model.loss(idx[:, :-1], idx[:, 1:])
+        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    assert_close(*found, 1e-4)
+    assert torch.allclose(model(idx[:, :-1], idx[:, 1:])[1], found[0][0])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_torchs(operators: Operators, bias: bool) -> None:
+    layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
+    inputs = [x, *layer.parameters()]
+    run = [results(lambda: (each.linear(x, layer),), *inputs) for each in (operators, TORCH)]  # noqa: B023
+    assert_close(*run, 1e-5)
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter rounds eight bits wrongly")
+def test_eight_bits_keep_each_row_to_its_own_scale() -> None:
+    x = draw(6, 100).detach() * 10.0 ** torch.arange(-3, 3, device=DEVICE)[:, None]
+    narrow, scale = fused.narrow_rows(x)
+    assert narrow.dtype == torch.float8_e4m3fn
+    error = (narrow.float() * scale - x).abs()
+    assert (error <= torch.maximum(x.abs() * 2**-4, scale * 2**-10)).all()
+    assert torch.equal(narrow.float().abs().amax(1), torch.full((6,), 448.0, device=DEVICE))
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="no CPU multiplies eight bits")
+def test_a_linear_layer_in_eight_bits_is_near_torchs() -> None:
+    layer = nn.Linear(256, 512, bias=False).to(DEVICE, torch.bfloat16)
+    x = draw(300, 256, dtype=torch.bfloat16)
+    run = [
+        results(lambda: (each.linear(x, layer),), x, layer.weight)  # noqa: B023
+        for each in (fused.FusedOperators(DEVICE, fp8=True), TORCH)
+    ]
+    for mine, right in zip(*run, strict=True):
+        assert 0 <= (mine.float() - right.float()).norm() < 0.05 * right.float().norm()
