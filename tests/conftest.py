@@ -9,6 +9,8 @@ from hypothesis import settings
 from nanogpt2.config import Config, get_config
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU run here too, slowly
 # the machine may be busy; and the same examples each time, so that a green main stays green
 settings.register_profile("busy", deadline=None, derandomize=True)
 settings.load_profile("busy")

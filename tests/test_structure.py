@@ -12,7 +12,7 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "launch", "operators", "stopwatch", "hardware"},
+    {"files", "capture", "launch", "operators", "stopwatch", "hardware"} | {"decoding_kernels"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
     | {"toolchain"},
     {"schema", "kernels"},
@@ -21,6 +21,7 @@ LAYERS = [
     {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
     | {"report"}
     | {"controls", "decoding", "lean", "text_stream"},
+    {"fused_decoding"},
     {"evaluation", "memorisation", "generation", "resume", "step"},
     {"sampling", "scoring", "trainer", "experiments"},
     {"console"},
