@@ -31,6 +31,7 @@ class Tile:
 
 ONE_ROW = Tile(4, 16, depth=1024, num_warps=4, num_stages=1)
 MANY_ROWS = Tile(16, 32, depth=128, num_warps=4, num_stages=4)
+MANY_FLOAT32_ROWS = Tile(16, 32, depth=64, num_warps=4, num_stages=4)  # wider, in bytes
 ROWS = 32  # that share one read of the weights, at most
 PROGRAMS = 264  # of a product, where there are columns for so many: 2 a multiprocessor of an H200
 PRECISION = "ieee"  # of float32 products of many rows
@@ -123,7 +124,8 @@ def multiply(
     """
     (rows, K), N = x.shape, out.shape[1]
     assert norm is None or isinstance(norm, nn.LayerNorm | nn.RMSNorm)
-    tile = ONE_ROW if rows == 1 else MANY_ROWS
+    many = MANY_FLOAT32_ROWS if x.dtype == torch.float32 else MANY_ROWS
+    tile = ONE_ROW if rows == 1 else many
     sharing = 1 if rows == 1 else 16 if rows <= 16 else ROWS  # tensor cores take 16 at least
     columns = triton.next_power_of_2(max(1, N // PROGRAMS))
     columns = min(max(columns, tile.least_columns), tile.most_columns)

@@ -70,7 +70,7 @@ def test_many_rows_get_the_modules_logits(tiny: Config, rows: int) -> None:
 def test_channels_in_more_than_one_tile_get_the_modules_logits(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ONE_ROW", "MANY_ROWS"):
+    for name in ("ONE_ROW", "MANY_FLOAT32_ROWS"):
         tile = replace(getattr(fused_decoding, name), least_columns=16, depth=16)
         monkeypatch.setattr(fused_decoding, name, tile)
     for lengths in ([2], [2, 6]):
