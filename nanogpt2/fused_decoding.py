@@ -56,13 +56,14 @@ class FusedDecoder(ModuleDecoder):
         self.read = weight.new_empty(rows, config.n_embd)
         self.hidden = weight.new_empty(rows, first.mlp.c_proj.in_features)
 
-    def reach(self, length: int) -> int:
+    def reach(self, length: int) -> int:  # one graph for all lengths
         """Return the length of the cache: `step` reads as much of it as each row has filled."""
         return len(self.cache.slot_numbers)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
-        self._embed(tokens, positions)
+        positions = positions.contiguous()
+        self._embed(tokens.contiguous(), positions)
         for block, cache in zip(self.model.h, self.cache.layers, strict=True):
             assert isinstance(block, Block)
             attention, mlp = block.attn, block.mlp
