@@ -8,6 +8,7 @@ reads the whole window anew for each token; `half` reads the last half once each
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -89,7 +90,30 @@ def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
     """
     if is_plain(model):
         return partial(LeanDecoder, LeanWeights(model, n_tokens=n_tokens))
+    if runs_kernels(model.wte.weight):
+        from nanogpt2.fused_decoding import FusedDecoder
+
+        return partial(FusedDecoder, model, n_tokens=n_tokens)
     return partial(ModuleDecoder, model, n_tokens=n_tokens)
+
+
+def runs_kernels(weight: Tensor) -> bool:
+    """Return whether the kernels of `fused_decoding` run where `weight` is, with its dtype."""
+    return (
+        weight.is_cuda
+        and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and torch.cuda.get_device_capability(weight.device) >= (8, 0)
+        and find_spec("triton") is not None
+    )
+
+
+def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
+    """Return the quickest `draw_tokens` where `weight` is."""
+    if runs_kernels(weight):
+        from nanogpt2.fused_decoding import draw_fused
+
+        return draw_fused
+    return draw_tokens
 
 
 class Generation:
@@ -100,6 +124,7 @@ class Generation:
         self.block_size, self.slides = model.config.block_size, not hasattr(model, "wpe")
         self.model, self.request, self.device = model, request, device
         self.decoder = make_decoder(rows=rows)
+        self.draw = choose_draw(model.wte.weight)
         self.uniforms = draw_uniforms(request.seeds, request.max_new_tokens).to(
             torch.float32 if device.type == "mps" else torch.float64
         ).to(device)  # fmt: skip
@@ -218,7 +243,7 @@ class Generation:
     def take(self, logits: Tensor) -> None:
         """Draw a token for each row from `logits` (B, V) and take note of it, all in place."""
         uniforms = self.uniforms.index_select(1, self.count)
-        tokens = draw_tokens(logits, uniforms, self.request.controls, seen=self.seen)
+        tokens = self.draw(logits, uniforms, self.request.controls, seen=self.seen)
         self.tokens.copy_(tokens)
         self.drawn.index_copy_(1, self.chunk_count, self.tokens[:, None])
         if self.seen is not None:

@@ -31,9 +31,13 @@ def rotary_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Su et al. 2021, "RoFormer".
     """
-    frequencies = 10_000.0 ** (-torch.arange(0, size, 2, device=positions.device) / size)
-    angles = positions[..., None, :, None] * frequencies
+    angles = positions[..., None, :, None] * rotary_frequencies(size, positions.device)
     return angles.cos(), angles.sin()
+
+
+def rotary_frequencies(size: int, device: torch.device) -> Tensor:
+    """Return what a step of position adds to each pair's angle, in radians: (size / 2,)."""
+    return 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
 
 
 class RMSNorm(nn.RMSNorm):

@@ -10,9 +10,13 @@ import pytest
 import torch
 from imports import ROOT
 from several import CASES, case_config, losses
+from test_variants import warmed
 
 from nanogpt2.config import Config, get_config
+from nanogpt2.controls import Controls
 from nanogpt2.dataset import CharDataset
+from nanogpt2.decoding import ModuleDecoder
+from nanogpt2.generation import Request, generate_tokens
 from nanogpt2.model import GPT
 from nanogpt2.resume import hash_tensors
 from nanogpt2.trainer import Trainer
@@ -83,6 +87,51 @@ def test_the_report_is_the_gpus(config: Config, text: str) -> None:
     assert report["joules"] is None or report["joules"] >= 0
     utilisation = report["model_flop_utilisation"]
     assert utilisation is None or 0 < utilisation < 1
+
+
+# --- Decoding ---
+
+
+@pytest.mark.parametrize("changes", [{}, SETTINGS[1] | {"n_kv_head": 1}], ids=["gpt2", "modern"])
+def test_decoding_in_float32_draws_the_tokens_that_the_model_draws(
+    changes: dict[str, object], tiny: Config
+) -> None:
+    model = warmed(get_config({**tiny.to_dict(), "n_embd": 64, **changes})).cuda().eval()
+    prompts = [[1, 2, 3], [4], [5] * 9]
+    for count in (1, 3):
+        texts = [
+            torch.cat(list(generate_tokens(model, request)), dim=1)
+            for request in (
+                Request(prompts[:count], range(count), 7, controls, use_cache=use_cache)
+                for controls in (Controls(temperature=0), Controls(temperature=0.8))
+                for use_cache in (True, False)
+            )
+        ]
+        assert torch.equal(texts[0], texts[1])
+        assert torch.equal(texts[2], texts[3])
+
+
+@pytest.mark.parametrize("rows", [1, 5, 32, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_with_kernels_is_as_close_to_the_modules_as_its_digits(
+    dtype: torch.dtype, rows: int, tiny: Config
+) -> None:
+    from nanogpt2.fused_decoding import FusedDecoder
+
+    model = warmed(get_config({**tiny.to_dict(), "n_embd": 80, "vocab_size": 500}))
+    model = model.to("cuda", dtype).eval()
+    tokens = torch.randint(500, (4, rows), device="cuda")
+    positions = torch.arange(4, device="cuda")[:, None].expand(4, rows)
+    with torch.inference_mode():
+        logits, expected = (
+            [decoder.step(*step) for step in zip(tokens, positions, strict=True)]
+            for decoder in (
+                make(model, rows=rows, n_tokens=300) for make in (FusedDecoder, ModuleDecoder)
+            )
+        )
+    tolerance = 8 * torch.finfo(dtype).eps
+    for mine, right in zip(logits, expected, strict=True):
+        assert (mine - right).abs().max() <= max(tolerance, 1e-5) * right.abs().max()
 
 
 # --- Two devices ---

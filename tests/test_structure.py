@@ -12,7 +12,8 @@ from nanogpt2.schema import load_schema
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "launch", "operators", "stopwatch", "hardware", "fused_kernels"},
+    {"files", "capture", "launch", "operators", "stopwatch", "hardware"}
+    | {"decoding_kernels", "fused_kernels"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
     | {"toolchain"},
     {"schema", "kernels", "fused"},
@@ -21,6 +22,7 @@ LAYERS = [
     {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
     | {"report"}
     | {"controls", "decoding", "lean", "text_stream"},
+    {"fused_decoding"},
     {"evaluation", "memorisation", "generation", "resume", "step"},
     {"sampling", "scoring", "trainer", "experiments"},
     {"console"},
