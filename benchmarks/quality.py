@@ -45,14 +45,14 @@ CLASSIC: dict[str, Any] = {
     "n_layer": 6,
     "n_head": 6,
     "n_embd": 384,
-    "block_size": 256,
+    "block_size": 512,
     "dropout": 0.35,
-    "batch_size": 64,
+    "batch_size": 32,
     "max_iters": 3000,
-    "learning_rate": 1e-3,
+    "learning_rate": 4e-3,
     "warmup_iters": 100,
     "min_learning_rate_fraction": 0.0,
-    "weight_decay": 0.1,
+    "weight_decay": 1.0,
     "beta2": 0.99,
 }
 MODERN: dict[str, Any] = {
@@ -62,16 +62,18 @@ MODERN: dict[str, Any] = {
     "n_layer": 8,
     "n_head": 5,
     "n_embd": 320,
-    "block_size": 256,
-    "dropout": 0.35,
-    "batch_size": 64,
-    "max_iters": 2000,
+    "block_size": 1024,
+    "dropout": 0.45,
+    "batch_size": 16,
+    "max_iters": 3000,
     "optimizer": "muon",
     "learning_rate": 1e-2,
-    "muon_learning_rate": 1e-2,
+    "muon_learning_rate": 2e-2,
+    "schedule": "trapezoid",
+    "decay_fraction": 0.6,
     "warmup_iters": 50,
     "min_learning_rate_fraction": 0.0,
-    "weight_decay": 0.1,
+    "weight_decay": 0.15,
     "beta2": 0.95,
 }
 CPU_SHAPE: dict[str, Any] = {
@@ -82,8 +84,11 @@ CPU_SHAPE: dict[str, Any] = {
     "dropout": 0.0,
     "batch_size": 12,
     "beta2": 0.99,
+    "weight_decay": 0.1,
 }
-CPU = MODERN | CPU_SHAPE
+SHORT: dict[str, Any] = {"schedule": "cosine", "muon_learning_rate": 1e-2}  # of fewer steps
+CPU = MODERN | CPU_SHAPE | SHORT | {"max_iters": 2000}
+KNOBS: dict[str, Any] = {"max_iters": 500, "dropout": 0.2, "weight_decay": 0.1}
 
 Table = dict[str, dict[str, Any]]  # parameters by the name of their setting, the base first
 
@@ -138,21 +143,18 @@ STUDIES: dict[str, list[Table]] = {
         with_changes(
             "classic",
             CLASSIC,
-            {"weight_decay": 0.5},
-            {"weight_decay": 1.0},
+            {"weight_decay": 0.1},
             {"attention_dropout": 0.0},
-            {"ema_decay": 0.998},
             {"learning_rate": 2e-3},
-            {"dropout": 0.4},
-            {"max_iters": 2500},
+            {"block_size": 256, "batch_size": 64},
         )
     ],
     "modern": [{"modern": MODERN}],
     "cpu": [{"cpu": CPU}],
-    "knobs": with_knobs(CLASSIC, MODERN),
+    "knobs": with_knobs(CLASSIC | KNOBS, MODERN | SHORT | KNOBS),
     "cpu-knobs": with_knobs(
-        CLASSIC | CPU_SHAPE | {"max_iters": 400, "learning_rate": 4e-3},
-        MODERN | CPU_SHAPE | {"max_iters": 400},
+        CLASSIC | CPU_SHAPE | {"max_iters": 400},
+        MODERN | CPU_SHAPE | SHORT | {"max_iters": 400},
     ),
 }
 

@@ -45,9 +45,9 @@ OURS = {
         "muon_learning_rate": 0.02,
     },
     "cuda": {
-        "block_size": 256, "batch_size": 64, "n_layer": 6, "n_head": 6, "n_embd": 384,
-        "dropout": 0.2, "max_iters": 550, "warmup_iters": 50, "beta2": 0.95,
-        "muon_learning_rate": 0.02, "deterministic": False,
+        "block_size": 512, "batch_size": 32, "n_layer": 6, "n_head": 4, "n_embd": 256,
+        "dropout": 0.15, "max_iters": 650, "warmup_iters": 50, "beta2": 0.95,
+        "muon_learning_rate": 0.03, "deterministic": False,
     },
 }  # fmt: skip
 

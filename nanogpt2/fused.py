@@ -228,7 +228,7 @@ class _CrossEntropy(torch.autograd.Function):
         losses = x.new_empty(N, dtype=torch.float32)
         dx = torch.empty_like(x) if backward else None
         dweight = None
-        columns = min(8192, triton.next_power_of_2(V))
+        columns = min(4096, triton.next_power_of_2(V))
         parts = math.ceil(N * V * x.element_size() / LOGITS_BYTES)
         for rows in torch.arange(N).chunk(parts):
             part = slice(int(rows[0]), int(rows[-1]) + 1)

@@ -21,21 +21,21 @@ from nanogpt2.operators import QK_EPS
 
 @dataclass(frozen=True)
 class Tile:
-    """What a program of a matrix product works on: `columns` of the output, `depth` at a time."""
+    """What a program of a matrix product works on: some columns of the output, `depth` at a time.
 
-    least_columns: int
-    most_columns: int
+    The values are the quickest on an H200.
+    """
+
     depth: int
     num_warps: int
     num_stages: int
 
 
-ONE_ROW = Tile(4, 16, depth=1024, num_warps=4, num_stages=1)
-MANY_ROWS = Tile(16, 32, depth=128, num_warps=4, num_stages=4)
-MANY_FLOAT32_ROWS = Tile(16, 32, depth=64, num_warps=4, num_stages=4)  # wider, in bytes
+ONE_ROW = {columns: Tile(1024, 4, 1) for columns in (4, 8, 16)}  # by the number of columns
+MANY_ROWS = {16: Tile(128, 4, 4), 32: Tile(128, 8, 3), 64: Tile(64, 4, 4)}
+MANY_FLOAT32_ROWS = {16: Tile(32, 4, 4), 32: Tile(32, 4, 4)}
 ROWS = 32  # that share one read of the weights, at most
-PROGRAMS = 264  # of a product, where there are columns for so many: 2 a multiprocessor of an H200
-PRECISION = "ieee"  # of float32 products of many rows
+PRECISION = "tf32x3"  # of float32 products of many rows: three products, as exact as one
 SLOTS, ATTENTION_WARPS = 128, 8  # slots of the cache that are read at once
 PART = 1024  # logits that one program sums
 
@@ -126,10 +126,10 @@ def multiply(
     (rows, K), N = x.shape, out.shape[1]
     assert norm is None or isinstance(norm, nn.LayerNorm | nn.RMSNorm)
     many = MANY_FLOAT32_ROWS if x.dtype == torch.float32 else MANY_ROWS
-    tile = ONE_ROW if rows == 1 else many
+    tiles, programs = (ONE_ROW, 264) if rows == 1 else (many, 96)  # programs
     sharing = 1 if rows == 1 else 16 if rows <= 16 else ROWS  # tensor cores take 16 at least
-    columns = triton.next_power_of_2(max(1, N // PROGRAMS))
-    columns = min(max(columns, tile.least_columns), tile.most_columns)
+    columns = min(max(triton.next_power_of_2(max(1, N // programs)), min(tiles)), max(tiles))
+    tile = tiles[columns]
     kernels.linear[(triton.cdiv(N, columns), triton.cdiv(rows, sharing))](
         x, weight, bias,
         None if norm is None else norm.weight, getattr(norm, "bias", None),

@@ -1,6 +1,5 @@
 """Decoding with Triton kernels is decoding; without a GPU, in Triton's interpreter."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -71,8 +70,7 @@ def test_channels_in_more_than_one_tile_get_the_modules_logits(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ONE_ROW", "MANY_FLOAT32_ROWS"):
-        tile = replace(getattr(fused_decoding, name), least_columns=16, depth=16)
-        monkeypatch.setattr(fused_decoding, name, tile)
+        monkeypatch.setattr(fused_decoding, name, {16: fused_decoding.Tile(16, 4, 1)})
     for lengths in ([2], [2, 6]):
         assert_alike(make_model(tiny, "gpt2"), lengths, 1)
 
