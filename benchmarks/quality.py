@@ -49,7 +49,7 @@ CLASSIC: dict[str, Any] = {
     "dropout": 0.35,
     "batch_size": 32,
     "max_iters": 3000,
-    "learning_rate": 4e-3,
+    "learning_rate": 2e-3,
     "warmup_iters": 100,
     "min_learning_rate_fraction": 0.0,
     "weight_decay": 1.0,
@@ -145,7 +145,7 @@ STUDIES: dict[str, list[Table]] = {
             CLASSIC,
             {"weight_decay": 0.1},
             {"attention_dropout": 0.0},
-            {"learning_rate": 2e-3},
+            {"learning_rate": 4e-3},
             {"block_size": 256, "batch_size": 64},
         )
     ],
@@ -153,7 +153,7 @@ STUDIES: dict[str, list[Table]] = {
     "cpu": [{"cpu": CPU}],
     "knobs": with_knobs(CLASSIC | KNOBS, MODERN | SHORT | KNOBS),
     "cpu-knobs": with_knobs(
-        CLASSIC | CPU_SHAPE | {"max_iters": 400},
+        CLASSIC | CPU_SHAPE | {"max_iters": 400, "learning_rate": 4e-3},
         MODERN | CPU_SHAPE | SHORT | {"max_iters": 400},
     ),
 }

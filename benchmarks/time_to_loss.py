@@ -25,6 +25,7 @@ import click
 
 from nanogpt2 import files, yaml12
 
+ROOT = Path(__file__).parent.parent
 TARGETS = {"cpu": 1.88, "cuda": 1.4697}
 THEIRS = {
     "cpu": "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64"
@@ -82,7 +83,7 @@ def run_ours(folder: Path, device: str) -> tuple[float, float]:
 
 def stage(folder: Path, name: str, *options: str) -> None:
     """Run a stage of the project in `folder`."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     command = [sys.executable, "-m", f"stages.{name}", *options]
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 
