@@ -9,12 +9,14 @@ import torch
 from nanogpt2.config import Config, get_config, preset_names
 from nanogpt2.model import GPT
 
+HOST_SHORTAGES = ("can't allocate memory", "could not create a primitive")
 BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out, on a GPU or on the host."""
-    host = "can't allocate memory" in str(error)  # torch's CPU allocator has no type of its own
+    # torch's CPU allocator has no type of its own, nor has oneDNN, which multiplies matrices there
+    host = any(words in str(error) for words in HOST_SHORTAGES)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and host
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nanogpt2.config import Config, make_config
 from nanogpt2.errors import DataError
-from nanogpt2.operators import TORCH, Operators, cap_logits, norm_heads
+from nanogpt2.operators import TORCH, Operators, cap_logits, mean_loss, norm_heads
 
 
 def make_norm(config: Config) -> nn.Module:
@@ -224,18 +224,22 @@ class GPT(nn.Module):
             if isinstance(module, GPT | Block | Attention | MLP | RMSNorm):
                 module.operators = operators
 
-    def forward(self, idx: Tensor, targets: Tensor | None = None) -> Any:
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, *, loss_only: bool = False
+    ) -> Any:
         """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss).
 
-        The loss is the mean cross-entropy in nats per token; a target of -1 does not count.
+        The loss is the mean cross-entropy in nats per token; a target of -1 does not count. With
+        `loss_only` it comes alone, which needs less time and memory.
         """
         hidden = self.hidden(idx)
+        if targets is None:
+            return self.head(hidden)
+        if loss_only:
+            cap = float(self.config.logit_softcap or 0)
+            return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
         logits = self.head(hidden)
-        return logits if targets is None else (logits, self.loss_of(hidden, targets))
-
-    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss alone, which needs less time and memory than the logits too."""
-        return self.loss_of(self.hidden(idx), targets)
+        return logits, mean_loss(logits, targets)
 
     def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the final hidden states (B, T, C); DataError where T exceeds block_size.
@@ -267,11 +271,6 @@ class GPT(nn.Module):
     def head(self, x: Tensor) -> Tensor:
         """Return logits (..., V) of hidden states (..., C)."""
         return cap_logits(F.linear(x, self.head_weight), float(self.config.logit_softcap or 0))
-
-    def loss_of(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of `targets` (B, T), in nats, from hidden states (B, T, C)."""
-        cap = float(self.config.logit_softcap or 0)
-        return self.operators.cross_entropy(x, self.head_weight, targets, softcap=cap)
 
     @torch.no_grad()
     def generate(

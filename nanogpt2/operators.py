@@ -73,13 +73,17 @@ class Operators:
 
         A target of -1 in `targets` (B, T) does not count.
         """
-        logits = cap_logits(F.linear(x, weight), softcap).flatten(0, -2)
-        return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-1)
+        return mean_loss(cap_logits(F.linear(x, weight), softcap), targets)
 
 
 def norm_heads(x: Tensor) -> Tensor:
     """Return queries or keys (..., D), each RMS-normed over its channels."""
     return F.rms_norm(x, (x.shape[-1],), eps=QK_EPS)
+
+
+def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss in nats of `targets` (B, T), -1 left out, by `logits` (B, T, V)."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-1)
 
 
 def cap_logits(logits: Tensor, softcap: float) -> Tensor:

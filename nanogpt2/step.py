@@ -172,8 +172,8 @@ class Stepper:
             check()
             share = len(idx) / len(windows)
             with self.autocast():
-                loss = self.model.loss(idx, targets) * share
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                loss = self.model(idx, targets, loss_only=True) * share
+            self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
 
@@ -227,7 +227,7 @@ class Stepper:
         """Return the mean loss over `windows`."""
         with self.autocast():
             losses = [
-                self.model.loss(idx, targets) * (len(idx) / len(windows))
+                self.model(idx, targets, loss_only=True) * (len(idx) / len(windows))
                 for idx, targets in self.batches(dataset, windows)
             ]
         return torch.stack(losses).sum()
