@@ -1,9 +1,14 @@
 """The Triton kernels compute what torch's operators do; without a GPU, in Triton's interpreter."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from imports import ROOT
 from torch import Tensor, nn
 
 from nanogpt2.config import Config, get_config
@@ -191,3 +196,18 @@ def test_a_linear_layer_in_eight_bits_is_near_torchs() -> None:
     ]
     for mine, right in zip(*run, strict=True):
         assert 0 <= (mine.float() - right.float()).norm() < 0.05 * right.float().norm()
+
+
+def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path) -> None:
+    """The interpreter takes what the compiler does not."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),
+        "TRITON_CACHE_DIR": str(tmp_path),
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, str(ROOT / "tests/compile_kernels.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    training = "add_norm_backward add_norm_forward cross_entropy_kernel narrow_rows_kernel"
+    decoding = "attend embed linear pick sum_parts"
+    assert done.stdout.split() == sorted(f"{training} {decoding} rotate_kernel".split())
