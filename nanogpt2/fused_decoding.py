@@ -162,3 +162,10 @@ def draw_fused(
         PARTS=triton.next_power_of_2(count), PART=PART,
     )  # fmt: skip
     return tokens
+
+
+def try_kernels(device: torch.device) -> None:
+    """Draw a token of two parts of logits; raises what Triton does where it cannot compile."""
+    logits = torch.zeros(1, PART + 1, device=device)
+    uniforms = torch.zeros(1, 1, dtype=torch.float64, device=device)
+    draw_fused(logits, uniforms, Controls())

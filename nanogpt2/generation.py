@@ -7,8 +7,7 @@ reads the whole window anew for each token; `half` reads the last half once each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -99,12 +98,22 @@ def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
 
 def runs_kernels(weight: Tensor) -> bool:
     """Return whether the kernels of `fused_decoding` run where `weight` is, with its dtype."""
-    return (
-        weight.is_cuda
-        and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and torch.cuda.get_device_capability(weight.device) >= (8, 0)
-        and find_spec("triton") is not None
-    )
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    return weight.is_cuda and weight.dtype in dtypes and kernels_work(weight.device)
+
+
+@cache
+def kernels_work(device: torch.device) -> bool:
+    """Return whether Triton is there, and finds what it needs to compile for `device`."""
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from nanogpt2 import fused_decoding
+
+        fused_decoding.try_kernels(device)
+    except Exception:  # Triton's and its C compiler's are of many kinds
+        return False
+    return True
 
 
 def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
