@@ -18,7 +18,7 @@ from nanogpt2.fused_kernels import (
     narrow_rows_kernel,
     rotate_kernel,
 )
-from nanogpt2.operators import QK_EPS, TORCH, Operators
+from nanogpt2.operators import QK_EPS, TORCH, Operators, with_rows
 
 TILE = 2048  # elements that a program of four warps works on at once
 LOGITS_BYTES = 2**31  # of logits that exist at once
@@ -86,11 +86,6 @@ def working_dtype(x: Tensor) -> torch.dtype:
     """Return what matrix products of `x` compute in: autocast's dtype, or its own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def with_rows(x: Tensor) -> Tensor:
-    """Return `x`, copied where its last dimension is not contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def tile_of(size: int) -> dict[str, int]:

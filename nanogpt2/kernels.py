@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nanogpt2 import toolchain
 from nanogpt2.errors import DeviceError
-from nanogpt2.operators import QK_EPS, TORCH, Operators
+from nanogpt2.operators import QK_EPS, TORCH, Operators, with_rows
 
 NORM_ROWS = 64  # ROWS in kernels.c
 
@@ -170,11 +170,6 @@ def attention_floats(q: Tensor) -> int:
     """Return the floats of the largest block that attention over `q` (B, H, T, D) keeps."""
     T, D = (-(-size // 16) * 16 for size in q.shape[2:])  # LANES and QUERIES in kernels.c
     return T * max(D, 16)
-
-
-def with_rows(x: Tensor) -> Tensor:
-    """Return `x`, copied where its last dimension is not contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def pointer(x: Tensor) -> ctypes.c_void_p:

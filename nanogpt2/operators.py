@@ -76,6 +76,11 @@ class Operators:
         return mean_loss(cap_logits(F.linear(x, weight), softcap), targets)
 
 
+def with_rows(x: Tensor) -> Tensor:
+    """Return `x`, copied where its last dimension is not contiguous."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def norm_heads(x: Tensor) -> Tensor:
     """Return queries or keys (..., D), each RMS-normed over its channels."""
     return F.rms_norm(x, (x.shape[-1],), eps=QK_EPS)
