@@ -175,7 +175,8 @@ def product_fp8(a: Tensor, b: Tensor) -> Tensor:
 def narrow_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return `x` (rows, C) in eight bits, and the scale (rows, 1) that each row is divided by."""
     rows, C = x.shape
-    out, scale = torch.empty_like(x, dtype=torch.float8_e4m3fn), x.new_empty(rows, 1).float()
+    out = torch.empty_like(x, dtype=torch.float8_e4m3fn)
+    scale = x.new_empty(rows, 1, dtype=torch.float32)
     columns = triton.next_power_of_2(C)
     narrow_rows_kernel[rows,](
         x, out, scale, C, HIGHEST=torch.finfo(torch.float8_e4m3fn).max, COLUMNS=columns,

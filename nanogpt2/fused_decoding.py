@@ -126,7 +126,7 @@ def multiply(
     (rows, K), N = x.shape, out.shape[1]
     assert norm is None or isinstance(norm, nn.LayerNorm | nn.RMSNorm)
     many = MANY_FLOAT32_ROWS if x.dtype == torch.float32 else MANY_ROWS
-    tiles, programs = (ONE_ROW, 264) if rows == 1 else (many, 96)  # programs
+    tiles, programs = (ONE_ROW, 264) if rows == 1 else (many, 96)
     sharing = 1 if rows == 1 else 16 if rows <= 16 else ROWS  # tensor cores take 16 at least
     columns = min(max(triton.next_power_of_2(max(1, N // programs)), min(tiles)), max(tiles))
     tile = tiles[columns]

@@ -8,15 +8,14 @@ import triton.language as tl
 
 
 @triton.jit
-def keep_mask(
-    seed_ptr, call, offsets, rate, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):  # fmt: skip
-    """Return which of (ROWS, COLUMNS) elements stay; `offsets` (ROWS, COLUMNS / 4) count fours.
+def keep_mask(seed_ptr, call, row, rate, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return which of the (ROWS, COLUMNS) elements of `row` (ROWS, 1) stay.
 
     Philox with seven rounds (Salmon et al. 2011): each call draws four numbers.
     """
     seed = tl.load(seed_ptr) + call
-    a, b, c, d = tl.randint4x(seed, offsets, 7)
+    fours = row * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)[None, :]
+    a, b, c, d = tl.randint4x(seed, fours.to(tl.int32), 7)
     bits = tl.join(tl.join(a, b), tl.join(c, d)).reshape(ROWS, COLUMNS)
     return tl.uint_to_uniform_float(bits) >= rate
 
@@ -36,8 +35,7 @@ def add_norm_forward(
     if branch_ptr is not None:
         branch = tl.load(branch_ptr + at, mask=valid, other=0.0).to(tl.float32)
         if DROPS:
-            fours = row * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)[None, :]
-            keep = keep_mask(seed_ptr, call, fours.to(tl.int32), rate, ROWS, COLUMNS)
+            keep = keep_mask(seed_ptr, call, row, rate, ROWS, COLUMNS)
             branch = tl.where(keep, branch / (1 - rate), 0.0)
         x += branch
         tl.store(sum_ptr + at, x.to(sum_ptr.dtype.element_ty), mask=valid)
@@ -87,8 +85,7 @@ def add_norm_backward(
         tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=valid)
         if dbranch_ptr is not None:
             if DROPS:
-                fours = row * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)[None, :]
-                keep = keep_mask(seed_ptr, call, fours.to(tl.int32), rate, ROWS, COLUMNS)
+                keep = keep_mask(seed_ptr, call, row, rate, ROWS, COLUMNS)
                 dx = tl.where(keep, dx / (1 - rate), 0.0)
             tl.store(dbranch_ptr + at, dx.to(dbranch_ptr.dtype.element_ty), mask=valid)
     part = tl.program_id(0) * C + column

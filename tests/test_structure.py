@@ -8,6 +8,7 @@ from imports import ROOT, all_imports, direct_imports
 
 from nanogpt2.config import NOT_TRAINING
 from nanogpt2.schema import load_schema
+from nanogpt2.trainer import TRAINING_CODE
 
 # Each module imports only from the groups before its own.
 LAYERS = [
@@ -82,3 +83,11 @@ def test_train_depends_on_each_key_that_changes_weights() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "stages").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_stages_stay_small(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 50
+
+
+def test_an_unfinished_run_is_of_no_use_to_other_versions_of_what_its_weights_depend_on() -> None:
+    harmless = {"__init__", "errors", "files", "interruption", "launch", "memory", "schema"}
+    harmless |= {"stopwatch", "tokenizer", "yaml12"}
+    of_a_step = {path.stem for path in all_imports(Path("nanogpt2/step.py"))} - harmless
+    listed = {Path(name).stem for name in TRAINING_CODE if name.endswith(".py")}
+    assert listed == of_a_step | {"step", "trainer"}
