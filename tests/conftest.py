@@ -15,6 +15,15 @@ if not torch.cuda.is_available():
 settings.register_profile("busy", deadline=None, derandomize=True)
 settings.load_profile("busy")
 
+# Files that take longest go first, so that neither of the two workers is left waiting at the end.
+LONGEST = ("test_pipeline", "test_crash", "test_faults", "test_seeds", "test_distributed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 TINY = {
     "device": "cpu",
     "vocab_size": 64,
