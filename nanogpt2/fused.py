@@ -4,21 +4,25 @@ Triton compiles a kernel when it is first called, in about a second, and keeps i
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
+from nanogpt2 import fp8 as eight_bits
 from nanogpt2.errors import DeviceError
 from nanogpt2.fused_kernels import (
     add_norm_backward,
     add_norm_forward,
     cross_entropy_kernel,
-    narrow_rows_kernel,
     rotate_kernel,
 )
 from nanogpt2.operators import QK_EPS, TORCH, Operators, with_rows
+from nanogpt2.products import Products, narrow_bias, sum_rows
 
 TILE = 2048  # elements that a program of four warps works on at once
 LOGITS_BYTES = 2**31  # of logits that exist at once
@@ -28,14 +32,17 @@ PARTIAL_SUMS = 1024  # programs among which the gradient of a norm's weight is s
 class FusedOperators(Operators):
     """The operators on `device`; those that have no kernel are torch's.
 
-    With `fp8` the products of linear layers, but for the gradient of their weights, are of eight
-    bits, with a scale for each row (Micikevicius et al. 2022, "FP8 formats for deep learning").
+    With `fp8` the products of linear layers are of eight bits, see `nanogpt2.fp8`.
     """
 
     def __init__(self, device: torch.device, *, fp8: bool = False) -> None:
         self.fp8 = fp8
+        self.products = Products(device)
         self.next_seed = torch.zeros((), dtype=torch.int64, device=device)  # a CUDA graph reads it
         self.calls = 0
+        # copies of weights, by the id of each, within `narrowed`
+        self.copies: dict[int, Tensor] = {}
+        self.copies8: dict[int, eight_bits.Weight] | None = None
 
     def __reduce__(self) -> tuple[type[Operators], tuple[()]]:
         return Operators, ()  # a copy of a model elsewhere does without Triton
@@ -50,6 +57,32 @@ class FusedOperators(Operators):
         self.calls += 1
         return self.calls
 
+    @contextmanager
+    def narrowed(self, weights: Iterable[Tensor], dtype: torch.dtype) -> Iterator[None]:
+        wide = [weight for weight in weights if weight.dtype != dtype]
+        copies = [torch.empty_like(weight, dtype=dtype) for weight in wide]
+        if wide:
+            with torch.no_grad():
+                torch._foreach_copy_(copies, wide)
+        self.copies = dict(zip(map(id, wide), copies, strict=True))
+        self.copies8 = {} if wide else None
+        try:
+            yield
+        finally:
+            self.copies, self.copies8 = {}, None
+
+    def narrow(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return `weight` in `dtype`: a copy that is there already, or a new one."""
+        copy = self.copies.get(id(weight))
+        return weight.to(dtype) if copy is None else copy
+
+    def narrow8(self, weight: Tensor) -> eight_bits.Weight:
+        """Return `weight` in eight bits: a copy that is there already, or a new one."""
+        copies = {} if self.copies8 is None else self.copies8
+        if id(weight) not in copies:
+            copies[id(weight)] = eight_bits.narrow_weight(self.copies.get(id(weight), weight))
+        return copies[id(weight)]
+
     def add_norm(
         self, x: Tensor, branch: Tensor | None, norm: nn.Module, *, dropout: float
     ) -> tuple[Tensor, Tensor]:
@@ -62,10 +95,22 @@ class FusedOperators(Operators):
         return both
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        weight = layer.weight
-        fp8 = self.fp8 and all(size % 16 == 0 for size in weight.shape)
+        rows, own = x.to(working_dtype(x)).flatten(0, -2), (layer.weight, layer.bias)
+        y: Tensor
+        if self.fp8 and eight_bits.takes(layer.weight):
+            y = eight_bits.Linear.apply(self.products, self.narrow8, rows, *own)  # type: ignore[no-untyped-call]
+        else:
+            y = _Linear.apply(self, rows, *own)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
+
+    def gelu_mlp(self, x: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
         rows = x.to(working_dtype(x)).flatten(0, -2)
-        y: Tensor = _Linear.apply(rows, weight, layer.bias, fp8)  # type: ignore[no-untyped-call]
+        own = first.weight, first.bias, second.weight, second.bias
+        y: Tensor
+        if self.fp8 and eight_bits.takes(first.weight) and eight_bits.takes(second.weight):
+            y = eight_bits.GeluMLP.apply(self.products, self.narrow8, rows, *own)  # type: ignore[no-untyped-call]
+        else:
+            y = _GeluMLP.apply(self, rows, *own)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 
     def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
@@ -77,7 +122,7 @@ class FusedOperators(Operators):
     ) -> Tensor:
         x, targets = x.flatten(0, -2), targets.flatten().contiguous()
         loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-            x.to(working_dtype(x)), weight, targets, softcap, torch.is_grad_enabled()
+            self, x.to(working_dtype(x)), weight, targets, softcap, torch.is_grad_enabled()
         )
         return loss
 
@@ -138,7 +183,8 @@ class _AddNorm(torch.autograd.Function):
             parts[0], parts[1] if ctx.has_bias else None, rows, tiles, ctx.call, ctx.rate,
             C=C, CENTRED=ctx.centred, DROPS=ctx.call > 0, **tile, num_warps=2,
         )  # fmt: skip
-        sums = parts.sum(1)
+        ones = parts.new_ones(programs)
+        sums = [part.t() @ ones for part in parts]  # quicker than a sum over a long dimension
         return None, dx, dbranch, sums[0], sums[1] if ctx.has_bias else None, None, None, None
 
 
@@ -146,43 +192,46 @@ class _Linear(torch.autograd.Function):
     """The gradient of the weight leaves its product in float32, as the optimizer wants it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, fp8: bool) -> Tensor:
-        narrow = weight.to(x.dtype)
+    def forward(
+        ctx: Any, operators: FusedOperators, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        narrow, multiply = operators.narrow(weight, x.dtype), operators.products.multiply
         ctx.save_for_backward(x, narrow)
-        ctx.fp8, ctx.has_bias = fp8, bias is not None
-        if fp8:
-            y = product_fp8(x, narrow)
-            return y if bias is None else y + bias.to(y.dtype)
-        return x @ narrow.t() if bias is None else torch.addmm(bias.to(x.dtype), x, narrow.t())
+        ctx.multiply, ctx.has_bias = multiply, bias is not None
+        return multiply(x, narrow.t(), bias=narrow_bias(bias, x))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, narrow = ctx.saved_tensors
         dy = dy.contiguous()
-        dx = product_fp8(dy, narrow.t().contiguous()) if ctx.fp8 else dy @ narrow
-        dbias = dy.sum(0, dtype=torch.float32) if ctx.has_bias else None
-        return dx, add_product(None, dy.t(), x), dbias, None
+        dweight = ctx.multiply(dy.t(), x, dtype=torch.float32)
+        return None, ctx.multiply(dy, narrow), dweight, sum_rows(dy) if ctx.has_bias else None
 
 
-def product_fp8(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a` (M, K) @ `b` (N, K) transposed, from eight bits, in the dtype of `a`."""
-    (a8, a_scale), (b8, b_scale) = narrow_rows(a), narrow_rows(b)
-    return torch._scaled_mm(
-        a8, b8.t(), a_scale, b_scale.t(), out_dtype=a.dtype, use_fast_accum=True
-    )
+class _GeluMLP(torch.autograd.Function):
+    """Two linear layers; GELU between them, and its derivative, are part of their products."""
 
+    @staticmethod
+    def forward(
+        ctx: Any, operators: FusedOperators, x: Tensor, first: Tensor, first_bias: Tensor | None,
+        second: Tensor, second_bias: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        first, second = (operators.narrow(weight, x.dtype) for weight in (first, second))
+        active, inner = operators.products.gelu(x, first.t(), narrow_bias(first_bias, x))
+        ctx.save_for_backward(x, first, second, active, inner)
+        ctx.products, ctx.has_bias = operators.products, first_bias is not None
+        y: Tensor = ctx.products.multiply(active, second.t(), bias=narrow_bias(second_bias, x))
+        return y
 
-def narrow_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `x` (rows, C) in eight bits, and the scale (rows, 1) that each row is divided by."""
-    rows, C = x.shape
-    out = torch.empty_like(x, dtype=torch.float8_e4m3fn)
-    scale = x.new_empty(rows, 1, dtype=torch.float32)
-    columns = triton.next_power_of_2(C)
-    narrow_rows_kernel[rows,](
-        x, out, scale, C, HIGHEST=torch.finfo(torch.float8_e4m3fn).max, COLUMNS=columns,
-        num_warps=max(1, min(16, columns // 256)),
-    )  # fmt: skip
-    return out, scale
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, first, second, active, inner = ctx.saved_tensors
+        dy, multiply = dy.contiguous(), ctx.products.multiply
+        dinner = ctx.products.gelu_gradient(dy, second, inner)
+        dsecond = multiply(dy.t(), active, dtype=torch.float32)
+        dfirst = multiply(dinner.t(), x, dtype=torch.float32)
+        biases = [sum_rows(each) if ctx.has_bias else None for each in (dinner, dy)]
+        return None, multiply(dinner, first), dfirst, biases[0], dsecond, biases[1]
 
 
 class _Rotate(torch.autograd.Function):
@@ -213,47 +262,45 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, dy: Tensor | None, normed: bool)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The head and the loss together: their gradients are taken while the logits are there."""
+    """The head and the loss together: their gradients are taken while the logits are there.
+
+    The head gets rows of zeros up to a multiple of eight, as tensor cores want it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softcap: float, backward: bool
-    ) -> Tensor:
-        narrow = weight.to(x.dtype)
-        N, V = len(x), len(weight)
+        ctx: Any, operators: FusedOperators, x: Tensor, weight: Tensor, targets: Tensor,
+        softcap: float, backward: bool,
+    ) -> Tensor:  # fmt: skip
+        N, V, multiply = len(x), len(weight), operators.products.multiply
+        head = operators.narrow(weight, x.dtype)
+        if V % 8:
+            head = F.pad(head, (0, 0, 0, -V % 8))
         losses = x.new_empty(N, dtype=torch.float32)
         dx = torch.empty_like(x) if backward else None
-        dweight = None
-        columns = min(4096, triton.next_power_of_2(V))
-        parts = math.ceil(N * V * x.element_size() / LOGITS_BYTES)
-        for rows in torch.arange(N).chunk(parts):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            logits = x[part] @ narrow.t()
+        dhead = torch.zeros_like(head, dtype=torch.float32) if backward else None
+        columns = min(4096, triton.next_power_of_2(len(head)))
+        parts = math.ceil(N * len(head) * x.element_size() / LOGITS_BYTES)
+        size = 128 * math.ceil(N / parts / 128)  # so that the parts are aligned
+        for part in (slice(start, start + size) for start in range(0, N, size)):
+            logits = multiply(x[part], head.t())
             cross_entropy_kernel[len(logits),](
-                logits, targets[part], losses[part], V, CAP=softcap, BACKWARD=backward,
-                COLUMNS=columns, num_warps=max(1, columns // 512),
+                logits, targets[part], losses[part], V, len(head), CAP=softcap, BACKWARD=backward,
+                COLUMNS=columns, num_warps=max(1, columns // 256),
             )  # fmt: skip
             if dx is not None:
-                torch.mm(logits, narrow, out=dx[part])
-                dweight = add_product(dweight, logits.t(), x[part])
+                multiply(logits, head, out=dx[part])
+                multiply(logits.t(), x[part], out=dhead, add=True)
         count = (targets >= 0).sum()
-        ctx.save_for_backward(dx, dweight, count)
+        ctx.save_for_backward(dx, dhead, count)
+        ctx.V = V
         return losses.sum() / count
 
     @staticmethod
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dweight, count = ctx.saved_tensors
+        dx, dhead, count = ctx.saved_tensors
         factor = dloss / count
-        return dx * factor, dweight * factor, None, None, None
-
-
-def add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """Return `total` + `a` @ `b` in float32."""
-    if a.device.type != "cuda" or a.dtype == torch.float32:
-        product = (a @ b).float()
-    else:
-        product = torch.mm(a, b, out_dtype=torch.float32)
-    return product if total is None else total.add_(product)
+        return None, dx * factor, dhead[: ctx.V] * factor, None, None, None
 
 
 def fuse_operators(device: torch.device, width: int, *, fp8: bool) -> FusedOperators:

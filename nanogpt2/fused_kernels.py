@@ -21,6 +21,12 @@ def keep_mask(seed_ptr, call, row, rate, ROWS: tl.constexpr, COLUMNS: tl.constex
 
 
 @triton.jit
+def bend(logit, CAP: tl.constexpr):
+    """Return tanh(logit / CAP)."""
+    return 2 * tl.sigmoid(2 / CAP * logit) - 1
+
+
+@triton.jit
 def add_norm_forward(
     x_ptr, branch_ptr, weight_ptr, bias_ptr, sum_ptr, y_ptr, mean_ptr, scale_ptr, seed_ptr,
     rows, call, rate, C: tl.constexpr, EPS: tl.constexpr,
@@ -106,6 +112,51 @@ def narrow_rows_kernel(x_ptr, out_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLU
 
 
 @triton.jit
+def narrow_weight_kernel(
+    weight_ptr, highest_ptr, out_ptr, scale_ptr, rows, columns, row_stride, column_stride,
+    HIGHEST: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Store a matrix (rows, columns), whose largest element is at highest_ptr, in eight bits.
+
+    As bytes, and once a launch: ptxas 12.9 spoils the second store of a kernel that writes e4m3
+    both straight and transposed (Triton's issue 11111).
+    """
+    row = tl.program_id(0) * TILE + tl.arange(0, TILE)[:, None]
+    column = tl.program_id(1) * TILE + tl.arange(0, TILE)[None, :]
+    valid = (row < rows) & (column < columns)
+    at = row * row_stride + column * column_stride
+    scale = tl.maximum(tl.load(highest_ptr).to(tl.float32), 1e-12) / HIGHEST
+    x = tl.load(weight_ptr + at, mask=valid, other=0.0).to(tl.float32) / scale
+    narrow = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+    tl.store(out_ptr + row * columns + column, narrow, mask=valid)
+    first = (row < rows) & (tl.program_id(1) == 0)
+    tl.store(scale_ptr + row, tl.zeros((TILE, 1), tl.float32) + scale, mask=first)
+
+
+@triton.jit
+def gelu_narrow_kernel(
+    x_ptr, dy_ptr, y_ptr, narrow_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    """Store y = GELU(x), or with dy the gradient, of a row of x (rows, C); and in eight bits."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, COLUMNS)
+    valid = column < C
+    at = row * C + column
+    x = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
+    bent = bend(0.7978845608028654 * (x + 0.044715 * x * x * x), 1.0)
+    if dy_ptr is None:
+        y = 0.5 * x * (1 + bent)
+    else:
+        slope = 0.7978845608028654 * (1 + 3 * 0.044715 * x * x)
+        dy = tl.load(dy_ptr + at, mask=valid, other=0.0).to(tl.float32)
+        y = dy * 0.5 * (1 + bent + x * (1 - bent * bent) * slope)
+    scale = tl.maximum(tl.max(tl.abs(y), axis=0), 1e-12) / HIGHEST
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=valid)
+    tl.store(scale_ptr + row, scale)
+    tl.store(narrow_ptr + at, (y / scale).to(narrow_ptr.dtype.element_ty), mask=valid)
+
+
+@triton.jit
 def rotate_kernel(
     x_ptr, cos_ptr, sin_ptr, dy_ptr, out_ptr,
     x_batch, x_head, x_token, dy_batch, dy_head, dy_token, rows, H, T, batch_angles, EPS,
@@ -147,36 +198,50 @@ def rotate_kernel(
 
 @triton.jit
 def cross_entropy_kernel(
-    logits_ptr, targets_ptr, losses_ptr, V, CAP: tl.constexpr,
+    logits_ptr, targets_ptr, losses_ptr, V, width, CAP: tl.constexpr,
     BACKWARD: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Store the loss of a row of logits (rows, V), and put its gradient in their place."""
+    """Store the loss of a row of logits (rows, width), and put its gradient in their place.
+
+    Only V logits of a row count; the gradient of the others is 0. Each column of a tile keeps its
+    own highest logit and sum; they meet once, at the end.
+    """
+    LOG2E: tl.constexpr = 1.4426950408889634
+    LOWEST: tl.constexpr = -1e30
     row = tl.program_id(0).to(tl.int64)
-    logits_ptr += row * V
+    logits_ptr += row * width
     target = tl.load(targets_ptr + row)
-    high = tl.full((), -float("inf"), tl.float32)
-    total = tl.zeros((), tl.float32)
+    counts = target >= 0
+    high = tl.full((COLUMNS,), LOWEST, tl.float32)
+    total = tl.zeros((COLUMNS,), tl.float32)
     for start in range(0, V, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        logit = tl.load(logits_ptr + column, mask=column < V, other=-float("inf")).to(tl.float32)
+        valid = column < V
+        at = logits_ptr + column
+        logit = tl.load(at, mask=valid, other=0.0, eviction_policy="evict_last").to(tl.float32)
         if CAP > 0:
-            logit = tl.where(column < V, CAP * (2 * tl.sigmoid(2 / CAP * logit) - 1), logit)
-        higher = tl.maximum(high, tl.max(logit, axis=0))
-        total = total * tl.exp(high - higher) + tl.sum(tl.exp(logit - higher), axis=0)
+            logit = CAP * bend(logit, CAP)
+        logit = tl.where(valid, LOG2E * logit, LOWEST)
+        higher = tl.maximum(high, logit)
+        total = total * tl.exp2(high - higher) + tl.exp2(logit - higher)
         high = higher
-    counts = target >= 0
+    highest = tl.max(high, axis=0)
+    norm = highest + tl.log2(tl.sum(total * tl.exp2(high - highest), axis=0))
     at_target = tl.load(logits_ptr + tl.where(counts, target, 0)).to(tl.float32)
     if CAP > 0:
-        at_target = CAP * (2 * tl.sigmoid(2 / CAP * at_target) - 1)
-    tl.store(losses_ptr + row, tl.where(counts, high + tl.log(total) - at_target, 0.0))
+        at_target = CAP * bend(at_target, CAP)
+    tl.store(losses_ptr + row, tl.where(counts, norm / LOG2E - at_target, 0.0))
     if BACKWARD:
-        for start in range(0, V, COLUMNS):
+        for start in range(0, width, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
-            logit = tl.load(logits_ptr + column, mask=column < V, other=0.0).to(tl.float32)
+            valid = column < V
+            at = logits_ptr + column
+            logit = tl.load(at, mask=valid, other=0.0, eviction_policy="evict_first").to(tl.float32)
             slope = 1.0
             if CAP > 0:
-                bent = 2 * tl.sigmoid(2 / CAP * logit) - 1
+                bent = bend(logit, CAP)
                 logit, slope = CAP * bent, 1 - bent * bent
-            change = (tl.exp(logit - high) / total - tl.where(column == target, 1.0, 0.0)) * slope
-            change = tl.where(counts, change, 0.0)
-            tl.store(logits_ptr + column, change.to(logits_ptr.dtype.element_ty), mask=column < V)
+            share = tl.exp2(LOG2E * logit - norm)
+            change = (share - tl.where(column == target, 1.0, 0.0)) * slope
+            change = tl.where(counts & valid, change, 0.0)
+            tl.store(at, change.to(logits_ptr.dtype.element_ty), mask=column < width)

@@ -136,10 +136,10 @@ class MLP(nn.Module):
         self.operators = TORCH
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.operators.linear(x, self.c_fc)
         if self.kind == "gelu":
-            x = self.operators.gelu(x)
-        elif self.kind == "relu2":
+            return self.operators.gelu_mlp(x, self.c_fc, self.c_proj)
+        x = self.operators.linear(x, self.c_fc)
+        if self.kind == "relu2":
             x = F.relu(x).square()
         else:
             gate, x = x.chunk(2, dim=-1)
@@ -297,6 +297,11 @@ class GPT(nn.Module):
             idx = torch.cat([idx, token], dim=1)
         self.train(training)
         return idx
+
+    def factors(self) -> list[Tensor]:
+        """Return the weights of all matrix products, each once."""
+        layers = [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
+        return [*layers, self.wte.weight] if self.config.tied_head else layers
 
     def count_parameters(self) -> int:
         """Return the number of weights; the tied head counts once."""

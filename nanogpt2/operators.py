@@ -1,5 +1,8 @@
 """The operators of training that a device may have faster versions of, as torch has them."""
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +28,12 @@ class Operators:
             q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
         )
 
+    def narrowed(
+        self, weights: Iterable[Tensor], dtype: torch.dtype
+    ) -> AbstractContextManager[None]:
+        """Let what is computed within find copies of `weights` in `dtype`, made all at once."""
+        return nullcontext()
+
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
         """Return what `layer` makes of `x` (..., C): (..., its out_features)."""
         y: Tensor = layer(x)
@@ -49,6 +58,10 @@ class Operators:
     def gelu(self, x: Tensor) -> Tensor:
         """Return GPT-2's GELU, the tanh form, of `x`."""
         return F.gelu(x, approximate="tanh")
+
+    def gelu_mlp(self, x: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
+        """Return `second` of GELU of `first` of `x` (..., C)."""
+        return self.linear(self.gelu(self.linear(x, first)), second)
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         """Return `x` with a share `rate` of its elements dropped, the others scaled up."""

@@ -4,6 +4,7 @@ Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; Jordan 2024, 
 for hidden layers in neural networks"; the cosine schedule is GPT-3's.
 """
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -33,7 +34,7 @@ def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimi
     blocks = [p for name, p in named.items() if name.startswith("h.") and p.dim() == 2]
     by_muon = {id(p) for p in blocks} if config.optimizer == "muon" else set()
     decay, no_decay = decay_groups(p for p in named.values() if id(p) not in by_muon)
-    adamw = torch.optim.AdamW(
+    adamw = AdamW(
         [
             {"params": decay, "weight_decay": config.weight_decay},
             {"params": no_decay, "weight_decay": 0.0},
@@ -52,15 +53,32 @@ def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimi
     return optimizers
 
 
-class Muon(torch.optim.Optimizer):
+class _Plain(torch.optim.Optimizer):
+    """An optimizer's methods without what torch wraps them in.
+
+    The wrappers import torch._dynamo, which takes a second or more and which nothing here needs.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class AdamW(_Plain, torch.optim.AdamW):
+    """torch's."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class Muon(_Plain):
     """Momentum whose update is made orthogonal, for matrices; the same as torch.optim.Muon.
 
     Matrices of one shape go through Newton-Schulz together, in one batched product, where torch's
-    takes them one by one. Like a fused optimizer it leaves the weights alone where GradScaler
-    found a gradient that is not finite, without a look from the host.
+    takes them one by one. Like torch's fused optimizers it has attributes that `update` sets.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler hands over found_inf instead of waiting for it
+    grad_scale: Tensor | None = None  # what gradients are to be divided by
+    found_inf: Tensor | None = None  # 1 where one of them is not finite: weights stay as they are
 
     def __init__(
         self,
@@ -75,19 +93,18 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             same_shape: dict[torch.Size, list[Tensor]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     same_shape.setdefault(matrix.shape, []).append(matrix)
             for matrices in same_shape.values():
-                self._update(matrices, group, found_inf)
+                self._update(matrices, group)
 
-    def _update(
-        self, matrices: list[Tensor], group: dict[str, Any], found_inf: Tensor | None
-    ) -> None:
-        grads = [matrix.grad for matrix in matrices if matrix.grad is not None]
+    def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        grads, found_inf = [m.grad for m in matrices if m.grad is not None], self.found_inf
+        if self.grad_scale is not None:
+            grads = list(torch._foreach_div(grads, self.grad_scale))
         if found_inf is not None:
             grads = [torch.where(found_inf > 0, 0.0, grad) for grad in grads]
         means = [self._momentum_of(matrix) for matrix in matrices]
@@ -121,6 +138,37 @@ def orthogonalise(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+class LossScale:
+    """The factor of float16's loss, without which small gradients would be zero.
+
+    It is halved after a step whose gradient is not finite, and doubled after 2000 that were, as
+    torch.amp.GradScaler's; the host need not wait for it (Micikevicius et al. 2018).
+    """
+
+    INITIAL = 2.0**16
+    PATIENCE = 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.value = torch.full((), self.INITIAL, device=device)
+        self.good_steps = torch.zeros((), device=device)
+
+    def update(self, found_inf: Tensor) -> None:
+        """Take note of a step; `found_inf` is 1 where its gradient was not finite, else 0."""
+        good_steps = (self.good_steps + 1) * (1 - found_inf)
+        grows = good_steps == self.PATIENCE
+        self.value.mul_(torch.where(grows, 2.0, 1 - found_inf / 2))
+        self.good_steps.copy_(torch.where(grows, 0.0, good_steps))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the scale, and the steps since it last changed."""
+        return {"value": self.value, "good_steps": self.good_steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` returned."""
+        self.value.copy_(state["value"])
+        self.good_steps.copy_(state["good_steps"])
 
 
 def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:

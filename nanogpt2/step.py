@@ -21,6 +21,7 @@ from nanogpt2.kernels import compile_operators
 from nanogpt2.model import GPT
 from nanogpt2.operators import TORCH, Operators
 from nanogpt2.optimizer import (
+    LossScale,
     keep_rates_on_device,
     learning_rate_factor,
     make_optimizers,
@@ -87,14 +88,10 @@ class Stepper:
         compiled = self.operators is not TORCH
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
         self.autocast = autocast(self.device, self.dtype)
-        self.scales = self.dtype == torch.float16
-        # Beside scaling for float16, it keeps an update with a gradient that is not finite from
-        # the weights, without the host waiting for the device.
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, init_scale=65536.0 if self.scales else 1.0
-        )
+        self.loss_scale = LossScale(self.device) if self.dtype == torch.float16 else None
         self.micro_batch = min(config.batch_size, self.windows_per_step // group.size)
         self.weights = list(model.parameters())
+        self.factors = model.factors() if self.captures else []
         self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
         self.captured: dict[Dataset, CapturedFunction] = {}  # the step on each dataset
         self.device_tokens: dict[Dataset, Tensor] = {}
@@ -158,7 +155,8 @@ class Stepper:
         check: Callable[[], None] = no_check,
     ) -> Tensor:
         """Do the step on `windows` and return (loss, gradient norm)."""
-        loss = self._in_memory(lambda: self._backward(dataset, windows, check))
+        with self.operators.narrowed(self.factors, self.dtype):
+            loss = self._in_memory(lambda: self._backward(dataset, windows, check))
         self.group.average(loss, self.weights)
         norm = self._update()
         self._average(forget.to(self.device))
@@ -173,19 +171,31 @@ class Stepper:
             share = len(idx) / len(windows)
             with self.autocast():
                 loss = self.model(idx, targets, loss_only=True) * share
-            self.scaler.scale(loss).backward()
+            (loss if self.loss_scale is None else loss * self.loss_scale.value).backward()
             total += loss.detach()
         return total
 
     def _update(self) -> Tensor:
-        """Clip, update the weights, and return the gradient's norm."""
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+        """Clip, update the weights, and return the gradient's norm.
+
+        An update with a gradient that is not finite is kept from the weights, without the host
+        waiting for the device.
+        """
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        norm = self.group.whole(nn.utils.get_total_norm(gradients, foreach=True)) / scale
+        found_inf = (~norm.isfinite()).float()
         limit = self.config.grad_clip or float("inf")
-        norm = self.group.whole(nn.utils.clip_grad_norm_(self.weights, limit, foreach=True))
+        clip = (limit / (norm + 1e-6)).clamp(max=1.0)
+        on_gpu = self.device.type == "cuda"  # where the update itself divides
+        if not on_gpu:
+            torch._foreach_mul_(gradients, clip / scale)
         for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update(None if self.scales else 1.0)
+            optimizer.grad_scale = scale / clip if on_gpu else None  # type: ignore[attr-defined]
+            optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+            optimizer.step()
+        if self.loss_scale is not None:
+            self.loss_scale.update(found_inf)
         return norm
 
     @torch.no_grad()
@@ -323,7 +333,7 @@ class Stepper:
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.scaler.state_dict(),
+            "loss_scale": self.loss_scale.state_dict() if self.loss_scale else {},
             "averages": self.averages,
             "micro_batch": self.micro_batch,
         }
@@ -335,7 +345,8 @@ class Stepper:
             self.group.load_moments(optimizer, own)
         if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
-        self.scaler.load_state_dict(state["scaler"])
+        if self.loss_scale:
+            self.loss_scale.load_state_dict(state["loss_scale"])
         self.averages = [
             self.group.part(value.to(self.device), own)
             for value, own in zip(state["averages"], self.averages, strict=True)

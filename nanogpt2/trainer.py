@@ -31,9 +31,17 @@ from nanogpt2.stopwatch import Stopwatch
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_CODE = (
-    *("capture.py", "config.py", "dataset.py", "device.py", "distributed.py", "fused.py"),
-    *("fused_kernels.py", "kernels.c", "kernels.py", "model.py", "operators.py", "optimizer.py"),
-    *("step.py", "toolchain.py", "trainer.py"),
+    *("capture.py", "config.py", "dataset.py", "device.py", "distributed.py", "fp8.py"),
+    *(
+        "fused.py",
+        "fused_kernels.py",
+        "kernels.c",
+        "kernels.py",
+        "model.py",
+        "operators.py",
+        "optimizer.py",
+    ),
+    *("products.py", "step.py", "toolchain.py", "trainer.py"),
 )
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 
@@ -234,8 +242,8 @@ class Trainer:
             figures = torch.stack([report.figures for report in self.unread]).tolist()
         reports, self.unread = self.unread, []
         for report, (loss, norm) in zip(reports, figures, strict=True):
-            if self.stepper.scales and not np.isfinite(norm):
-                continue  # float16: the scaler skips the step and lowers its scale
+            if self.stepper.loss_scale and not np.isfinite(norm):
+                continue  # float16: the step is skipped and the scale halved
             warning = self.watch.see(report.step, report.learning_rate, loss, norm)
             if warning:
                 self._say(warning)

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from nanogpt2 import fused
+from nanogpt2 import fp8, fused
 from nanogpt2.config import get_config
 from nanogpt2.controls import Controls
 from nanogpt2.fused_decoding import FusedDecoder, draw_fused
@@ -27,6 +27,7 @@ TYPES = {
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
     torch.float8_e4m3fn: "*fp8e4nv",
+    torch.uint8: "*u8",
     float: "fp32",
     int: "i32",
 }
@@ -69,7 +70,11 @@ def compile_training() -> None:
         x, weight = torch.zeros(4, 16, requires_grad=True), torch.zeros(50304, 16)
         targets = torch.zeros(4, dtype=torch.long)
         operators.cross_entropy(x.bfloat16(), weight, targets, softcap=softcap).backward()
-    fused.narrow_rows(torch.zeros(4, 768, dtype=torch.bfloat16))
+    fp8.narrow_rows(torch.zeros(4, 768, dtype=torch.bfloat16))
+    fp8.narrow_weight(torch.zeros(768, 2304))
+    inner = torch.zeros(4, 3072, dtype=torch.bfloat16)
+    for dy in (None, inner):
+        fp8.gelu(inner, dy)
 
 
 def compile_decoding() -> None:

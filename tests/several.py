@@ -78,14 +78,14 @@ class CrashError(Exception):
 
 
 def poisoned(config: Config, group: Group) -> GPT:
-    """Return a model whose activations become NaN in process 1, in the third step."""
+    """Return a model whose loss becomes NaN in process 1, in the third step."""
     model, passes = GPT(config), iter(range(10**6))
 
     def poison(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
         now = module.training and next(passes) == 2
         return output * torch.nan if now and group.rank == 1 else None
 
-    model.ln_f.register_forward_hook(poison)
+    model.register_forward_hook(poison)
     return model
 
 

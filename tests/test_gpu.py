@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from imports import ROOT
 from several import CASES, case_config, losses
 from test_variants import warmed
+from torch import Tensor
 
 from nanogpt2.config import Config, get_config
 from nanogpt2.controls import Controls
@@ -18,6 +20,7 @@ from nanogpt2.dataset import CharDataset
 from nanogpt2.decoding import ModuleDecoder
 from nanogpt2.generation import Request, generate_tokens
 from nanogpt2.model import GPT
+from nanogpt2.products import Products, _Plan
 from nanogpt2.resume import hash_tensors
 from nanogpt2.trainer import Trainer
 
@@ -87,6 +90,78 @@ def test_the_report_is_the_gpus(config: Config, text: str) -> None:
     assert report["joules"] is None or report["joules"] >= 0
     utilisation = report["model_flop_utilisation"]
     assert utilisation is None or 0 < utilisation < 1
+
+
+# --- Products ---
+
+
+def draw(rows: int, columns: int, dtype: torch.dtype, *, transposed: bool = False) -> Tensor:
+    drawn = torch.randn(columns, rows) if transposed else torch.randn(rows, columns)
+    drawn = drawn.to("cuda", dtype)
+    return drawn.t() if transposed else drawn
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    error = 4 * torch.finfo(found.dtype).eps if found.dtype != torch.float32 else 1e-5
+    assert (found.double() - expected).abs().max() <= error * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sizes", [(640, 384, 1152), (50, 17, 65)], ids=["even", "odd"])
+def test_products_are_torchs(dtype: torch.dtype, sizes: tuple[int, int, int]) -> None:
+    products = Products(torch.device("cuda"))
+    M, K, N = sizes
+    for sides in ((False, False), (False, True), (True, False), (True, True)):
+        a = draw(M, K, dtype, transposed=sides[0])
+        b = draw(K, N, dtype, transposed=sides[1])
+        exact, bias = a.double() @ b.double(), draw(1, N, dtype)[0]
+        assert_near(products.multiply(a, b), exact)
+        assert_near(products.multiply(a, b, bias=bias), exact + bias.double())
+        total = products.multiply(a, b, dtype=torch.float32)
+        assert_near(total, exact)
+        assert products.multiply(a, b, out=total, add=True) is total
+        assert_near(total, 2 * exact)
+        half = torch.empty(2 * M, N, dtype=dtype, device="cuda")[:M]
+        assert_near(products.multiply(a, b, out=half), exact)
+        b = b / K**0.5
+        exact = a.double() @ b.double()
+        for shift in (None, bias):
+            argument = exact if shift is None else exact + shift.double()
+            active, found = products.gelu(a, b, shift)
+            assert_near(found, argument)
+            assert_near(active, F.gelu(argument, approximate="tanh"))
+        x = draw(M, N, dtype)
+        derivative = torch.ops.aten.gelu_backward(exact, x.double(), approximate="tanh")
+        assert_near(products.gelu_gradient(a, b, x), derivative)
+    assert bool(products.plans) == (M % 8 == 0)
+
+
+def test_whichever_algorithm_is_the_quickest_the_bits_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    measure = _Plan._time
+    for sign in (1, -1):  # the quickest, and the slowest
+        monkeypatch.setattr(_Plan, "_time", lambda *args: sign * measure(*args))  # noqa: B023
+        products = Products(torch.device("cuda"))
+        torch.manual_seed(1)
+        for M, K, N in ((4096, 384, 1152), (4096, 1536, 384), (384, 8192, 384)):
+            a, b = draw(M, K, torch.bfloat16), draw(K, N, torch.bfloat16, transposed=True)
+            found += [products.multiply(a, b, dtype=dtype) for dtype in (None, torch.float32)]
+            found += products.gelu(a, b, None)
+            found.append(products.gelu_gradient(a, b, draw(M, N, torch.bfloat16)))
+    half = len(found) // 2
+    assert all(map(torch.equal, found[:half], found[half:]))
+
+
+def test_without_cublaslt_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanogpt2.products._load_library", lambda: None)
+    products = Products(torch.device("cuda"))
+    a, b = draw(64, 32, torch.bfloat16), draw(32, 16, torch.bfloat16)
+    exact = a.double() @ b.double()
+    assert_near(products.multiply(a, b), exact)
+    assert_near(products.multiply(a, b, dtype=torch.float32), exact)
+    assert not products.plans
 
 
 # --- Decoding ---

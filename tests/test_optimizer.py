@@ -1,12 +1,17 @@
 """The optimizer's groups and the learning rate's schedule."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.config import Config, get_config
 from nanogpt2.model import GPT
-from nanogpt2.optimizer import learning_rate_factor, make_optimizers
+from nanogpt2.optimizer import LossScale, Muon, learning_rate_factor, make_optimizers
 
 
 def test_each_weight_is_in_one_group_and_only_matrices_decay(tiny: Config) -> None:
@@ -40,3 +45,49 @@ def test_it_stays_above_zero_and_never_exceeds_the_peak(max_iters: int, warmup_i
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_the_loss_scale_is_gradscalers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "PATIENCE", 3)
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight])
+    theirs = torch.amp.GradScaler("cpu", init_scale=LossScale.INITIAL, growth_interval=3)
+    ours = LossScale(torch.device("cpu"))
+    for finite in [True] * 7 + [False, False, True, True, False] + [True] * 5 + [False]:
+        theirs.scale(torch.zeros(()))  # it makes its tensors when it is first used
+        weight.grad = torch.full((2,), 1.0 if finite else float("inf"))
+        theirs.step(optimizer)
+        theirs.update()
+        ours.update(torch.tensor(float(not finite)))
+        assert ours.value.item() == theirs.get_scale()
+    assert ours.value.item() != LossScale.INITIAL
+
+
+def test_muon_divides_gradients_as_a_fused_optimizer_does() -> None:
+    found = []
+    for divisor in (1.0, 4.0):
+        weight = torch.nn.Parameter(torch.eye(8))
+        optimizer = Muon([weight], lr=0.1, weight_decay=0.1)
+        optimizer.grad_scale = torch.tensor(divisor)
+        for step in range(3):
+            weight.grad = divisor * torch.arange(64.0).view(8, 8).roll(step).sin()
+            optimizer.step()
+        found += [weight.detach(), optimizer.state[weight]["momentum_buffer"]]
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
+
+
+def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None:
+    lines = [
+        "import sys",
+        "from nanogpt2.config import get_config",
+        "from nanogpt2.dataset import CharDataset",
+        "from nanogpt2.model import GPT",
+        "from nanogpt2.trainer import Trainer",
+        "c = get_config('nano', max_iters=2, eval_iters=1, n_layer=1, n_embd=16, device='cpu')",
+        "d = CharDataset('some text. ' * 40, c.block_size)",
+        "Trainer(GPT(c), c).train(d, d)",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)

@@ -14,11 +14,11 @@ from nanogpt2.trainer import TRAINING_CODE
 LAYERS = [
     {"errors", "interruption"},
     {"files", "capture", "launch", "operators", "stopwatch", "hardware"}
-    | {"decoding_kernels", "fused_kernels"},
+    | {"decoding_kernels", "fused_kernels", "products"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
     | {"toolchain"},
-    {"schema", "kernels", "fused"},
-    {"config"},
+    {"schema", "kernels", "fp8"},
+    {"config", "fused"},
     {"corpus", "tokenizer", "device", "metrics", "model"},
     {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
     | {"report"}
