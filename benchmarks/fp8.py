@@ -49,11 +49,13 @@ def time_block(stepper: Stepper, data: TokenDataset, first: int) -> tuple[float,
 @click.option("--layers", default=12, show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--steps", default=500, show_default=True)
-def main(text: Path, width: int, layers: int, batch: int, steps: int) -> None:
+@click.option("--learning-rate", default=3e-4, show_default=True)
+def main(text: Path, width: int, layers: int, batch: int, steps: int, learning_rate: float) -> None:
     """Print both times, their ratio, and both losses."""
     words = text.read_text(encoding="utf-8")
     shape = {"n_embd": width, "n_layer": layers, "n_head": width // 64, "block_size": 1024}
-    schedule = {"max_iters": steps, "warmup_iters": 100, "learning_rate": 3e-4, "beta2": 0.95}
+    schedule = {"max_iters": steps, "warmup_iters": 100, "beta2": 0.95}
+    schedule |= {"learning_rate": learning_rate}
     steppers, data = {}, None
     for precision in ("bf16", "fp8"):
         config = get_config(
@@ -85,6 +87,9 @@ def main(text: Path, width: int, layers: int, batch: int, steps: int) -> None:
     ratios = [b / f for b, f in zip(times["bf16"], times["fp8"], strict=True)]
     ends = [statistics.fmean(losses[name][-LAST:]) for name in ("bf16", "fp8")]
     print(f"fp8: {statistics.median(ratios):.3f} times as fast; loss {ends[1] / ends[0] - 1:+.2%}")
+    for first in range(0, steps, 5 * LAST):
+        means = [statistics.fmean(losses[name][first : first + LAST]) for name in steppers]
+        print(f"from step {first}: " + ", ".join(f"{mean:.4f}" for mean in means))
 
 
 if __name__ == "__main__":
