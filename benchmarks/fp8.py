@@ -55,12 +55,11 @@ def main(text: Path, width: int, layers: int, batch: int, steps: int, learning_r
     words = text.read_text(encoding="utf-8")
     shape = {"n_embd": width, "n_layer": layers, "n_head": width // 64, "block_size": 1024}
     schedule = {"max_iters": steps, "warmup_iters": 100, "beta2": 0.95}
-    schedule |= {"learning_rate": learning_rate}
     steppers, data = {}, None
     for precision in ("bf16", "fp8"):
         config = get_config(
-            {**shape, **schedule, "bias": False, "dropout": 0.0, "vocab_size": 50304,
-             "batch_size": batch, "device": "cuda", "deterministic": False,
+            {**shape, **schedule, "learning_rate": learning_rate, "bias": False, "dropout": 0.0,
+             "vocab_size": 50304, "batch_size": batch, "device": "cuda", "deterministic": False,
              "precision": precision}
         )  # fmt: skip
         steppers[precision] = make_stepper(config)

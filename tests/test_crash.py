@@ -15,7 +15,7 @@ PARAMS = SMALL_RUN | {
     "dropout": 0.1,
     "max_iters": 60,
     "eval_interval": 20,
-    "eval_iters": 50,
+    "eval_iters": 100,
     "checkpoint_interval": 2,
     "gradient_accumulation_steps": 8,
 }
@@ -91,7 +91,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     workspace = Workspace(tmp_path / "project", PARAMS)
     random.seed(3)
     moments = ["while it writes a state", "at random", "at random", "while it writes a state"]
-    assert all(kill_at(workspace, moment) for moment in moments)
+    killed = [kill_at(workspace, moment) for moment in [*moments, "at random"]]
+    assert killed.count(True) == 5
     assert "going on from iteration" in workspace.dvc("repro")
     assert workspace.outputs() == unbroken
     assert not states(workspace)

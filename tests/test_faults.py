@@ -157,7 +157,6 @@ def test_a_real_shortage_of_host_memory_is_met_too() -> None:
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
-import torch._dynamo  # torch's optimizers do, and Triton with it takes much of the address space
 torch.set_num_threads(1)
 from nanogpt2.config import get_config
 from nanogpt2.dataset import CharDataset

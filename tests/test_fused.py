@@ -251,13 +251,13 @@ def test_layers_in_eight_bits_are_near_torchs(bias: bool) -> None:
     ]
     x = draw(300, 256, dtype=torch.bfloat16)
     weights = [weight for layer in layers for weight in layer.parameters()]
-    for name, inputs in (("linear", (x, *layers[0].parameters())), ("gelu_mlp", (x, *weights))):
-        run = [
-            results(lambda: (getattr(each, name)(x, *layers[: 1 + (name == "gelu_mlp")]),), *inputs)  # noqa: B023
-            for each in (fused.FusedOperators(DEVICE, fp8=True), TORCH)
-        ]
+    both = fused.FusedOperators(DEVICE, fp8=True), TORCH
+    first = [x, *layers[0].parameters()]
+    linear = [results(lambda: (each.linear(x, layers[0]),), *first) for each in both]  # noqa: B023
+    mlp = [results(lambda: (each.gelu_mlp(x, *layers),), x, *weights) for each in both]  # noqa: B023
+    for run, tolerance in ((linear, 0.05), (mlp, 0.07)):
         for mine, right in zip(*run, strict=True):
-            assert 0 <= (mine.float() - right.float()).norm() < 0.07 * right.float().norm()
+            assert 0 <= (mine.float() - right.float()).norm() < tolerance * right.float().norm()
 
 
 def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path) -> None:

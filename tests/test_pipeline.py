@@ -90,18 +90,19 @@ def test_changed_sampling_code_reruns_sample_alone(repro: Workspace) -> None:
     repro.git("checkout", "--quiet", ".")
 
 
-def test_a_queued_experiment_finishes_with_its_own_code_and_can_be_compared(
+def test_queued_experiments_finish_with_their_own_code_and_can_be_compared(
     repro: Workspace,
 ) -> None:
     path = repro.root / "nanogpt2/sampling.py"
     source = path.read_text(encoding="utf-8")
     path.write_text(source.replace('text + "\\n"', 'text + "!\\n"'), encoding="utf-8")
-    repro.dvc("exp", "run", "--queue", "-S", "learning_rate=5e-4", "-S", "max_iters=4")
+    repro.dvc("exp", "run", "--queue", "-S", "learning_rate=1e-3,5e-4", "-S", "max_iters=4")
     repro.git("checkout", "--quiet", ".")
     repro.dvc("queue", "start", "--jobs", "1")
     status = wait_for_queue(repro)
-    (name,) = (row.split()[1] for row in status.splitlines() if "Success" in row)
-    repro.dvc("exp", "apply", name)
+    assert status.count("Success") == 2, status
+    names = [row.split()[1] for row in status.splitlines() if "Success" in row]
+    repro.dvc("exp", "apply", names[0])
     assert (repro.root / "samples/sample_1.txt").read_text().endswith("!\n")
     assert "best_val_loss" in repro.dvc("metrics", "diff")
     assert "learning_rate" in repro.dvc("params", "diff")
