@@ -34,10 +34,15 @@ def takes(weight: Tensor) -> bool:
     return all(size % 16 == 0 for size in weight.shape)
 
 
+def room_for(x: Tensor) -> Narrow:
+    """Return memory for `x` (rows, C) in eight bits."""
+    values = torch.empty(x.shape, dtype=E4M3, device=x.device)
+    return Narrow(values, x.new_empty(len(x), 1, dtype=torch.float32))
+
+
 def narrow_rows(x: Tensor) -> Narrow:
     """Return `x` (rows, C) in eight bits."""
-    rows, C = x.shape
-    out = Narrow(torch.empty_like(x, dtype=E4M3), x.new_empty(rows, 1, dtype=torch.float32))
+    (rows, C), out = x.shape, room_for(x)
     narrow_rows_kernel[rows,](x, *out, C, HIGHEST=HIGHEST, **_row_of(C))
     return out
 
@@ -50,21 +55,18 @@ def narrow_weight(weight: Tensor) -> Weight:
 
 def _narrow_evenly(x: Tensor, highest: Tensor) -> Narrow:
     """Return `x` (rows, C), all divided by one scale."""
-    rows, C = x.shape
-    values = torch.empty(rows, C, dtype=torch.uint8, device=x.device)
-    scale = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
+    (rows, C), out = x.shape, room_for(x)
     grid = triton.cdiv(rows, WEIGHT_TILE), triton.cdiv(C, WEIGHT_TILE)
     narrow_weight_kernel[grid](
-        x, highest, values, scale, rows, C, *x.stride(), HIGHEST=HIGHEST, TILE=WEIGHT_TILE
-    )
-    return Narrow(values.view(E4M3), scale)
+        x, highest, out.values.view(torch.uint8), out.scale, rows, C, *x.stride(),
+        HIGHEST=HIGHEST, TILE=WEIGHT_TILE,
+    )  # fmt: skip
+    return out
 
 
 def gelu(x: Tensor, dy: Tensor | None = None) -> tuple[Tensor, Narrow]:
     """Return GELU(`x`) of `x` (rows, C), or with `dy` the gradient; also in eight bits."""
-    rows, C = x.shape
-    y = torch.empty_like(x)
-    narrow = Narrow(torch.empty_like(x, dtype=E4M3), x.new_empty(rows, 1, dtype=torch.float32))
+    (rows, C), y, narrow = x.shape, torch.empty_like(x), room_for(x)
     gelu_narrow_kernel[rows,](x, dy, y, *narrow, C, HIGHEST=HIGHEST, **_row_of(C))
     return y, narrow
 

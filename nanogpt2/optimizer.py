@@ -74,7 +74,7 @@ class Muon(_Plain):
     """Momentum whose update is made orthogonal, for matrices; the same as torch.optim.Muon.
 
     Matrices of one shape go through Newton-Schulz together, in one batched product, where torch's
-    takes them one by one. Like torch's fused optimizers it has attributes that `update` sets.
+    takes them one by one. Like torch's fused optimizers it has two attributes to set before a step.
     """
 
     grad_scale: Tensor | None = None  # what gradients are to be divided by
