@@ -10,6 +10,7 @@ import ctypes
 import statistics
 import sys
 from ctypes import byref, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +29,24 @@ WORKSPACE_LIMIT = 1
 PLAIN, ADD_BIAS, GELU, GELU_GRADIENT = 1, 4, 160, 192
 
 
-class _Proposal(ctypes.Structure):
+class _Algorithm(ctypes.Structure):
     _fields_ = (
-        ("algorithm", c_uint64 * 8),
+        ("data", c_uint64 * 8),
         ("workspace", c_size_t),
         ("status", c_int),
         ("waves", c_float),
         ("reserved", c_int * 4),
     )
+
+
+class _Matrices(NamedTuple):
+    """The arguments of one product."""
+
+    a: Tensor
+    b: Tensor
+    out: Tensor
+    auxiliary: Tensor | None
+    bias: Tensor | None
 
 
 class Products:
@@ -109,13 +120,14 @@ class Products:
         add: bool = False,
     ) -> bool:
         """Compute `out`, or return False where cuBLASLt does not take such matrices."""
-        given = [a, b, out, *(x for x in (auxiliary, bias) if x is not None)]
+        matrices = _Matrices(a, b, out, auxiliary, bias)
+        given = [x for x in matrices if x is not None]
         if self.library is None or not all(map(_fits, given)) or a.dtype == torch.float32:
             return False
         key = (epilogue, add, *((x.shape, x.stride(), x.dtype) for x in given))
         if key not in self.plans:
-            self.plans[key] = _Plan(self, a, b, out, epilogue, auxiliary, bias, add=add)
-        return self.plans[key].run(a, b, out, auxiliary, bias)
+            self.plans[key] = _Plan(self, matrices, epilogue, add=add)
+        return self.plans[key].run(matrices)
 
 
 class _Plan:
@@ -125,16 +137,7 @@ class _Plan:
     """
 
     def __init__(
-        self,
-        products: Products,
-        a: Tensor,
-        b: Tensor,
-        out: Tensor,
-        epilogue: int,
-        auxiliary: Tensor | None,
-        bias: Tensor | None,
-        *,
-        add: bool,
+        self, products: Products, matrices: _Matrices, epilogue: int, *, add: bool
     ) -> None:
         assert products.library is not None
         self.products, self.library = products, products.library
@@ -144,18 +147,18 @@ class _Plan:
                 byref(self.description), c_int(FLOAT32_SUMS), c_int(TYPES[torch.float32])
             )
         )
-        self._set(TRANSPOSE_A, c_int32(b.stride(1) != 1))
-        self._set(TRANSPOSE_B, c_int32(a.stride(1) != 1))
+        self._set(TRANSPOSE_A, c_int32(matrices.b.stride(1) != 1))
+        self._set(TRANSPOSE_B, c_int32(matrices.a.stride(1) != 1))
         self._set(EPILOGUE, c_int32(epilogue))
-        if auxiliary is not None:
-            self._set(AUXILIARY_STRIDE, c_int64(auxiliary.stride(0)))
-        self._point(auxiliary, bias)
-        self.layouts = [self._layout(x) for x in (b, a, out)]
+        if matrices.auxiliary is not None:
+            self._set(AUXILIARY_STRIDE, c_int64(matrices.auxiliary.stride(0)))
+        self._point(matrices)
+        self.layouts = [self._layout(x) for x in (matrices.b, matrices.a, matrices.out)]
         self.one, self.add = c_float(1.0), c_float(float(add))
         self.algorithms = self._propose()
         if len(self.algorithms) > 1 and not torch.cuda.is_current_stream_capturing():
             try:
-                self.algorithms = [self._find_quickest(a, b, out, auxiliary, bias)]
+                self.algorithms = [self._find_quickest(matrices)]
             except torch.OutOfMemoryError:  # trying them takes more memory than the product
                 del self.algorithms[1:]
 
@@ -166,11 +169,11 @@ class _Plan:
             )
         )
 
-    def _point(self, auxiliary: Tensor | None, bias: Tensor | None) -> None:
-        if auxiliary is not None:
-            self._set(AUXILIARY, c_uint64(auxiliary.data_ptr()))
-        if bias is not None:
-            self._set(BIAS, c_uint64(bias.data_ptr()))
+    def _point(self, matrices: _Matrices) -> None:
+        if matrices.auxiliary is not None:
+            self._set(AUXILIARY, c_uint64(matrices.auxiliary.data_ptr()))
+        if matrices.bias is not None:
+            self._set(BIAS, c_uint64(matrices.bias.data_ptr()))
 
     def _layout(self, x: Tensor) -> c_void_p:
         layout, stored = c_void_p(), x if x.stride(1) == 1 else x.t()
@@ -183,10 +186,10 @@ class _Plan:
         )  # fmt: skip
         return layout
 
-    def _propose(self) -> "list[ctypes.Array[c_uint64]]":
+    def _propose(self) -> list[_Algorithm]:
         """Return the algorithms that cuBLASLt proposes, its favourite first."""
         preference, limit = c_void_p(), c_uint64(WORKSPACE)
-        found, proposals = c_int(), (_Proposal * PROPOSALS)()
+        found, proposals = c_int(), (_Algorithm * PROPOSALS)()
         b, a, out = self.layouts
         _check(self.library.cublasLtMatmulPreferenceCreate(byref(preference)))
         try:
@@ -202,28 +205,23 @@ class _Plan:
         finally:
             self.library.cublasLtMatmulPreferenceDestroy(preference)
         fit = proposals[: 0 if status else found.value]
-        return [proposal.algorithm for proposal in fit if proposal.status == 0]
+        return [proposal for proposal in fit if proposal.status == 0]
 
-    def _find_quickest(
-        self, a: Tensor, b: Tensor, out: Tensor, auxiliary: Tensor | None, bias: Tensor | None
-    ) -> "ctypes.Array[c_uint64]":
+    def _find_quickest(self, matrices: _Matrices) -> _Algorithm:
         """Return the quickest of those algorithms that find the same bits as most others do."""
-        generator = torch.Generator(out.device).manual_seed(0)
+        generator = torch.Generator(matrices.out.device).manual_seed(0)
 
-        def draw(x: Tensor | None) -> Tensor | None:
-            if x is None:
-                return None
-            return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).normal_(
-                generator=generator
-            )
+        def draw(x: Tensor) -> Tensor:
+            like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+            return like.normal_(generator=generator)
 
-        a, b, auxiliary, bias = (draw(x) for x in (a, b, auxiliary, bias))  # type: ignore[assignment]
-        groups: list[tuple[list[Tensor], list[ctypes.Array[c_uint64]]]] = []
+        drawn = _Matrices(*(x if x is None or x is matrices.out else draw(x) for x in matrices))  # type: ignore[arg-type]
+        groups: list[tuple[list[Tensor], list[_Algorithm]]] = []
         for algorithm in self.algorithms:
-            out = torch.zeros_like(out)
-            auxiliary = None if auxiliary is None else auxiliary.clone()
-            self._launch(algorithm, a, b, out, auxiliary, bias)
-            found = [x for x in (out, auxiliary) if x is not None]
+            auxiliary = None if drawn.auxiliary is None else drawn.auxiliary.clone()
+            drawn = drawn._replace(out=torch.zeros_like(drawn.out), auxiliary=auxiliary)
+            self._launch(algorithm, drawn)
+            found = [x for x in (drawn.out, auxiliary) if x is not None]
             for others, alike in groups:
                 if all(map(torch.equal, others, found)):
                     alike.append(algorithm)
@@ -231,51 +229,40 @@ class _Plan:
             else:
                 groups.append((found, [algorithm]))
         alike = max((alike for _, alike in groups), key=len)
-        rounds = [
-            [self._time(each, a, b, out, auxiliary, bias) for each in alike] for _ in range(ROUNDS)
-        ]
+        rounds = [[self._time(each, drawn) for each in alike] for _ in range(ROUNDS)]
         times = [statistics.median(each) for each in zip(*rounds, strict=True)]
         return alike[times.index(min(times))]
 
-    def _time(self, algorithm: "ctypes.Array[c_uint64]", *matrices: Tensor | None) -> float:
+    def _time(self, algorithm: _Algorithm, matrices: _Matrices) -> float:
         start, end = (
             torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             for _ in range(2)
         )
         start.record()
         for _ in range(TIMED_RUNS):
-            self._launch(algorithm, *matrices)  # type: ignore[arg-type]
+            self._launch(algorithm, matrices)
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end))
 
-    def run(
-        self, a: Tensor, b: Tensor, out: Tensor, auxiliary: Tensor | None, bias: Tensor | None
-    ) -> bool:
-        """Compute `out`, or return False where there is no algorithm."""
+    def run(self, matrices: _Matrices) -> bool:
+        """Compute the product, or return False where there is no algorithm."""
         if self.algorithms:
-            self._launch(self.algorithms[0], a, b, out, auxiliary, bias)
+            self._launch(self.algorithms[0], matrices)
         return bool(self.algorithms)
 
-    def _launch(
-        self,
-        algorithm: "ctypes.Array[c_uint64]",
-        a: Tensor,
-        b: Tensor,
-        out: Tensor,
-        auxiliary: Tensor | None,
-        bias: Tensor | None,
-    ) -> None:
-        self._point(auxiliary, bias)
+    def _launch(self, algorithm: _Algorithm, matrices: _Matrices) -> None:
+        self._point(matrices)
         b_layout, a_layout, out_layout = self.layouts
-        target, workspace = c_void_p(out.data_ptr()), self.products.workspace
+        a, b, out, workspace = (
+            c_void_p(x.data_ptr()) for x in (*matrices[:3], self.products.workspace)
+        )
+        stream = torch.cuda.current_stream(matrices.out.device).cuda_stream
         _check(
             self.library.cublasLtMatmul(
-                self.products.handle, self.description, byref(self.one),
-                c_void_p(b.data_ptr()), b_layout, c_void_p(a.data_ptr()), a_layout,
-                byref(self.add), target, out_layout, target, out_layout, byref(algorithm),
-                c_void_p(workspace.data_ptr()), c_size_t(WORKSPACE),
-                c_void_p(torch.cuda.current_stream(out.device).cuda_stream),
+                self.products.handle, self.description, byref(self.one), b, b_layout, a, a_layout,
+                byref(self.add), out, out_layout, out, out_layout, byref(algorithm.data),
+                workspace, c_size_t(algorithm.workspace), c_void_p(stream),
             )
         )  # fmt: skip
 
