@@ -50,11 +50,14 @@ def time_block(stepper: Stepper, data: TokenDataset, first: int) -> tuple[float,
 @click.option("--batch", default=16, show_default=True)
 @click.option("--steps", default=500, show_default=True)
 @click.option("--learning-rate", default=3e-4, show_default=True)
-def main(text: Path, width: int, layers: int, batch: int, steps: int, learning_rate: float) -> None:
+@click.option("--seed", default=1337, show_default=True)
+def main(
+    text: Path, width: int, layers: int, batch: int, steps: int, learning_rate: float, seed: int
+) -> None:
     """Print both times, their ratio, and both losses."""
     words = text.read_text(encoding="utf-8")
     shape = {"n_embd": width, "n_layer": layers, "n_head": width // 64, "block_size": 1024}
-    schedule = {"max_iters": steps, "warmup_iters": 100, "beta2": 0.95}
+    schedule = {"seed": seed, "max_iters": steps, "warmup_iters": 100, "beta2": 0.95}
     steppers, data = {}, None
     for precision in ("bf16", "fp8"):
         config = get_config(

@@ -112,6 +112,7 @@ def test_greedy_tokens_are_those_without_a_cache(tiny: Config, name: str) -> Non
 def test_the_draw_is_the_controls_draw(temperature: float, penalty: float) -> None:
     logits = 3 * torch.randn(8, 2500, device=DEVICE)
     logits[5, 1024:] = -1e9  # no chance at all in the last parts
+    logits[4, -1] = logits[5, 1023] = 9.0  # the last ones drawn have a chance beyond rounding
     uniforms = draw_uniforms(range(8), 1).to(DEVICE)
     uniforms[4:6], uniforms[6] = 1 - 2**-53, 0
     seen = None if penalty == 1 else torch.rand(8, 2500, device=DEVICE) < 0.2
