@@ -36,7 +36,7 @@ THEIRS = {
 SHARED = {
     "architecture": "modern", "optimizer": "muon", "mlp": "gelu", "logit_softcap": 15,
     "vocab_size": 65, "val_fraction": 0.1, "test_fraction": 0, "min_learning_rate_fraction": 0,
-    "learning_rate": 1e-2, "mixed_precision": True, "eval_interval": 1_000_000, "eval_iters": 20,
+    "learning_rate": 1e-2, "mixed_precision": True, "eval_interval": 1_000_000, "eval_iters": 2,
     "save_checkpoint": False,
 }  # fmt: skip
 OURS = {
@@ -47,7 +47,7 @@ OURS = {
     },
     "cuda": {
         "block_size": 512, "batch_size": 32, "n_layer": 6, "n_head": 4, "n_embd": 256,
-        "dropout": 0.15, "max_iters": 600, "warmup_iters": 50, "beta2": 0.95,
+        "dropout": 0.15, "max_iters": 630, "warmup_iters": 50, "beta2": 0.95,
         "muon_learning_rate": 0.03, "deterministic": False,
     },
 }  # fmt: skip

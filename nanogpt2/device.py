@@ -53,6 +53,27 @@ def find_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def available_bytes(device: "torch.device") -> int:
+    """Return the memory of the device, or of the host, in bytes."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return host_bytes()
+
+
+def host_bytes() -> int:
+    """Return the host's memory in bytes, or this process's limit where that is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    except ImportError:  # Windows
+        return total
+    return total if limit == resource.RLIM_INFINITY else min(total, limit)
+
+
 def precision_dtype(
     precision: str, device: "torch.device", *, compiled: bool = True
 ) -> "torch.dtype":
@@ -110,5 +131,6 @@ def use_deterministic_kernels(wanted: bool) -> None:
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(wanted)
+    # torch.use_deterministic_algorithms does the same, but imports the compiler, for seconds
+    torch.set_deterministic_debug_mode("error" if wanted else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow

@@ -14,19 +14,23 @@ import triton
 from torch import Tensor, nn
 
 from nanogpt2 import fp8 as eight_bits
+from nanogpt2.device import available_bytes
 from nanogpt2.errors import DeviceError
 from nanogpt2.fused_kernels import (
     add_norm_backward,
     add_norm_forward,
     cross_entropy_kernel,
+    embed_kernel,
     rotate_kernel,
+    scale_kernel,
 )
 from nanogpt2.operators import QK_EPS, TORCH, Operators, with_rows
 from nanogpt2.products import Products, narrow_bias, sum_rows
 
 TILE = 2048  # elements that a program of four warps works on at once
-LOGITS_BYTES = 2**31  # of logits that exist at once
+LOGITS_SHARE = 1 / 16  # of the device's memory, for logits that exist at once
 PARTIAL_SUMS = 1024  # programs among which the gradient of a norm's weight is shared
+SPLIT_FROM = 2**23  # elements of a layer's input, from which its parts' gradients are not joined
 
 
 class FusedOperators(Operators):
@@ -40,6 +44,8 @@ class FusedOperators(Operators):
         self.products = Products(device)
         self.next_seed = torch.zeros((), dtype=torch.int64, device=device)  # a CUDA graph reads it
         self.calls = 0
+        self.logits_bytes = LOGITS_SHARE * available_bytes(device)
+        self.ones = torch.ones(PARTIAL_SUMS, device=device)
         # copies of weights, by the id of each, within `narrowed`
         self.copies: dict[int, Tensor] = {}
         self.copies8: dict[int, eight_bits.Weight] | None = None
@@ -83,6 +89,12 @@ class FusedOperators(Operators):
             copies[id(weight)] = eight_bits.narrow_weight(self.copies.get(id(weight), weight))
         return copies[id(weight)]
 
+    def embed(self, idx: Tensor, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None or positions.dim() == 3:
+            return super().embed(idx, tokens, positions)
+        x: Tensor = _Embed.apply(idx.contiguous(), tokens, positions)  # type: ignore[no-untyped-call]
+        return x
+
     def add_norm(
         self, x: Tensor, branch: Tensor | None, norm: nn.Module, *, dropout: float
     ) -> tuple[Tensor, Tensor]:
@@ -100,8 +112,15 @@ class FusedOperators(Operators):
         if self.fp8 and eight_bits.takes(layer.weight):
             y = eight_bits.Linear.apply(self.products, self.narrow8, rows, *own)  # type: ignore[no-untyped-call]
         else:
-            y = _Linear.apply(self, rows, *own)  # type: ignore[no-untyped-call]
+            (y,) = _Linear.apply(self, rows, *own, [layer.out_features])  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
+
+    def split_linear(self, x: Tensor, layer: nn.Linear, widths: list[int]) -> tuple[Tensor, ...]:
+        if self.fp8 or x.numel() < SPLIT_FROM:  # joining the parts' gradients costs less
+            return super().split_linear(x, layer, widths)
+        rows = x.to(working_dtype(x)).flatten(0, -2)
+        parts = _Linear.apply(self, rows, layer.weight, layer.bias, widths)  # type: ignore[no-untyped-call]
+        return tuple(part.view(*x.shape[:-1], -1) for part in parts)
 
     def gelu_mlp(self, x: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
         rows = x.to(working_dtype(x)).flatten(0, -2)
@@ -139,6 +158,26 @@ def tile_of(size: int) -> dict[str, int]:
     return {"ROWS": max(1, TILE // columns), "COLUMNS": columns}
 
 
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, idx: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        (B, T), (V, C) = idx.shape, tokens.shape
+        tile = tile_of(C)
+        x = tokens.new_empty(B, T, C)
+        embed_kernel[triton.cdiv(B * T, tile["ROWS"]),](
+            idx, tokens, positions.contiguous(), x, B * T, T, V, C=C, **tile
+        )
+        ctx.save_for_backward(idx)
+        ctx.V = V
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
+        (idx,) = ctx.saved_tensors
+        dtokens = torch.ops.aten.embedding_dense_backward(dx.contiguous(), idx, ctx.V, -1, False)
+        return None, dtokens, dx.sum(0)
+
+
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -169,7 +208,7 @@ class _AddNorm(torch.autograd.Function):
         total, weight, mean, scale = ctx.saved_tensors
         dy = torch.zeros_like(total) if dy is None else dy
         C = total.shape[-1]
-        rows, tile = total.numel() // C, tile_of(C)
+        rows, tile = total.numel() // C, tile_of(C) | {"ROWS": 4}
         tiles = triton.cdiv(rows, tile["ROWS"] * PARTIAL_SUMS)
         programs = triton.cdiv(rows, tile["ROWS"] * tiles)
         dx = torch.empty_like(total)
@@ -181,31 +220,41 @@ class _AddNorm(torch.autograd.Function):
             total, dy.contiguous(), None if dsum is None else dsum.contiguous(), weight,
             mean, scale, ctx.operators.next_seed, dx, dbranch,
             parts[0], parts[1] if ctx.has_bias else None, rows, tiles, ctx.call, ctx.rate,
-            C=C, CENTRED=ctx.centred, DROPS=ctx.call > 0, **tile, num_warps=2,
+            C=C, CENTRED=ctx.centred, DROPS=ctx.call > 0, **tile,
+            num_warps=min(16, max(2, tile["COLUMNS"] // 256)),
         )  # fmt: skip
-        ones = parts.new_ones(programs)
+        ones = ctx.operators.ones[:programs]
         sums = [part.t() @ ones for part in parts]  # quicker than a sum over a long dimension
         return None, dx, dbranch, sums[0], sums[1] if ctx.has_bias else None, None, None, None
 
 
 class _Linear(torch.autograd.Function):
-    """The gradient of the weight leaves its product in float32, as the optimizer wants it."""
+    """Parts of what a layer makes of x (N, C).
+
+    The gradient of the weight leaves its product in float32, as the optimizer wants it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, operators: FusedOperators, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
+        ctx: Any, operators: FusedOperators, x: Tensor, weight: Tensor, bias: Tensor | None,
+        widths: list[int],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         narrow, multiply = operators.narrow(weight, x.dtype), operators.products.multiply
         ctx.save_for_backward(x, narrow)
-        ctx.multiply, ctx.has_bias = multiply, bias is not None
-        return multiply(x, narrow.t(), bias=narrow_bias(bias, x))
+        ctx.multiply, ctx.has_bias, ctx.widths = multiply, bias is not None, widths
+        return torch.split(multiply(x, narrow.t(), bias=narrow_bias(bias, x)), widths, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
         x, narrow = ctx.saved_tensors
-        dy = dy.contiguous()
-        dweight = ctx.multiply(dy.t(), x, dtype=torch.float32)
-        return None, ctx.multiply(dy, narrow), dweight, sum_rows(dy) if ctx.has_bias else None
+        dx, dweight = torch.empty_like(x), torch.empty_like(narrow, dtype=torch.float32)
+        parts = torch.split(narrow, ctx.widths), torch.split(dweight, ctx.widths)
+        dys = tuple(dy.contiguous() for dy in dys)
+        for number, (dy, own, down) in enumerate(zip(dys, *parts, strict=True)):
+            ctx.multiply(dy, own, out=dx, add=number > 0)
+            ctx.multiply(dy.t(), x, out=down)
+        dbias = torch.cat([sum_rows(dy) for dy in dys]) if ctx.has_bias else None
+        return None, dx, dweight, dbias, None
 
 
 class _GeluMLP(torch.autograd.Function):
@@ -278,19 +327,19 @@ class _CrossEntropy(torch.autograd.Function):
             head = F.pad(head, (0, 0, 0, -V % 8))
         losses = x.new_empty(N, dtype=torch.float32)
         dx = torch.empty_like(x) if backward else None
-        dhead = torch.zeros_like(head, dtype=torch.float32) if backward else None
-        columns = min(4096, triton.next_power_of_2(len(head)))
-        parts = math.ceil(N * len(head) * x.element_size() / LOGITS_BYTES)
+        dhead = torch.empty_like(head, dtype=torch.float32) if backward else None
+        columns = min(8192, max(128, triton.next_power_of_2(len(head))))
+        parts = math.ceil(N * len(head) * x.element_size() / operators.logits_bytes)
         size = 128 * math.ceil(N / parts / 128)  # so that the parts are aligned
         for part in (slice(start, start + size) for start in range(0, N, size)):
             logits = multiply(x[part], head.t())
             cross_entropy_kernel[len(logits),](
                 logits, targets[part], losses[part], V, len(head), CAP=softcap, BACKWARD=backward,
-                COLUMNS=columns, num_warps=max(1, columns // 256),
+                COLUMNS=columns, num_warps=max(1, columns // 512),
             )  # fmt: skip
             if dx is not None:
                 multiply(logits, head, out=dx[part])
-                multiply(logits.t(), x[part], out=dhead, add=True)
+                multiply(logits.t(), x[part], out=dhead, add=part.start > 0)
         count = (targets >= 0).sum()
         ctx.save_for_backward(dx, dhead, count)
         ctx.V = V
@@ -300,7 +349,14 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
         dx, dhead, count = ctx.saved_tensors
         factor = dloss / count
-        return None, dx * factor, dhead[: ctx.V] * factor, None, None, None
+        return None, scale(dx, factor), scale(dhead[: ctx.V], factor), None, None, None
+
+
+def scale(x: Tensor, factor: Tensor) -> Tensor:
+    """Return `x` times the one number of `factor`, a float32."""
+    out = torch.empty_like(x)
+    scale_kernel[triton.cdiv(x.numel(), TILE),](x, factor, out, x.numel(), SIZE=TILE)
+    return out
 
 
 def fuse_operators(device: torch.device, width: int, *, fp8: bool) -> FusedOperators:

@@ -27,6 +27,33 @@ def bend(logit, CAP: tl.constexpr):
 
 
 @triton.jit
+def scale_kernel(x_ptr, factor_ptr, out_ptr, n, SIZE: tl.constexpr):
+    """Store the n elements of x times a factor."""
+    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0).to(tl.float32)
+    tl.store(out_ptr + at, (x * tl.load(factor_ptr)).to(out_ptr.dtype.element_ty), mask=at < n)
+
+
+@triton.jit
+def embed_kernel(
+    idx_ptr, tokens_ptr, positions_ptr, x_ptr, rows, T, V,
+    C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Store the sum of the embedding of each of the rows' tokens and that of its position.
+
+    A token that is not one of V gives no numbers.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    valid = (row < rows) & (column < C)
+    token = tl.load(idx_ptr + row, mask=row < rows, other=0)
+    known = valid & (token >= 0) & (token < V)
+    x = tl.load(tokens_ptr + token * C + column, mask=known, other=float("nan"))
+    x += tl.load(positions_ptr + row % T * C + column, mask=valid, other=0.0)
+    tl.store(x_ptr + row * C + column, x, mask=valid)
+
+
+@triton.jit
 def add_norm_forward(
     x_ptr, branch_ptr, weight_ptr, bias_ptr, sum_ptr, y_ptr, mean_ptr, scale_ptr, seed_ptr,
     rows, call, rate, C: tl.constexpr, EPS: tl.constexpr,
@@ -203,27 +230,30 @@ def cross_entropy_kernel(
 ):  # fmt: skip
     """Store the loss of a row of logits (rows, width), and put its gradient in their place.
 
-    Only V logits of a row count; the gradient of the others is 0. Each column of a tile keeps its
-    own highest logit and sum; they meet once, at the end.
+    Only V logits of a row count; the gradient of the others is 0. EACH columns of a tile share a
+    highest logit and a sum; these meet once, at the end. The second pass goes backwards: what the
+    first has read last is still in the cache.
     """
     LOG2E: tl.constexpr = 1.4426950408889634
     LOWEST: tl.constexpr = -1e30
+    EACH: tl.constexpr = 8
     row = tl.program_id(0).to(tl.int64)
     logits_ptr += row * width
     target = tl.load(targets_ptr + row)
     counts = target >= 0
-    high = tl.full((COLUMNS,), LOWEST, tl.float32)
-    total = tl.zeros((COLUMNS,), tl.float32)
-    for start in range(0, V, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        valid = column < V
-        at = logits_ptr + column
-        logit = tl.load(at, mask=valid, other=0.0, eviction_policy="evict_last").to(tl.float32)
+    high = tl.full((COLUMNS // EACH,), LOWEST, tl.float32)
+    total = tl.zeros((COLUMNS // EACH,), tl.float32)
+    tiles = tl.cdiv(width, COLUMNS)
+    for tile in tl.range(0, tiles, loop_unroll_factor=2):
+        column = tile * COLUMNS + tl.arange(0, COLUMNS)
+        logit = tl.load(logits_ptr + column, mask=column < V, other=0.0).to(tl.float32)
         if CAP > 0:
             logit = CAP * bend(logit, CAP)
-        logit = tl.where(valid, LOG2E * logit, LOWEST)
-        higher = tl.maximum(high, logit)
-        total = total * tl.exp2(high - higher) + tl.exp2(logit - higher)
+        logit = tl.where(column < V, LOG2E * logit, LOWEST)
+        shared = tl.reshape(logit, (COLUMNS // EACH, EACH))
+        higher = tl.maximum(high, tl.max(shared, axis=1))
+        total *= tl.exp2(high - higher)
+        total += tl.sum(tl.exp2(shared - higher[:, None]), axis=1)
         high = higher
     highest = tl.max(high, axis=0)
     norm = highest + tl.log2(tl.sum(total * tl.exp2(high - highest), axis=0))
@@ -232,16 +262,15 @@ def cross_entropy_kernel(
         at_target = CAP * bend(at_target, CAP)
     tl.store(losses_ptr + row, tl.where(counts, norm / LOG2E - at_target, 0.0))
     if BACKWARD:
-        for start in range(0, width, COLUMNS):
-            column = start + tl.arange(0, COLUMNS)
-            valid = column < V
+        for done in tl.range(0, tiles, loop_unroll_factor=2):
+            column = (tiles - 1 - done) * COLUMNS + tl.arange(0, COLUMNS)
             at = logits_ptr + column
-            logit = tl.load(at, mask=valid, other=0.0, eviction_policy="evict_first").to(tl.float32)
+            logit = tl.load(at, mask=column < V, other=0.0).to(tl.float32)
             slope = 1.0
             if CAP > 0:
                 bent = bend(logit, CAP)
                 logit, slope = CAP * bent, 1 - bent * bent
             share = tl.exp2(LOG2E * logit - norm)
             change = (share - tl.where(column == target, 1.0, 0.0)) * slope
-            change = tl.where(counts & valid, change, 0.0)
+            change = tl.where(counts & (column < V), change, 0.0)
             tl.store(at, change.to(logits_ptr.dtype.element_ty), mask=column < width)

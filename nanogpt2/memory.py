@@ -1,12 +1,12 @@
 """Memory: what a training step needs, what the machine has, and what would fit."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from nanogpt2.config import Config, get_config, preset_names
+from nanogpt2.device import available_bytes
 from nanogpt2.model import GPT
 
 HOST_SHORTAGES = ("can't allocate memory", "could not create a primitive")
@@ -40,25 +40,6 @@ def step_bytes(config: Config, batch_size: int) -> int:
     if config.dropout:  # attention weights are kept only where dropout acts on them
         per_token += 2 * width * config.n_layer * config.n_head * config.block_size
     return count_weights(config) * BYTES_PER_WEIGHT + batch_size * config.block_size * per_token
-
-
-def available_bytes(device: torch.device) -> int:
-    """Return the memory of the device, or of the host, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    return host_bytes()
-
-
-def host_bytes() -> int:
-    """Return the host's memory in bytes, or this process's limit where that is lower."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    except ImportError:  # Windows
-        return total
-    return total if limit == resource.RLIM_INFINITY else min(total, limit)
 
 
 def what_fits(config: Config, available: int) -> str:

@@ -109,7 +109,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         counts = (self.n_head, self.n_kv_head, self.n_kv_head)
         widths = [count * self.head_size for count in counts]
-        parts = torch.split(self.operators.linear(x, self.c_attn), widths, dim=2)
+        parts = self.operators.split_linear(x, self.c_attn, widths)
         q, k, v = (
             part.view(B, T, count, self.head_size).transpose(1, 2)
             for part, count in zip(parts, counts, strict=True)
@@ -250,11 +250,12 @@ class GPT(nn.Module):
         if self.config.block_size < T:
             raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions
-        x, rotary = self.wte(idx), None
+        learned, rotary = None, None
         if self.config.positions == "learned":
-            x = x + (self.wpe.weight[:T] if cache is None else self.wpe(positions))
+            learned = self.wpe.weight[:T] if cache is None else self.wpe(positions)
         else:
             rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
+        x = self.operators.embed(idx, self.wte.weight, learned)
         if self.training and self.config.dropout:
             x = self.operators.dropout(x, self.config.dropout)
         branch = None

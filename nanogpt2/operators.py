@@ -19,6 +19,14 @@ class Operators:
         """Let the masks of dropout that follow be a function of `seed`."""
         torch.manual_seed(seed)
 
+    def embed(self, idx: Tensor, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        """Return rows `idx` (B, T) of `tokens` (V, C), plus `positions` (T, C) if they are given.
+
+        Positions may also be of each row of the batch, (B, T, C).
+        """
+        x = F.embedding(idx, tokens)
+        return x if positions is None else x + positions
+
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
         """Return causal attention (B, H, T, D) of `q` (B, H, T, D) over `k`, `v` (B, G, T, D).
 
@@ -38,6 +46,10 @@ class Operators:
         """Return what `layer` makes of `x` (..., C): (..., its out_features)."""
         y: Tensor = layer(x)
         return y
+
+    def split_linear(self, x: Tensor, layer: nn.Linear, widths: list[int]) -> tuple[Tensor, ...]:
+        """Return what `layer` makes of `x` (..., C), in parts (..., width) of its channels."""
+        return torch.split(self.linear(x, layer), widths, dim=-1)
 
     def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
         """Return `x` (B, H, T, D), each pair of channels (i, i + D/2) turned by its angle.

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2 import memory
+from nanogpt2.backends import find_operators
 from nanogpt2.capture import CapturedFunction
 from nanogpt2.config import Config
 from nanogpt2.dataset import Dataset, TokenDataset, draw_windows, get_batch
 from nanogpt2.device import autocast, find_device, precision_dtype, use_deterministic_kernels
 from nanogpt2.distributed import SINGLE, Group
 from nanogpt2.errors import DeviceError
-from nanogpt2.kernels import compile_operators
 from nanogpt2.model import GPT
-from nanogpt2.operators import TORCH, Operators
+from nanogpt2.operators import TORCH
 from nanogpt2.optimizer import (
     LossScale,
     keep_rates_on_device,
@@ -39,15 +39,6 @@ class StepReport:
     step: int
     learning_rate: float
     figures: Tensor  # (2,) float32
-
-
-def fuse_operators(device: torch.device, width: int, *, fp8: bool) -> Operators:
-    """Return the kernels of a GPU; DeviceError where Triton is missing."""
-    try:
-        from nanogpt2 import fused  # slow to import, and not there for every system
-    except ImportError as error:
-        raise DeviceError("Triton is not installed") from error
-    return fused.fuse_operators(device, width, fp8=fp8)
 
 
 def no_check() -> None:
@@ -83,7 +74,7 @@ class Stepper:
             use_deterministic_kernels(config.deterministic)
         if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
-        self.operators = self._find_operators()
+        self.operators = find_operators(config, self.device, say=say)
         model.use(self.operators)
         compiled = self.operators is not TORCH
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
@@ -95,22 +86,6 @@ class Stepper:
         self.averages = [w.detach().clone() for w in self.weights] if config.ema_decay else []
         self.captured: dict[Dataset, CapturedFunction] = {}  # the step on each dataset
         self.device_tokens: dict[Dataset, Tensor] = {}
-
-    def _find_operators(self) -> Operators:
-        """Return the fastest operators there are here."""
-        if not self.config.compile:
-            return TORCH
-        try:
-            if self.device.type == "cpu":
-                return compile_operators(self.config.n_embd // self.config.n_head)
-            if self.device.type == "cuda":
-                fp8 = self.config.precision == "fp8"
-                return fuse_operators(self.device, self.config.n_embd, fp8=fp8)
-        except DeviceError as error:
-            if self.config.precision == "fp8":
-                raise DeviceError(f"precision: found fp8: {error}; use auto or bf16") from error
-            self.say(f"note: {error}: training goes on with torch's operators, more slowly")
-        return TORCH
 
     @property
     def windows_per_step(self) -> int:

@@ -31,9 +31,9 @@ from nanogpt2.stopwatch import Stopwatch
 
 # The modules on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_CODE = (
-    *("capture.py", "config.py", "dataset.py", "device.py", "distributed.py", "fp8.py"),
-    *("fused.py", "fused_kernels.py", "kernels.c", "kernels.py", "model.py", "operators.py"),
-    *("optimizer.py", "products.py", "step.py", "toolchain.py", "trainer.py"),
+    *("backends.py", "capture.py", "config.py", "dataset.py", "device.py", "distributed.py"),
+    *("fp8.py", "fused.py", "fused_kernels.py", "kernels.c", "kernels.py", "model.py"),
+    *("operators.py", "optimizer.py", "products.py", "step.py", "toolchain.py", "trainer.py"),
 )
 UNREAD_REPORTS = 32  # steps that a GPU may run ahead of the look at their losses
 

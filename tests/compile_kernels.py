@@ -63,6 +63,8 @@ def compile_training() -> None:
             x, branch = torch.zeros(2, 4, 384, requires_grad=True).unbind()
             total, y = operators.add_norm(x, branch.bfloat16(), norm, dropout=dropout)
             (total.sum() + y.float().sum()).backward()
+    tables = torch.zeros(2, 8, 384, requires_grad=True)
+    operators.embed(torch.zeros(2, 8, dtype=torch.long), tables[0], tables[1])
     heads = torch.zeros(1, 6, 8, 64, dtype=torch.bfloat16, requires_grad=True)
     angles = torch.zeros(2, 1, 8, 32).unbind()
     operators.rotate(heads, (angles[0], angles[1]), normed=True).sum().backward()

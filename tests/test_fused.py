@@ -131,19 +131,27 @@ def test_rotate_is_torchs(
     assert_close(*run, 1e-5 if dtype == torch.float32 else 3e-2)
 
 
+def test_embed_is_torchs(operators: Operators) -> None:
+    tokens, positions = draw(11, 48), draw(9, 48, seed=2)
+    idx = torch.arange(3 * 10, device=DEVICE).view(3, 10)[:, 1:] * 7 % 11  # rows are not adjacent
+    run = [
+        results(lambda: (each.embed(idx, tokens, positions),), tokens, positions)  # noqa: B023
+        for each in (operators, TORCH)
+    ]
+    assert_close(*run, 1e-6)
+    unknown = torch.tensor([[0, 11, -1]], device=DEVICE)
+    x = operators.embed(unknown, tokens, positions[:3])
+    assert x.isfinite().all(dim=-1).tolist() == [[True, False, False]]
+
+
 @pytest.mark.parametrize("softcap", [0.0, 3.0])
 @pytest.mark.parametrize(
     ("rows", "vocabulary", "memory"), [(19, 90, 2**31), (150, 90, 40_000), (3, 5000, 2**31)]
 )
 def test_cross_entropy_is_torchs_whatever_the_memory_for_logits(
-    operators: Operators,
-    softcap: float,
-    rows: int,
-    vocabulary: int,
-    memory: int,
-    monkeypatch: pytest.MonkeyPatch,
+    operators: Operators, softcap: float, rows: int, vocabulary: int, memory: int
 ) -> None:
-    monkeypatch.setattr(fused, "LOGITS_BYTES", memory)
+    operators.logits_bytes = memory  # type: ignore[attr-defined]
     x, weight = draw(2, rows, 24), draw(vocabulary, 24, seed=2)
     targets = torch.arange(2 * rows, device=DEVICE).view(2, rows) * 7 % vocabulary
     targets[0, 1] = -1
@@ -183,6 +191,21 @@ def test_linear_is_torchs(operators: Operators, bias: bool) -> None:
     layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
     inputs = [x, *layer.parameters()]
     run = [results(lambda: (each.linear(x, layer),), *inputs) for each in (operators, TORCH)]  # noqa: B023
+    assert_close(*run, 1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("joined_below", [0, 2**23])
+def test_a_linear_layer_in_parts_is_torchs(
+    operators: Operators, bias: bool, joined_below: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "SPLIT_FROM", joined_below)
+    layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
+    inputs = [x, *layer.parameters()]
+    run = [
+        results(lambda: each.split_linear(x, layer, [24, 8, 8]), *inputs)  # noqa: B023
+        for each in (operators, TORCH)
+    ]
     assert_close(*run, 1e-5)
 
 
@@ -270,7 +293,8 @@ def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path
     command = [sys.executable, str(ROOT / "tests/compile_kernels.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    training = "add_norm_backward add_norm_forward cross_entropy_kernel rotate_kernel"
+    training = "add_norm_backward add_norm_forward cross_entropy_kernel embed_kernel"
+    training += " rotate_kernel scale_kernel"
     eight_bits = "gelu_narrow_kernel narrow_rows_kernel narrow_weight_kernel"
     decoding = "attend embed linear pick sum_parts"
     assert done.stdout.split() == sorted(f"{training} {eight_bits} {decoding}".split())

@@ -82,8 +82,10 @@ def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None
         "import sys",
         "from nanogpt2.config import get_config",
         "from nanogpt2.dataset import CharDataset",
+        "from nanogpt2.device import use_deterministic_kernels",
         "from nanogpt2.model import GPT",
         "from nanogpt2.trainer import Trainer",
+        "use_deterministic_kernels(True)",  # as on a GPU
         "c = get_config('nano', max_iters=2, eval_iters=1, n_layer=1, n_embd=16, device='cpu')",
         "d = CharDataset('some text. ' * 40, c.block_size)",
         "Trainer(GPT(c), c).train(d, d)",

@@ -13,15 +13,15 @@ from nanogpt2.trainer import TRAINING_CODE
 # Each module imports only from the groups before its own.
 LAYERS = [
     {"errors", "interruption"},
-    {"files", "capture", "launch", "operators", "stopwatch", "hardware"}
+    {"files", "capture", "device", "launch", "operators", "stopwatch", "hardware"}
     | {"decoding_kernels", "fused_kernels", "products"},
     {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
     | {"toolchain"},
     {"schema", "kernels", "fp8"},
     {"config", "fused"},
-    {"corpus", "tokenizer", "device", "metrics", "model"},
-    {"dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation", "preflight"}
-    | {"report"}
+    {"corpus", "tokenizer", "metrics", "model"},
+    {"backends", "dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation"}
+    | {"preflight", "report"}
     | {"controls", "decoding", "lean", "text_stream"},
     {"fused_decoding"},
     {"evaluation", "memorisation", "generation", "resume", "step"},
