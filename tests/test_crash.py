@@ -45,12 +45,14 @@ def training_process(workspace: Workspace) -> int | None:
     return None
 
 
-def wait_for(found: Callable[[], object], process: subprocess.Popen[str]) -> bool:
+def wait_for(
+    found: Callable[[], object], process: subprocess.Popen[str], *, every: float = 0.02
+) -> bool:
     """Return True once `found` answers, False where the process ends before."""
     while not found():
         if process.poll() is not None:
             return False
-        time.sleep(0.0005)
+        time.sleep(every)
     return True
 
 
@@ -65,7 +67,7 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
     process = start(workspace, "dvc", "repro")
     arrived = wait_for(lambda: {p.name for p in states(workspace)} - before, process)
     if arrived and moment == "while it writes a state":
-        arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process)
+        arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process, every=0.0005)
     elif arrived:
         time.sleep(random.uniform(0, 0.6))
     victim = training_process(workspace)
