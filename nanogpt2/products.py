@@ -82,11 +82,10 @@ class Products:
         if self._run(a, b, target, epilogue, bias=bias, add=add):
             return target
         if bias is not None:
-            product = torch.addmm(bias, a, b)
-        elif dtype == a.dtype:
-            product = a @ b
-        else:
-            product = torch.mm(a, b, out_dtype=dtype) if a.is_cuda else (a @ b).to(dtype)
+            return torch.addmm(bias, a, b, out=target)
+        if dtype == a.dtype:
+            return target.addmm_(a, b) if add else torch.mm(a, b, out=target)
+        product = torch.mm(a, b, out_dtype=dtype) if a.is_cuda else (a @ b).to(dtype)
         if out is None:
             return product
         return out.add_(product) if add else out.copy_(product)
