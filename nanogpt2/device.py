@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+import psutil
+
 from nanogpt2.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def available_bytes(device: "torch.device") -> int:
 
 def host_bytes() -> int:
     """Return the host's memory in bytes, or this process's limit where that is lower."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total: int = psutil.virtual_memory().total
     try:
         import resource
 
@@ -104,7 +106,9 @@ def precision_dtype(
 def _gpu_has_fp8(device: "torch.device") -> bool:
     import torch
 
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def _cpu_has_bf16() -> bool:

@@ -72,6 +72,7 @@ class FusedOperators(Operators):
                 torch._foreach_copy_(copies, wide)
         self.copies = dict(zip(map(id, wide), copies, strict=True))
         self.copies8 = {} if wide else None
+        self.calls = 0  # a step that is tried again draws the same masks
         try:
             yield
         finally:

@@ -9,16 +9,19 @@ from nanogpt2.config import Config, get_config, preset_names
 from nanogpt2.device import available_bytes
 from nanogpt2.model import GPT
 
-HOST_SHORTAGES = ("can't allocate memory", "could not create a primitive")
+# In the words of torch's CPU allocator and oneDNN; and of CUDA, Triton and cuBLAS.
+SHORTAGES = (
+    *("can't allocate memory", "could not create a primitive"),
+    *("CUDA error: out of memory", "[CUDA]: out of memory", "ALLOC_FAILED"),
+)
 BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out, on a GPU or on the host."""
-    # torch's CPU allocator has no type of its own, nor has oneDNN, which multiplies matrices there
-    host = any(words in str(error) for words in HOST_SHORTAGES)
+    said = any(words in str(error) for words in SHORTAGES)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and host
+        isinstance(error, RuntimeError) and said
     )
 
 

@@ -105,9 +105,10 @@ class Muon(_Plain):
         grads, found_inf = [m.grad for m in matrices if m.grad is not None], self.found_inf
         if self.grad_scale is not None:
             grads = list(torch._foreach_div(grads, self.grad_scale))
-        if found_inf is not None:
-            grads = [torch.where(found_inf > 0, 0.0, grad) for grad in grads]
         means = [self._momentum_of(matrix) for matrix in matrices]
+        if found_inf is not None:  # with these gradients the means stay as they are
+            pairs = zip(means, grads, strict=True)
+            grads = [torch.where(found_inf > 0, mean, grad) for mean, grad in pairs]
         momentum = group["momentum"]
         torch._foreach_lerp_(means, grads, 1 - momentum)
         update = torch.stack(torch._foreach_lerp(grads, means, momentum))  # Nesterov's look ahead

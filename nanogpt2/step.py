@@ -130,8 +130,7 @@ class Stepper:
         check: Callable[[], None] = no_check,
     ) -> Tensor:
         """Do the step on `windows` and return (loss, gradient norm)."""
-        with self.operators.narrowed(self.factors, self.dtype):
-            loss = self._in_memory(lambda: self._backward(dataset, windows, check))
+        loss = self._in_memory(lambda: self._backward(dataset, windows, check))
         self.group.average(loss, self.weights)
         norm = self._update()
         self._average(forget.to(self.device))
@@ -141,13 +140,14 @@ class Stepper:
         """Add up the gradient over all windows and return the mean loss."""
         self._forget_gradients()
         total = torch.zeros((), device=self.device)
-        for idx, targets in self.stopwatch.each("data", self.batches(dataset, windows)):
-            check()
-            share = len(idx) / len(windows)
-            with self.autocast():
-                loss = self.model(idx, targets, loss_only=True) * share
-            (loss if self.loss_scale is None else loss * self.loss_scale.value).backward()
-            total += loss.detach()
+        with self.operators.narrowed(self.factors, self.dtype):
+            for idx, targets in self.stopwatch.each("data", self.batches(dataset, windows)):
+                check()
+                share = len(idx) / len(windows)
+                with self.autocast():
+                    loss = self.model(idx, targets, loss_only=True) * share
+                (loss if self.loss_scale is None else loss * self.loss_scale.value).backward()
+                total += loss.detach()
         return total
 
     def _update(self) -> Tensor:
@@ -249,8 +249,8 @@ class Stepper:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error):
-                    raise
+                if not memory.is_out_of_memory(error) or self._is_capturing():
+                    raise  # a capture that fails is given up, and the step done without
                 if not self.group.retries:
                     raise DeviceError(
                         f"out of memory with {self.micro_batch} sequences at a time: halve"
@@ -260,6 +260,9 @@ class Stepper:
                     shortage = memory.describe_shortage(self.config, self.device)
                     raise DeviceError(shortage) from error
             self._halve_micro_batch()
+
+    def _is_capturing(self) -> bool:
+        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
     def _halve_micro_batch(self) -> None:
         """Free what the failed attempt held and halve the micro-batch."""

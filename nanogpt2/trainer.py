@@ -234,7 +234,7 @@ class Trainer:
             figures = torch.stack([report.figures for report in self.unread]).tolist()
         reports, self.unread = self.unread, []
         for report, (loss, norm) in zip(reports, figures, strict=True):
-            if self.stepper.loss_scale and not np.isfinite(norm):
+            if self.stepper.loss_scale and np.isfinite(loss) and not np.isfinite(norm):
                 continue  # float16: the step is skipped and the scale halved
             warning = self.watch.see(report.step, report.learning_rate, loss, norm)
             if warning:

@@ -1,5 +1,6 @@
 """Faults, injected for real: non-finite losses, no memory, no disk, hostile files, signals."""
 
+import math
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from nanogpt2.config import Config, get_config
 from nanogpt2.dataset import CharDataset
 from nanogpt2.errors import CheckpointError, DataError, DeviceError, TrainingError
 from nanogpt2.model import GPT
+from nanogpt2.optimizer import LossScale
 from nanogpt2.record import TrainingRecord
 from nanogpt2.tokenizer import ByteTokenizer
 from nanogpt2.trainer import Trainer
@@ -50,6 +52,17 @@ def poisoned(config: Config, *, training_pass: int) -> GPT:
 
     model.ln_f.register_forward_hook(poison)
     return model
+
+
+def test_the_scale_of_float16_does_not_hide_a_loss_that_is_not_finite(
+    tiny: Config, text: str
+) -> None:
+    trainer = Trainer(GPT(tiny), tiny)
+    trainer.stepper.loss_scale = LossScale(CPU)
+    trainer.model.register_forward_hook(lambda m, _, loss: loss * math.nan if m.training else loss)
+    data = CharDataset(text, 16)
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.train(data, data)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Config, text: str) -> None:

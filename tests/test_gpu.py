@@ -73,9 +73,14 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Config, text: 
 
 
 def test_a_captured_step_computes_what_an_eager_one_does(
-    config: Config, text: str, monkeypatch: pytest.MonkeyPatch
+    config: Config,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     captured = run(config, text)
+    printed = capsys.readouterr()
+    assert "no CUDA graph" not in printed.out + printed.err
     monkeypatch.setattr("nanogpt2.capture.EAGER_CALLS", 10**9)
     assert run(config, text) == captured
 
@@ -134,6 +139,7 @@ def test_products_are_torchs(dtype: torch.dtype, sizes: tuple[int, int, int]) ->
         derivative = torch.ops.aten.gelu_backward(exact, x.double(), approximate="tanh")
         assert_near(products.gelu_gradient(a, b, x), derivative)
     assert bool(products.plans) == (M % 8 == 0)
+    assert all(plan.algorithms for plan in products.plans.values())
 
 
 def test_whichever_algorithm_is_the_quickest_the_bits_are_the_same(
