@@ -13,9 +13,23 @@
 
 int omp_get_thread_num(void);  // OpenMP's, declared here since Apple's clang has no omp.h
 
-#define LANES 16    // floats in one vector
-#define QUERIES 16  // that share one pass over the keys
-#define D ((HEAD_SIZE + LANES - 1) / LANES * LANES)  // padded with zeros
+// Floats in one vector: as many as the processor's have, since the compiler takes wider ones apart
+// into single floats.
+#if defined(__AVX512F__)
+#define LANES 16
+#define LANE_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#elif defined(__AVX2__)
+#define LANES 8
+#define LANE_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7}
+#else
+#define LANES 4
+#define LANE_NUMBERS {0, 1, 2, 3}
+#endif
+
+#define STRIPES 16            // partial sums of a row, whatever LANES is: it changes no bit
+#define PARTS (STRIPES / LANES)
+#define QUERIES 16            // that share one pass over the keys; a multiple of STRIPES
+#define D ((HEAD_SIZE + STRIPES - 1) / STRIPES * STRIPES)  // padded with zeros
 #define CHUNK 1024  // elements that one stream of random numbers serves
 #define LOG2E 1.44269504f
 
@@ -25,7 +39,11 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
-static const Ints LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+typedef struct {
+    Floats part[PARTS];
+} Sums;  // of a row's elements, each in the stripe of its number modulo STRIPES
+
+static const Ints LANE = LANE_NUMBERS;
 
 // --- Vectors ---
 
@@ -43,9 +61,9 @@ INLINE Floats choose(Ints mask, Floats yes, Floats no) {
     return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask));
 }
 
-INLINE float sum(Floats x) {
+INLINE float total(const Sums *sums) {
     float s = 0;
-    for (int i = 0; i < LANES; i++) s += x[i];
+    for (int i = 0; i < STRIPES; i++) s += sums->part[i / LANES][i % LANES];
     return s;
 }
 
@@ -246,7 +264,8 @@ void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Hea
                 for (int r = 0; r < QUERIES; r++) {
                     const int i = first + r;
                     float *p = P + r * padded;
-                    Floats high = splat(-1e30f), sums = splat(0);
+                    Floats high = splat(-1e30f);
+                    Sums sums = {0};
                     for (int j = 0; j < n; j += LANES) {
                         Floats s = choose(LANE + j <= i, load(p + j), high);
                         high = choose(s > high, s, high);
@@ -255,11 +274,11 @@ void attention_forward(const Heads *q, const Heads *k, const Heads *v, const Hea
                     for (int j = 0; j < n; j += LANES) {
                         Floats e = power_of_two(load(p + j) - top);
                         e = choose(LANE + j <= i, e, splat(0));
-                        sums += e;
+                        sums.part[j / LANES % PARTS] += e;
                         if (rate > 0) e *= mask(dropout, key, (uint32_t)(i * padded + j));
                         store(p + j, e);
                     }
-                    inverse[r] = 1 / sum(sums);
+                    inverse[r] = 1 / total(&sums);
                     if (i < T) lse[(int64_t)head * T + i] = top - log2f(inverse[r]);
                 }
                 product(QUERIES, D, n, P, padded, 1, V, D, Y, D, 0);
@@ -317,10 +336,11 @@ void attention_backward(const Heads *q, const Heads *k, const Heads *v, const He
                             memset(ds, 0, sizeof(float) * n);
                             continue;
                         }
-                        Floats dots = splat(0);
+                        Sums dots = {0};
                         for (int d = 0; d < D; d += LANES)
-                            dots += load(Y + i * D + d) * load(dY + i * D + d);
-                        const float dot = sum(dots), log_sum = lse[(int64_t)head * T + i];
+                            dots.part[d / LANES % PARTS] +=
+                                load(Y + i * D + d) * load(dY + i * D + d);
+                        const float dot = total(&dots), log_sum = lse[(int64_t)head * T + i];
                         for (int j = 0; j < n; j += LANES) {
                             Floats e = power_of_two(load(p + j) - log_sum), stays = splat(1);
                             e = choose(LANE + j <= i, e, splat(0));
