@@ -18,6 +18,7 @@ from nanogpt2.files import rounded
 from nanogpt2.memory import is_out_of_memory
 from nanogpt2.metrics import Totals, summarise
 from nanogpt2.model import GPT
+from nanogpt2.threads import share_cores
 from nanogpt2.tokenizer import TokenArray, Tokenizer
 
 COSTLY_TOKENS = 30  # rows of the table of tokens
@@ -72,6 +73,7 @@ def evaluate_tokens(
     """
     if len(tokens) < 2:
         raise DataError("a split of fewer than 2 tokens cannot be evaluated: use more text")
+    share_cores()
     model.eval()
     block_size = model.config.block_size
     by_position, by_token = Tally(block_size), Tally(tokenizer.size)

@@ -17,6 +17,7 @@ from nanogpt2.decoding import MakeDecoder, ModuleDecoder
 from nanogpt2.errors import ConfigError
 from nanogpt2.lean import LeanDecoder, LeanWeights, is_plain
 from nanogpt2.model import GPT
+from nanogpt2.threads import share_cores
 
 NEUTRAL = Controls()
 WINDOWS = ("exact", "half")
@@ -72,6 +73,7 @@ def generate_tokens(
     `make_decoder` is what `prepare` returned, where more than one request follows. A generator
     that is no longer wanted may simply be dropped.
     """
+    share_cores()
     training = model.training
     model.eval()
     try:

@@ -28,6 +28,7 @@ from nanogpt2.optimizer import (
     set_learning_rates,
 )
 from nanogpt2.stopwatch import Stopwatch
+from nanogpt2.threads import share_cores
 
 EVALUATION = 1  # the stream of random numbers that evaluation draws from
 
@@ -70,6 +71,7 @@ class Stepper:
         self.captures = self.device.type == "cuda" and group.captures
         self.model = group.place(model, self.device)
         self.optimizers = make_optimizers(model, config)
+        share_cores()
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
         if self.captures:
