@@ -15,11 +15,11 @@ from pathlib import Path
 import click
 import torch
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import TokenDataset
-from nanogpt2.model import GPT
-from nanogpt2.step import Stepper
-from nanogpt2.tokenizer import CharTokenizer
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.step import Stepper
 
 BLOCK = 10  # steps that are timed together
 WARM_UP = 20

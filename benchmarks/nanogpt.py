@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.model import GPT
+from nanogpt2.model.gpt import GPT
 
 SHAPE = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
 

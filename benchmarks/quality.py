@@ -26,16 +26,16 @@ from typing import Any
 
 import torch
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.corpus import read_corpus, split
-from nanogpt2.dataset import TokenDataset
-from nanogpt2.evaluation import evaluate_tokens
-from nanogpt2.files import sha256
-from nanogpt2.metrics import summarise
-from nanogpt2.model import GPT
-from nanogpt2.significance import CONFIDENCE, compare, t_quantile
-from nanogpt2.step import Stepper
-from nanogpt2.tokenizer import CharTokenizer
+from nanogpt2.base.files import sha256
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.evaluate.evaluate import evaluate_tokens
+from nanogpt2.evaluate.metrics import summarise
+from nanogpt2.experiments.significance import CONFIDENCE, compare, t_quantile
+from nanogpt2.model.gpt import GPT
+from nanogpt2.text.corpus import read_corpus, split
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.step import Stepper
 
 EVALUATION_BATCH = 64  # windows
 

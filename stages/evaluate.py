@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.shared.command import config_option, stage_command
 
 
 @stage_command
@@ -17,10 +17,12 @@ from stages.command import config_option, stage_command
 @click.option("--tokens", type=Path, default="plots/tokens.csv", help="Costly tokens to write.")
 def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
     """Predict each token of the held-out splits once, and look samples up in the training text."""
-    from nanogpt2 import evaluation, files, memorisation
-    from nanogpt2.checkpoint import load_checkpoint
-    from nanogpt2.config import get_config
-    from nanogpt2.device import find_device
+    from nanogpt2.base import files
+    from nanogpt2.config.config import get_config
+    from nanogpt2.device.device import find_device
+    from nanogpt2.evaluate import evaluate as evaluation
+    from nanogpt2.evaluate import memorisation
+    from nanogpt2.model.checkpoint import load_checkpoint
 
     settings = get_config(config)
     knobs = settings.evaluate

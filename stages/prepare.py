@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.shared.command import config_option, stage_command
 
 
 @stage_command
@@ -12,8 +12,8 @@ from stages.command import config_option, stage_command
 @click.option("--out", type=Path, default="data/prepared", help="Folder to write.")
 def main(config: str, out: Path) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
-    from nanogpt2.config import get_config
-    from nanogpt2.preparation import describe, prepare
+    from nanogpt2.config.config import get_config
+    from nanogpt2.text.prepare import describe, prepare
 
     settings = get_config(config)
     description = prepare(

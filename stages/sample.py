@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.shared.command import config_option, stage_command
 
 
 @stage_command
@@ -19,10 +19,10 @@ from stages.command import config_option, stage_command
 @click.option("--out", type=Path, default="samples", help="Folder to write.")
 def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
     """Draw samples, print the first and write each to a file."""
-    from nanogpt2.checkpoint import load_checkpoint, tokenizer_of
-    from nanogpt2.config import get_config
-    from nanogpt2.device import find_device
-    from nanogpt2.sampling import read_prompt, sample_texts, write_samples
+    from nanogpt2.config.config import get_config
+    from nanogpt2.device.device import find_device
+    from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
+    from nanogpt2.sample.sample import read_prompt, sample_texts, write_samples
 
     settings = get_config(config)
     loaded = load_checkpoint(checkpoint, device=find_device(settings.device))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stages.command import config_option, stage_command, state_folder
+from stages.shared.command import config_option, stage_command, state_folder
 
 
 @stage_command
@@ -16,20 +16,20 @@ from stages.command import config_option, stage_command, state_folder
 @click.option("--log", type=Path, default="logs/train.log", help="Receives what is printed.")
 def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None:
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
-    from nanogpt2.config import get_config
-    from nanogpt2.launch import run_as_group
+    from nanogpt2.config.config import get_config
+    from nanogpt2.device.launch import run_as_group
 
     settings = get_config(config)
     if run_as_group(settings.num_processes):
         return
-    from nanogpt2.checkpoint import save_trained
-    from nanogpt2.dataset import load_split
-    from nanogpt2.distributed import joined
-    from nanogpt2.files import check_writable
-    from nanogpt2.model import GPT
-    from nanogpt2.record import TrainingRecord
-    from nanogpt2.stopwatch import Stopwatch
-    from nanogpt2.trainer import Trainer
+    from nanogpt2.base.files import check_writable
+    from nanogpt2.device.group import joined
+    from nanogpt2.model.checkpoint import save_trained
+    from nanogpt2.model.gpt import GPT
+    from nanogpt2.report.stopwatch import Stopwatch
+    from nanogpt2.tokens.dataset import load_split
+    from nanogpt2.train.record import TrainingRecord
+    from nanogpt2.train.trainer import Trainer
 
     def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
         save_trained(weights, settings, data, record.metrics())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import config_option, stage_command
+from stages.shared.command import config_option, stage_command
 
 
 @stage_command
@@ -15,8 +15,8 @@ from stages.command import config_option, stage_command
 @click.option("--out", type=Path, default="data/validated.json", help="Written when all is well.")
 def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: Path) -> None:
     """Check every key of the configuration, and that its corpus and device are there."""
-    from nanogpt2.files import write_json
-    from nanogpt2.preflight import check_run
+    from nanogpt2.base.files import write_json
+    from nanogpt2.text.preflight import check_run
 
     check_run(config, built_in=built_in, checkpoint_dir=checkpoint_dir, needs_all=all_keys)
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages

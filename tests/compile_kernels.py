@@ -14,11 +14,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from nanogpt2 import fp8, fused
-from nanogpt2.config import get_config
-from nanogpt2.controls import Controls
-from nanogpt2.fused_decoding import FusedDecoder, draw_fused
-from nanogpt2.model import GPT, RMSNorm
+from nanogpt2.config.config import get_config
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.gpu import FusedDecoder, draw_fused
+from nanogpt2.kernels import fp8
+from nanogpt2.kernels import gpu as fused
+from nanogpt2.model.gpt import GPT, RMSNorm
 
 HOPPER = GPUTarget("cuda", 90, 32)
 TYPES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from nanogpt2.config import Config, get_config
+from nanogpt2.config.config import Config, get_config
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 if not torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """The import graph of the project, read from its sources."""
 
 import ast
+from collections.abc import Set
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -26,17 +27,14 @@ def direct_imports(path: Path) -> set[Path]:
     return {found for name in names if (found := module_path(name))}
 
 
-def all_imports(path: Path) -> set[Path]:
-    """Return `path` and every file of the project that running it imports."""
+def all_imports(path: Path, *, without: Set[Path] = frozenset()) -> set[Path]:
+    """Return `path` and every module of the project that running it imports.
+
+    Those in `without`, and what they alone import, are left out.
+    """
     found, waiting = set(), {path}
     while waiting:
         current = waiting.pop()
         found.add(current)
-        packages = {found_init for part in current.parents if (found_init := _init_of(part))}
-        waiting |= (direct_imports(current) | packages) - found
+        waiting |= {p for p in direct_imports(current) if p.name != "__init__.py"} - found - without
     return found
-
-
-def _init_of(folder: Path) -> Path | None:
-    init = folder / "__init__.py"
-    return init if folder.parts and (ROOT / init).is_file() else None

@@ -11,22 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.launch import run_as_group
+from nanogpt2.device.launch import run_as_group
 
 if __name__ == "__main__" and run_as_group(int(sys.argv[1])):
     sys.exit()
 
 import torch
 
-from nanogpt2 import resume
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset, load_split
-from nanogpt2.distributed import GROUPS, SINGLE, Group, joined
-from nanogpt2.errors import NanoGPT2Error, TrainingError, exit_with_one_line
-from nanogpt2.model import GPT
-from nanogpt2.resume import RunStates, hash_tensors
-from nanogpt2.step import Stepper
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import NanoGPT2Error, TrainingError, exit_with_one_line
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset, load_split
+from nanogpt2.train import resume
+from nanogpt2.train.resume import RunStates, hash_tensors
+from nanogpt2.train.step import Stepper
+from nanogpt2.train.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 TINY = {

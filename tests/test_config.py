@@ -29,17 +29,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imports import ROOT
 
-from nanogpt2 import yaml12
 from nanogpt2.__main__ import main as extra_commands
-from nanogpt2.config import (
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.config import yaml12
+from nanogpt2.config.config import (
     Config,
     get_config,
     preset_names,
     preset_path,
     use_preset,
 )
-from nanogpt2.errors import ConfigError
-from nanogpt2.schema import load_schema, with_defaults
+from nanogpt2.config.schema import load_schema, with_defaults
 from stages.validate import main as validate
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 from imports import ROOT
 
-from nanogpt2 import console
 from nanogpt2.__main__ import main
-from nanogpt2.checkpoint import save_checkpoint
-from nanogpt2.config import Config
-from nanogpt2.controls import Controls
-from nanogpt2.model import GPT
-from nanogpt2.sampling import Sampler
-from nanogpt2.tokenizer import CharTokenizer
+from nanogpt2.commands import console
+from nanogpt2.config.config import Config
+from nanogpt2.decode.draw import Controls
+from nanogpt2.model.checkpoint import save_checkpoint
+from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.sample import Sampler
+from nanogpt2.tokens.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer("\n abcdef")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt2 import corpus
-from nanogpt2.errors import DataError
+from nanogpt2.base.errors import DataError
+from nanogpt2.text import corpus
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from nanogpt2.dataset import CharDataset, TokenDataset, draw_windows, get_batch
-from nanogpt2.errors import DataError
+from nanogpt2.base.errors import DataError
+from nanogpt2.tokens.dataset import CharDataset, TokenDataset, draw_windows, get_batch
 
 
 def test_a_window_and_its_targets_one_token_later() -> None:

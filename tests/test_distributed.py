@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from imports import ROOT
 from several import CASES, case_config, losses
 
-from nanogpt2.checkpoint import load_tensors
-from nanogpt2.config import get_config
-from nanogpt2.distributed import check_group
-from nanogpt2.errors import ConfigError
-from nanogpt2.launch import launch
-from nanogpt2.resume import hash_tensors
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.config.config import get_config
+from nanogpt2.device.group import check_group
+from nanogpt2.device.launch import launch
+from nanogpt2.model.checkpoint import load_tensors
+from nanogpt2.train.resume import hash_tensors
 from stages.prepare import main as prepare
 
 GLOO = pytest.mark.skipif(
@@ -214,7 +214,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
 
 SLEEPER = """
 import threading, time
-from nanogpt2.launch import end_with_launcher
+from nanogpt2.device.launch import end_with_launcher
 threading.Thread(target=end_with_launcher, daemon=True).start()
 time.sleep(60)
 """
@@ -222,7 +222,7 @@ time.sleep(60)
 
 def test_the_processes_end_with_the_one_that_launched_them() -> None:
     call = f"launch(2, [sys.executable, '-c', {SLEEPER!r}])"
-    script = f"import sys; from nanogpt2.launch import launch; {call}"
+    script = f"import sys; from nanogpt2.device.launch import launch; {call}"
     launcher = subprocess.Popen([sys.executable, "-c", script], env=environment())
     while len(ranks := psutil.Process(launcher.pid).children()) < 2:
         time.sleep(0.01)

@@ -17,16 +17,16 @@ import pytest
 import torch
 from imports import ROOT
 
-from nanogpt2 import files
-from nanogpt2.checkpoint import load_checkpoint, save_checkpoint
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import CheckpointError, DataError, DeviceError, TrainingError
-from nanogpt2.model import GPT
-from nanogpt2.optimizer import LossScale
-from nanogpt2.record import TrainingRecord
-from nanogpt2.tokenizer import ByteTokenizer
-from nanogpt2.trainer import Trainer
+from nanogpt2.base import files
+from nanogpt2.base.errors import CheckpointError, DataError, DeviceError, TrainingError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.tokens.tokenizer import ByteTokenizer
+from nanogpt2.train.optimizer import LossScale
+from nanogpt2.train.record import TrainingRecord
+from nanogpt2.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -171,10 +171,10 @@ import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
 torch.set_num_threads(1)
-from nanogpt2.config import get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.model import GPT
-from nanogpt2.trainer import Trainer
+from nanogpt2.config.config import get_config
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.model.gpt import GPT
+from nanogpt2.train.trainer import Trainer
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 config = get_config('nano', device='cpu', dropout=0.0, max_iters=1, eval_iters=1, batch_size=512,
                     n_layer=2, save_checkpoint=False)
@@ -289,7 +289,7 @@ def test_a_claim_of_a_trillion_weights_takes_no_memory(good: Path) -> None:
     stretched = torch.zeros(1).expand(256, 96_000)  # the right shape, four bytes large
     path = changed(good, config=huge, model_state_dict={"wte.weight": stretched})
     script = (
-        "import torch; from pathlib import Path; from nanogpt2.checkpoint import *;"
+        "import torch; from pathlib import Path; from nanogpt2.model.checkpoint import *;"
         f"load_checkpoint(Path({str(path)!r}), device=torch.device('cpu'))"
     )
     done = subprocess.run(
@@ -359,11 +359,11 @@ RUN = """
 import sys, time
 import torch
 torch.set_num_threads(1)
-from nanogpt2.config import get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import exit_with_one_line
-from nanogpt2.model import GPT
-from nanogpt2.trainer import Trainer
+from nanogpt2.config.config import get_config
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.model.gpt import GPT
+from nanogpt2.train.trainer import Trainer
 phase = sys.argv[1]
 config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
     "n_embd": 256 if phase == "saving a state" else 16, "batch_size": 4,

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from imports import ROOT
 from torch import Tensor, nn
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.model import GPT, RMSNorm
-from nanogpt2.operators import TORCH, Operators
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT, RMSNorm
+from nanogpt2.model.operators import TORCH, Operators
 
-fused = pytest.importorskip("nanogpt2.fused", reason="needs Triton")
-fp8 = pytest.importorskip("nanogpt2.fp8", reason="needs Triton")
+fused = pytest.importorskip("nanogpt2.kernels.cpu.gpu", reason="needs Triton")
+fp8 = pytest.importorskip("nanogpt2.kernels.cpu.fp8", reason="needs Triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

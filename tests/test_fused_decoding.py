@@ -7,16 +7,16 @@ import torch
 from test_variants import VARIANTS, warmed
 from torch import Tensor
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.controls import Controls, draw_tokens, draw_uniforms
-from nanogpt2.decoding import Decoder, ModuleDecoder
-from nanogpt2.generation import Request, generate_tokens, kernels_work
-from nanogpt2.model import GPT
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.decode.decoder import Decoder, ModuleDecoder
+from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
+from nanogpt2.decode.generate import Request, generate_tokens, kernels_work
+from nanogpt2.model.gpt import GPT
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from nanogpt2 import fused_decoding
-from nanogpt2.fused_decoding import FusedDecoder, draw_fused
+from nanogpt2.decode import gpu as fused_decoding
+from nanogpt2.decode.gpu import FusedDecoder, draw_fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ODD = {"n_embd": 20, "n_head": 2, "vocab_size": 61, "block_size": 8, "n_layer": 1}

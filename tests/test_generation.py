@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanogpt2.config import Config
-from nanogpt2.controls import Controls
-from nanogpt2.decoding import Decoder, ModuleDecoder
-from nanogpt2.errors import ConfigError
-from nanogpt2.generation import Request, generate, generate_tokens
-from nanogpt2.lean import LeanDecoder, LeanWeights
-from nanogpt2.model import GPT
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.config.config import Config
+from nanogpt2.decode.cpu import LeanDecoder, LeanWeights
+from nanogpt2.decode.decoder import Decoder, ModuleDecoder
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.generate import Request, generate, generate_tokens
+from nanogpt2.model.gpt import GPT
 
 GREEDY = Controls(temperature=0)
 

@@ -14,15 +14,15 @@ from several import CASES, case_config, losses
 from test_variants import warmed
 from torch import Tensor
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.controls import Controls
-from nanogpt2.dataset import CharDataset
-from nanogpt2.decoding import ModuleDecoder
-from nanogpt2.generation import Request, generate_tokens
-from nanogpt2.model import GPT
-from nanogpt2.products import Products, _Plan
-from nanogpt2.resume import hash_tensors
-from nanogpt2.trainer import Trainer
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.decode.decoder import ModuleDecoder
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.generate import Request, generate_tokens
+from nanogpt2.kernels.cublaslt import Products, _Plan
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.resume import hash_tensors
+from nanogpt2.train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -81,7 +81,7 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     captured = run(config, text)
     printed = capsys.readouterr()
     assert "no CUDA graph" not in printed.out + printed.err
-    monkeypatch.setattr("nanogpt2.capture.EAGER_CALLS", 10**9)
+    monkeypatch.setattr("nanogpt2.device.device.graph.EAGER_CALLS", 10**9)
     assert run(config, text) == captured
 
 
@@ -161,7 +161,7 @@ def test_whichever_algorithm_is_the_quickest_the_bits_are_the_same(
 
 
 def test_without_cublaslt_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanogpt2.products._load_library", lambda: None)
+    monkeypatch.setattr("nanogpt2.kernels.cpu.cublaslt._load_library", lambda: None)
     products = Products(torch.device("cuda"))
     a, b = draw(64, 32, torch.bfloat16), draw(32, 16, torch.bfloat16)
     exact = a.double() @ b.double()
@@ -197,7 +197,7 @@ def test_decoding_in_float32_draws_the_tokens_that_the_model_draws(
 def test_a_step_with_kernels_is_as_close_to_the_modules_as_its_digits(
     dtype: torch.dtype, rows: int, tiny: Config
 ) -> None:
-    from nanogpt2.fused_decoding import FusedDecoder
+    from nanogpt2.decode.gpu import FusedDecoder
 
     model = warmed(get_config({**tiny.to_dict(), "n_embd": 80, "vocab_size": 500}))
     model = model.to("cuda", dtype).eval()

@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2 import device, toolchain
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import DeviceError
-from nanogpt2.kernels import CompiledOperators, compile_operators
-from nanogpt2.model import GPT
-from nanogpt2.operators import TORCH, Operators
-from nanogpt2.resume import hash_tensors
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import DeviceError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.device import compiler as toolchain
+from nanogpt2.device import device
+from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
+from nanogpt2.model.gpt import GPT
+from nanogpt2.model.operators import TORCH, Operators
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.resume import hash_tensors
+from nanogpt2.train.trainer import Trainer
 
 
 def compiled(head_size: int) -> CompiledOperators:

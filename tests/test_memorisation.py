@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanogpt2.checkpoint import Checkpoint
-from nanogpt2.config import Config
-from nanogpt2.memorisation import check_memorisation, draw_texts, find_copies, list_stretches
-from nanogpt2.model import GPT
-from nanogpt2.overlap import character_codes
-from nanogpt2.preparation import prepare
-from nanogpt2.tokenizer import CharTokenizer, Tokenizer
+from nanogpt2.config.config import Config
+from nanogpt2.evaluate.memorisation import (
+    check_memorisation,
+    draw_texts,
+    find_copies,
+    list_stretches,
+)
+from nanogpt2.model.checkpoint import Checkpoint
+from nanogpt2.model.gpt import GPT
+from nanogpt2.text.overlap import character_codes
+from nanogpt2.text.prepare import prepare
+from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 SOURCE = "".join(
     f"Line {number} of the training text, unlike each other.\n" for number in range(99)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.errors import ConfigError, DataError
-from nanogpt2.model import GPT
+from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
 
 SHAPE = {"vocab_size": 65, "block_size": 64, "n_layer": 3, "n_head": 4, "n_embd": 48}
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.model import GPT
-from nanogpt2.optimizer import LossScale, Muon, learning_rate_factor, make_optimizers
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.train.optimizer import LossScale, Muon, learning_rate_factor, make_optimizers
 
 
 def test_each_weight_is_in_one_group_and_only_matrices_decay(tiny: Config) -> None:
@@ -80,11 +80,11 @@ def test_muon_divides_gradients_as_a_fused_optimizer_does() -> None:
 def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None:
     lines = [
         "import sys",
-        "from nanogpt2.config import get_config",
-        "from nanogpt2.dataset import CharDataset",
-        "from nanogpt2.device import use_deterministic_kernels",
-        "from nanogpt2.model import GPT",
-        "from nanogpt2.trainer import Trainer",
+        "from nanogpt2.config.config import get_config",
+        "from nanogpt2.tokens.dataset import CharDataset",
+        "from nanogpt2.device.device import use_deterministic_kernels",
+        "from nanogpt2.model.gpt import GPT",
+        "from nanogpt2.train.trainer import Trainer",
         "use_deterministic_kernels(True)",  # as on a GPU
         "c = get_config('nano', max_iters=2, eval_iters=1, n_layer=1, n_embd=16, device='cpu')",
         "d = CharDataset('some text. ' * 40, c.block_size)",

@@ -84,7 +84,7 @@ def test_an_experiment_reruns_what_depends_on_its_key(
 
 
 def test_changed_sampling_code_reruns_sample_alone(repro: Workspace) -> None:
-    path = repro.root / "nanogpt2/sampling.py"
+    path = repro.root / "nanogpt2/sample/sample.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
     assert repro.stages_run("repro") == ["sample"]
     repro.git("checkout", "--quiet", ".")
@@ -93,7 +93,7 @@ def test_changed_sampling_code_reruns_sample_alone(repro: Workspace) -> None:
 def test_queued_experiments_finish_with_their_own_code_and_can_be_compared(
     repro: Workspace,
 ) -> None:
-    path = repro.root / "nanogpt2/sampling.py"
+    path = repro.root / "nanogpt2/sample/sample.py"
     source = path.read_text(encoding="utf-8")
     path.write_text(source.replace('text + "\\n"', 'text + "!\\n"'), encoding="utf-8")
     repro.dvc("exp", "run", "--queue", "-S", "learning_rate=1e-3,5e-4", "-S", "max_iters=4")

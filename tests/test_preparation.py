@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.corpus import normalise
-from nanogpt2.dataset import TokenDataset, load_prepared_tokenizer, load_split, load_tokens
-from nanogpt2.errors import DataError
-from nanogpt2.files import sha256
-from nanogpt2.preparation import prepare
+from nanogpt2.base.errors import DataError
+from nanogpt2.base.files import sha256
+from nanogpt2.text.corpus import normalise
+from nanogpt2.text.prepare import prepare
+from nanogpt2.tokens.dataset import TokenDataset, load_prepared_tokenizer, load_split, load_tokens
 from stages.prepare import main as prepare_stage
 from stages.validate import main as validate_stage
 

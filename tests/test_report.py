@@ -14,15 +14,15 @@ from imports import ROOT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import TrainingError
-from nanogpt2.hardware import EnergyMeter, peak_flops
-from nanogpt2.model import GPT
-from nanogpt2.record import TrainingRecord
-from nanogpt2.report import Report, training_flops_per_token
-from nanogpt2.stopwatch import PARTS, Stopwatch
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import TrainingError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.report.hardware import EnergyMeter, peak_flops
+from nanogpt2.report.report import Report, training_flops_per_token
+from nanogpt2.report.stopwatch import PARTS, Stopwatch
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.record import TrainingRecord
+from nanogpt2.train.trainer import Trainer
 
 UNKNOWN = [
     "cpu, 8 threads",

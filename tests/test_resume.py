@@ -9,13 +9,13 @@ import torch
 from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import TrainingError
-from nanogpt2.model import GPT
-from nanogpt2.record import TrainingRecord
-from nanogpt2.resume import RunStates
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import TrainingError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.record import TrainingRecord
+from nanogpt2.train.resume import RunStates
+from nanogpt2.train.trainer import Trainer
 
 ROOT = Path(".resume")
 
@@ -215,7 +215,7 @@ def test_a_second_run_of_the_same_is_refused_and_not_pruned(
     with pytest.raises(CrashError):
         run(config, text, crash=10)
     (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
-    monkeypatch.setattr("nanogpt2.resume.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("nanogpt2.train.resume.LOCK_SECONDS", 0.2)
     with RunStates(folder).locked():
         with pytest.raises(TrainingError, match="this run is under way in another process"):
             run(config, text)

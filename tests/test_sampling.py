@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.config import Config
-from nanogpt2.errors import DataError
-from nanogpt2.model import GPT
-from nanogpt2.sampling import read_prompt, sample_texts, write_samples
-from nanogpt2.tokenizer import ByteTokenizer, CharTokenizer
+from nanogpt2.base.errors import DataError
+from nanogpt2.config.config import Config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.sample import read_prompt, sample_texts, write_samples
+from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 
 @pytest.fixture

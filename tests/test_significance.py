@@ -5,7 +5,13 @@ import random
 
 import pytest
 
-from nanogpt2.significance import compare, describe, describe_runs, t_probability, t_quantile
+from nanogpt2.experiments.significance import (
+    compare,
+    describe,
+    describe_runs,
+    t_probability,
+    t_quantile,
+)
 
 
 @pytest.mark.parametrize(

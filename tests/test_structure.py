@@ -1,72 +1,122 @@
 """The structure that the design fixes, read from the sources."""
 
+import ast
 from pathlib import Path
 
 import pytest
 import yaml
 from imports import ROOT, all_imports, direct_imports
 
-from nanogpt2.config import NOT_TRAINING
-from nanogpt2.schema import load_schema
-from nanogpt2.trainer import TRAINING_CODE
+from nanogpt2.config.config import NOT_TRAINING
+from nanogpt2.config.schema import load_schema
+from nanogpt2.train.trainer import TRAINING_ROOMS
 
-# Each module imports only from the groups before its own.
-LAYERS = [
-    {"errors", "interruption"},
-    {"files", "capture", "device", "launch", "threads", "operators", "stopwatch", "hardware"}
-    | {"decoding_kernels", "fused_kernels", "products"},
-    {"yaml12", "shakespeare", "advice", "progress", "overlap", "significance", "record"}
-    | {"toolchain"},
-    {"schema", "kernels", "fp8"},
-    {"config", "fused"},
-    {"corpus", "tokenizer", "metrics", "model"},
-    {"backends", "dataset", "distributed", "memory", "optimizer", "checkpoint", "preparation"}
-    | {"preflight", "report"}
-    | {"controls", "decoding", "lean", "text_stream"},
-    {"fused_decoding"},
-    {"evaluation", "memorisation", "generation", "resume", "step"},
-    {"sampling", "scoring", "trainer", "experiments"},
-    {"console"},
-]
+# Each room imports only from those before it.
+ROOMS = (
+    *("base", "config", "device", "tokens", "text", "model", "kernels", "report", "train"),
+    *("decode", "sample", "evaluate", "experiments", "commands"),
+)
+PACKAGE = ROOT / "nanogpt2"
+MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]
+GUIDE_PATHS = {Path("nanogpt2/dataset.py"), Path("nanogpt2/trainer.py")}
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
 
-def test_modules_import_only_to_the_left() -> None:
-    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    modules = {path.stem for path in (ROOT / "nanogpt2").glob("*.py")} - {"__init__", "__main__"}
-    assert modules == set(rank)
-    for module in modules:
-        for path in direct_imports(Path("nanogpt2", f"{module}.py")):
-            assert path.stem == "__init__" or rank[path.stem] < rank[module], (module, path)
+def room_of(path: Path) -> str | None:
+    """Return the room of a module, or None for one that stands at the top or in stages."""
+    return path.parts[1] if path.parts[0] == "nanogpt2" and len(path.parts) > 2 else None
 
 
-def test_the_library_knows_neither_click_nor_dvc_and_the_tokenizer_no_torch() -> None:
-    for path in (ROOT / "nanogpt2").glob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        if path.stem != "__main__":
-            assert "import click" not in source, path
-        assert "import dvc" not in source, path
-    assert "torch" not in (ROOT / "nanogpt2/tokenizer.py").read_text(encoding="utf-8")
+def source(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_only_experiments_runs_dvc_and_only_the_extra_commands_use_it() -> None:
-    experiments = Path("nanogpt2/experiments.py")
-    runs_programs = {experiments} | {
-        Path(f"nanogpt2/{name}.py") for name in ("launch", "toolchain")
+def imported_libraries(path: Path) -> set[str]:
+    """Return the first part of the name of all that a module imports."""
+    names = set()
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_the_rooms_are_those_of_the_list() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(ROOMS)
+
+
+def test_a_room_imports_only_from_those_before_it() -> None:
+    for path in MODULES:
+        room = room_of(path)
+        for other in map(room_of, direct_imports(path) if room else ()):
+            before = (*ROOMS[: ROOMS.index(room)], room) if room else ROOMS
+            assert other is None or other in before, (path, other)
+
+
+def test_the_modules_of_a_room_import_one_another_in_no_circle() -> None:
+    waiting = {path: direct_imports(path) & set(MODULES) - {path} for path in MODULES}
+    waiting = {
+        path: {found for found in imports if found.name != "__init__.py"}
+        for path, imports in waiting.items()
+        if path.name != "__init__.py"
     }
-    for path in {found.relative_to(ROOT) for found in (ROOT / "nanogpt2").glob("*.py")}:
-        source = (ROOT / path).read_text(encoding="utf-8")
-        assert "subprocess" not in source or path in runs_programs, path
-        assert path.stem == "__main__" or experiments not in direct_imports(path), path
+    while waiting:
+        free = [path for path, imports in waiting.items() if not imports & waiting.keys()]
+        assert free, waiting
+        waiting = {path: imports for path, imports in waiting.items() if path not in free}
+
+
+def test_training_reads_no_text_and_alone_shows_its_progress() -> None:
+    for path in MODULES:
+        rooms = set(map(room_of, direct_imports(path)))
+        if room_of(path) == "train":
+            assert "text" not in rooms, path
+        else:
+            assert "report" not in rooms or room_of(path) == "report", path
+
+
+def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
+    for path in PACKAGE.glob("*/__init__.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines = (ast.get_docstring(tree) or "").splitlines()
+        assert 1 <= len(lines) <= 3, path
+        plain = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert all(isinstance(n, ast.ImportFrom) and n.module == "typing" for n in plain), path
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("click", {"stages", "commands", "__main__"}),
+        ("yaml", {"config"}),
+        ("subprocess", {"experiments", "launch", "compiler"}),  # experiments alone runs DVC
+        ("triton", {"gpu", "gpu_kernels", "fp8"}),
+        ("dvc", set()),
+    ],
+)
+def test_a_library_is_imported_only_where_it_belongs(library: str, homes: set[str]) -> None:
+    for path in MODULES:
+        home = {room_of(path), path.stem} & homes
+        assert home or library not in imported_libraries(path), path
+
+
+def test_the_tokenizer_does_without_torch() -> None:
+    assert "torch" not in source(Path("nanogpt2/tokens/tokenizer.py"))
+
+
+def rooms_read_by(path: Path) -> set[str]:
+    """Return the rooms that running `path` imports from, but for what is only shown."""
+    shown = {found for found in MODULES if room_of(found) == "report"}
+    return {room for found in all_imports(path, without=shown) if (room := room_of(found))}
 
 
 @pytest.mark.parametrize("stage", list(DVC["stages"]))
-def test_a_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
-    listed = {dep for dep in DVC["stages"][stage]["deps"] if dep.endswith((".py", ".c"))}
-    imported = {path.as_posix() for path in all_imports(Path("stages", f"{stage}.py"))}
-    assert listed == imported | (
-        {"nanogpt2/kernels.c"} if "nanogpt2/kernels.py" in imported else set()
-    )
+def test_a_stage_depends_on_exactly_the_rooms_it_imports(stage: str) -> None:
+    listed = {dep for dep in DVC["stages"][stage]["deps"] if dep.startswith(("nanogpt2", "stages"))}
+    rooms = {f"nanogpt2/{room}" for room in rooms_read_by(Path("stages", f"{stage}.py"))}
+    assert listed == rooms | {"stages/shared", f"stages/{stage}.py"}
 
 
 @pytest.mark.parametrize("stage", [name for name in DVC["stages"] if name != "validate"])
@@ -85,9 +135,5 @@ def test_stages_stay_small(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 50
 
 
-def test_an_unfinished_run_is_of_no_use_to_other_versions_of_what_its_weights_depend_on() -> None:
-    harmless = {"__init__", "errors", "files", "interruption", "launch", "memory", "schema"}
-    harmless |= {"stopwatch", "threads", "tokenizer", "yaml12"}
-    of_a_step = {path.stem for path in all_imports(Path("nanogpt2/step.py"))} - harmless
-    listed = {Path(name).stem for name in TRAINING_CODE if name.endswith(".py")}
-    assert listed == of_a_step | {"step", "trainer"}
+def test_an_unfinished_run_is_of_no_use_to_other_versions_of_the_rooms_that_train() -> None:
+    assert set(TRAINING_ROOMS) == rooms_read_by(Path("stages/train.py"))

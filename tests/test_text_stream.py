@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.text_stream import TextStream
-from nanogpt2.tokenizer import ByteTokenizer, CharTokenizer
+from nanogpt2.sample.stream import TextStream
+from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 
 @given(st.binary(max_size=40), st.integers(1, 5))

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from nanogpt2.threads import CALM_LOOKS, SETTINGS, _loaded_libraries, follow_load
+from nanogpt2.device.threads import CALM_LOOKS, SETTINGS, _loaded_libraries, follow_load
 
 MEASURE = """
 import time, torch
-from nanogpt2 import threads
+from nanogpt2.device import threads
 
 sleepers = threads.Sleepers(threads._loaded_libraries())
 x = torch.ones(1_000_000)
@@ -59,14 +59,14 @@ def test_idle_threads_spin_or_sleep_as_asked_and_compute_the_same() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_users_own_setting_wins(name: str) -> None:
-    code = "import threading; from nanogpt2 import threads; threads.share_cores()"
+    code = "import threading; from nanogpt2.device import threads; threads.share_cores()"
     code += "; print(threading.active_count())"
     assert run(code) == "2\n"
     assert run(code, **{name: "PASSIVE" if name == "OMP_WAIT_POLICY" else "10"}) == "1\n"
 
 
 def test_one_thread_has_nothing_to_share() -> None:
-    code = "import threading; from nanogpt2 import threads; threads.share_cores()"
+    code = "import threading; from nanogpt2.device import threads; threads.share_cores()"
     assert run(code + "; print(threading.active_count())", OMP_NUM_THREADS="1") == "1\n"
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2 import tokenizer
-from nanogpt2.errors import CheckpointError, DataError
-from nanogpt2.tokenizer import (
+from nanogpt2.base.errors import CheckpointError, DataError
+from nanogpt2.tokens import tokenizer
+from nanogpt2.tokens.tokenizer import (
     TOKENIZERS,
     ByteTokenizer,
     CharTokenizer,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import DataError, TrainingError
-from nanogpt2.model import GPT
-from nanogpt2.record import TrainingRecord
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import DataError, TrainingError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.record import TrainingRecord
+from nanogpt2.train.trainer import Trainer
 
 
 def trained(config: Config, text: str) -> tuple[GPT, TrainingRecord]:

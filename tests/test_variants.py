@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanogpt2.config import Config, get_config
-from nanogpt2.dataset import CharDataset
-from nanogpt2.errors import ConfigError
-from nanogpt2.generation import prepare
-from nanogpt2.lean import is_plain
-from nanogpt2.model import GPT
-from nanogpt2.optimizer import Muon, learning_rate_factor, orthogonalise
-from nanogpt2.trainer import Trainer
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.decode.cpu import is_plain
+from nanogpt2.decode.generate import prepare
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.optimizer import Muon, learning_rate_factor, orthogonalise
+from nanogpt2.train.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, object]] = {
     "gpt2": {},

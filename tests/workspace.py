@@ -9,8 +9,8 @@ from pathlib import Path
 
 from imports import ROOT
 
-from nanogpt2 import yaml12
-from nanogpt2.files import sha256
+from nanogpt2.base.files import sha256
+from nanogpt2.config import yaml12
 
 SMALL_RUN = {
     "corpus": "data/raw",

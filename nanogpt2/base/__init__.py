@@ -1,0 +1,1 @@
+"""Files written whole, signals, and errors that a user can mend: what every room stands on."""

@@ -1,0 +1,152 @@
+"""Files: written aside and renamed, so that a reader never sees half of one."""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nanogpt2.base.errors import DataError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; on success it is synced and renamed to it.
+
+    After any error `path` is what it was before. Raises DataError where the disk is full or
+    the folder cannot be written.
+    """
+    path = Path(path)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp made it private
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into a DataError of one line."""
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space" if error.errno == errno.ENOSPC else "choose a writable place"
+        raise DataError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
+
+
+def check_writable(*paths: Path) -> None:
+    """Raise DataError where a file at one of `paths` could not be written; nothing stays behind."""
+    for path in map(Path, paths):
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut; Windows has no such call."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""Write `text` as UTF-8 with `\n` newlines."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def rounded(value: float) -> float:
+    """Return `value` with 6 digits after the point, as every tracked figure is written."""
+    return round(value, 6)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; keys keep their order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows`, at least one, with a header line of the first row's keys."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of `path`; DataError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of `path`; DataError where it cannot be read or is not UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in `path`; DataError where it is missing or damaged."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: damaged JSON: {error}") from error
+
+
+def sha256(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and put it in the place of `folder`, which stays as it was on any error."""
+    folder = Path(folder)
+    with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+            new, old = Path(aside) / "new", Path(aside) / "old"
+            new.mkdir()
+            fill(new)
+            if folder.exists():
+                folder.replace(old)
+            try:
+                new.replace(folder)
+            except OSError:
+                old.replace(folder)
+                raise

@@ -1,0 +1,1 @@
+"""The commands of `python -m nanogpt2`, one click module each."""

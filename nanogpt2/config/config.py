@@ -1,0 +1,229 @@
+"""The configuration: params.yaml and the presets, checked against schemas/params.schema.json.
+
+The schema is the one truth on names, types, ranges, defaults and meaning; the dataclasses below
+give its keys a type in code.
+"""
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.base import files
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.config import yaml12
+from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults
+from nanogpt2.config.yaml12 import show
+
+PRESETS_PATH = Path(__file__).parents[1] / "presets"
+
+# Facts of the machine and knobs of other stages; a trained weight depends on none of them.
+NOT_TRAINING = frozenset(
+    {"corpus", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
+    | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
+)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Knobs of the evaluate stage; the schema describes each."""
+
+    batch_size: int
+    stride: int | None
+    memorisation_samples: int
+    memorisation_tokens: int
+    memorisation_temperature: float
+    memorisation_seed: int
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Knobs of the sample stage; the schema describes each."""
+
+    prompt: str | None
+    prompt_file: str
+    num_samples: int
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    stop: list[str]
+    window: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete, valid configuration; the schema describes each key.
+
+    `config["learning_rate"]` answers too. Made by `get_config`, never by hand. It is pickled as an
+    OrderedDict, so that `torch.save` writes plain data, which `weights_only=True` reads.
+    """
+
+    corpus: str
+    tokenizer: str
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    vocab_size: int
+    block_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    attention_dropout: float | None
+    architecture: str
+    bias: bool | None
+    positions: str | None
+    norm: str | None
+    qk_norm: bool | None
+    mlp: str | None
+    n_kv_head: int | None
+    tied_head: bool | None
+    zero_init: bool | None
+    logit_softcap: float | None
+    batch_size: int
+    gradient_accumulation_steps: int
+    max_iters: int
+    optimizer: str
+    learning_rate: float
+    muon_learning_rate: float
+    schedule: str
+    decay_fraction: float
+    min_learning_rate_fraction: float
+    warmup_iters: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    ema_decay: float
+    patience: int
+    grad_clip: float
+    on_nonfinite: str
+    eval_interval: int
+    eval_iters: int
+    mixed_precision: bool
+    precision: str | None
+    deterministic: bool
+    device: str
+    compile: bool
+    num_processes: int
+    parallel: str
+    save_checkpoint: bool
+    checkpoint_interval: int
+    checkpoint_dir: str
+    evaluate: EvaluateConfig
+    sample: SampleConfig
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.__dataclass_fields__:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain nested dicts."""
+        return dataclasses.asdict(self)
+
+    def resolved(self) -> "Config":
+        """Return the configuration with every key that is null for another's sake filled in."""
+        parts = {
+            **ARCHITECTURES[self.architecture],
+            "n_kv_head": self.n_head,
+            "attention_dropout": self.dropout,
+            "precision": "auto" if self.mixed_precision else "fp32",
+        }
+        return dataclasses.replace(
+            self, **{key: value for key, value in parts.items() if getattr(self, key) is None}
+        )
+
+    def training_dict(self) -> dict[str, Any]:
+        """Return the keys on which the trained weights depend."""
+        return {key: value for key, value in self.to_dict().items() if key not in NOT_TRAINING}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedDict, (), None, None, iter(self.to_dict().items())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
+        return self
+
+
+def get_config(source: str | Path | Mapping[str, Any], **overrides: Any) -> Config:
+    """Return the configuration of a preset (nano, small, base), a YAML file or a mapping.
+
+    Keys that the source does not give take the schema's default; `overrides` come last.
+    Raises ConfigError with one line for each key that is wrong.
+    """
+    if isinstance(source, Mapping):
+        return make_config({**source, **overrides}, name="configuration")
+    name, values = read_values(source)
+    return make_config({**values, **overrides}, name=name)
+
+
+def read_values(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """Return the file name and the unchecked values of a preset or a YAML file."""
+    path = preset_path(source) or Path(source)
+    if not path.suffix and not path.exists():
+        raise ConfigError(f"{path}: no such file or preset; presets: {', '.join(preset_names())}")
+    return path.name, yaml12.read(path)
+
+
+def preset_path(name: str | Path) -> Path | None:
+    """Return the file of the preset `name`, or None where there is no such preset."""
+    path = PRESETS_PATH / f"{name}.yaml"
+    return path if str(name) in preset_names() else None
+
+
+@cache
+def preset_names() -> list[str]:
+    """Return the names of the presets, sorted."""
+    return sorted(path.stem for path in PRESETS_PATH.glob("*.yaml"))
+
+
+def make_config(values: Mapping[str, Any], *, name: str) -> Config:
+    """Check `values`, fill in defaults and return the configuration; `name` leads each error."""
+    values = _plain(values)
+    errors = find_errors(values)
+    if errors:
+        raise ConfigError("\n".join(f"{name}: {key}: {text}" for key, text in errors.items()))
+    return complete(values)
+
+
+def complete(values: Mapping[str, Any]) -> Config:
+    """Return the configuration of valid `values`, the schema's defaults for the rest."""
+    fields = with_defaults(values)
+    for key, group in {"evaluate": EvaluateConfig, "sample": SampleConfig}.items():
+        fields[key] = group(**fields[key])
+    return Config(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with a Config or another mapping in it as dicts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def use_preset(name: str, path: Path) -> list[str]:
+    """Write the values of the preset `name` into the YAML file `path`; return the changes in words.
+
+    Comments, order and every other line stay as they are. The result is checked before it is
+    written; raises ConfigError.
+    """
+    preset = preset_path(name)
+    if preset is None:
+        raise ConfigError(f"unknown preset {name}; allowed: {', '.join(preset_names())}")
+    old, new = yaml12.read(path), yaml12.read(preset)
+    changed = {key: value for key, value in new.items() if old.get(key) != value}
+    text = yaml12.replace_values(files.read_text(path), changed)
+    make_config(yaml12.parse(text, name=path.name), name=path.name)
+    files.write_text(path, text)
+    return [
+        f"{key}: {show(old[key])} -> {yaml12.format_scalar(value)}"
+        for key, value in changed.items()
+    ]

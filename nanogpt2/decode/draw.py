@@ -1,0 +1,98 @@
+"""Controls of sampling, and the draw: one uniform number for each token of each sample.
+
+top-p: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration"; min-p: Nguyen et al.
+2024, "Turning Up the Heat"; repetition penalty: Keskar et al. 2019, "CTRL".
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanogpt2.base.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How a token is drawn from logits; raises ConfigError where a value is out of range.
+
+    The order is: repetition penalty, temperature, top-k, top-p, min-p.
+    """
+
+    temperature: float = 1.0  # 0 takes the most likely token
+    top_k: int | None = None  # more than the vocabulary has keeps all
+    top_p: float | None = None
+    min_p: float | None = None  # as a share of the most likely token's probability
+    repetition_penalty: float = 1.0  # 1 is none
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "temperature": (self.temperature >= 0, "a finite number, at least 0"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "null or an integer, at least 1"),
+            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "null or above 0, at most 1"),
+            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "null or from 0 to 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "a finite number above 0"),
+        }
+        for name, (fits, text) in allowed.items():
+            value = getattr(self, name)
+            if not fits or not math.isfinite(value or 0):
+                raise ConfigError(f"{name}: found {value}; allowed: {text}")
+
+
+def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """Return numbers in [0, 1) for each seed: (B, count) float64.
+
+    A row depends on its seed alone, and a longer row begins with a shorter one: Philox counts.
+    """
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def draw_tokens(
+    logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
+) -> Tensor:
+    """Return one token for each row of `logits` (B, V): (B,).
+
+    `uniforms` (B, 1) picks the token: the first whose cumulated probability exceeds it.
+    `seen` (B, V) is true for tokens that the repetition penalty makes less likely.
+    """
+    if seen is not None:
+        logits = penalise(logits, seen, controls.repetition_penalty)
+    if controls.temperature == 0:
+        return logits.argmax(dim=-1)
+    if controls.temperature != 1:
+        # less the largest, so that the smallest temperature makes no infinity of it
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(controls.temperature, 1e-30)
+    probabilities = filter_probabilities(logits.softmax(dim=-1), controls)
+    # in float64 the sum of 50,000 small numbers does not shift the draw; MPS has none
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    cumulated = probabilities.cumsum(dim=-1, dtype=wide)
+    drawn = torch.searchsorted(cumulated, uniforms.to(wide) * cumulated[:, -1:], right=True)
+    return drawn[:, 0].clamp_(max=logits.shape[-1] - 1)
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Return `logits` with those of `seen` tokens divided by `penalty`, or times it below 0."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def filter_probabilities(probabilities: Tensor, controls: Controls) -> Tensor:
+    """Return `probabilities` (B, V) with what top-k, top-p and min-p drop set to 0."""
+    V = probabilities.shape[-1]
+    if controls.top_k is not None and controls.top_k < V:
+        least = probabilities.topk(controls.top_k, dim=-1).values[:, -1:]
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+    if controls.top_p is not None and controls.top_p < 1:
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ranked.cumsum(dim=-1) - ranked  # what more likely tokens hold
+        dropped = before >= controls.top_p * ranked.sum(dim=-1, keepdim=True)
+        dropped[:, 0] = False  # the most likely stays, also where top_p is too small a number
+        dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+    if controls.min_p:
+        least = controls.min_p * probabilities.amax(dim=-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+    return probabilities

@@ -1,0 +1,321 @@
+"""Generation: prompts of any lengths in, drawn tokens out, for many samples side by side.
+
+Past block_size the meaning is nanoGPT's: the model sees the last block_size tokens, from position
+0 on. A token's position then changes at each step, and with it all keys and values, so `exact`
+reads the whole window anew for each token; `half` reads the last half once each time it is full.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.decode.cpu import LeanDecoder, LeanWeights, is_plain
+from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
+from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
+from nanogpt2.device.threads import share_cores
+from nanogpt2.model.gpt import GPT
+
+NEUTRAL = Controls()
+WINDOWS = ("exact", "half")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate: one sample for each prompt, with a seed of its own."""
+
+    prompts: Sequence[Sequence[int]]  # tokens, at least one in each
+    seeds: Sequence[int]
+    max_new_tokens: int
+    controls: Controls = NEUTRAL
+    window: str = "exact"
+    n_tokens: int | None = None  # draw token numbers below it only
+    chunk: int = 16  # tokens that are handed out together, at most
+    use_cache: bool = True  # False: read the whole window for each token, with the model's modules
+
+    def __post_init__(self) -> None:
+        if self.window not in WINDOWS:
+            raise ConfigError(f"window: found {self.window}; allowed: {', '.join(WINDOWS)}")
+
+
+def generate(
+    model: GPT,
+    idx: Tensor,
+    max_new_tokens: int,
+    *,
+    controls: Controls,
+    seed: int,
+    window: str = "exact",
+    use_cache: bool = True,
+    make_decoder: MakeDecoder | None = None,
+) -> Tensor:
+    """Return `idx` (B, T) followed by drawn tokens: (B, T + max_new_tokens).
+
+    Row i is drawn with seed + i, so it is the same text in any batch.
+    """
+    seeds = range(seed, seed + len(idx))
+    request = Request(
+        idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache
+    )
+    chunks = generate_tokens(model, request, make_decoder)
+    return torch.cat([idx, *(chunk.to(idx.device) for chunk in chunks)], dim=1)
+
+
+@torch.no_grad()
+def generate_tokens(
+    model: GPT, request: Request, make_decoder: MakeDecoder | None = None
+) -> Iterator[Tensor]:
+    """Yield drawn tokens (B, 1 or more) until each row has `max_new_tokens`.
+
+    `make_decoder` is what `prepare` returned, where more than one request follows. A generator
+    that is no longer wanted may simply be dropped.
+    """
+    share_cores()
+    training = model.training
+    model.eval()
+    try:
+        if request.max_new_tokens:
+            make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
+            yield from Generation(model, request, make_decoder).run()
+    finally:
+        model.train(training)
+
+
+def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
+    """Return what makes the quickest decoders for `model` where it is, for any number of rows.
+
+    It may hold a copy of the weights, as they are now.
+    """
+    if is_plain(model):
+        return partial(LeanDecoder, LeanWeights(model, n_tokens=n_tokens))
+    if runs_kernels(model.wte.weight):
+        from nanogpt2.decode.gpu import FusedDecoder
+
+        return partial(FusedDecoder, model, n_tokens=n_tokens)
+    return partial(ModuleDecoder, model, n_tokens=n_tokens)
+
+
+def runs_kernels(weight: Tensor) -> bool:
+    """Return whether the kernels of `fused_decoding` run where `weight` is, with its dtype."""
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    return weight.is_cuda and weight.dtype in dtypes and kernels_work(weight.device)
+
+
+@cache
+def kernels_work(device: torch.device) -> bool:
+    """Return whether Triton is there, and finds what it needs to compile for `device`."""
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from nanogpt2.decode import gpu as fused_decoding
+
+        fused_decoding.try_kernels(device)
+    except Exception:  # Triton's and its C compiler's are of many kinds
+        return False
+    return True
+
+
+def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
+    """Return the quickest `draw_tokens` where `weight` is."""
+    if runs_kernels(weight):
+        from nanogpt2.decode.gpu import draw_fused
+
+        return draw_fused
+    return draw_tokens
+
+
+class Generation:
+    """The state of a generation: tensors of fixed shape, which a CUDA graph can change in place."""
+
+    def __init__(self, model: GPT, request: Request, make_decoder: MakeDecoder) -> None:
+        device, rows = model.wte.weight.device, len(request.prompts)
+        self.block_size, self.slides = model.config.block_size, not hasattr(model, "wpe")
+        self.model, self.request, self.device = model, request, device
+        self.decoder = make_decoder(rows=rows)
+        self.draw = choose_draw(model.wte.weight)
+        self.uniforms = draw_uniforms(request.seeds, request.max_new_tokens).to(
+            torch.float32 if device.type == "mps" else torch.float64
+        ).to(device)  # fmt: skip
+        prompts = [torch.tensor(prompt) for prompt in request.prompts]
+        self.lengths = [len(prompt) for prompt in prompts]  # of all tokens so far
+        room = max(self.lengths) + request.max_new_tokens
+        self.history = torch.zeros(rows, room, dtype=torch.long)  # on the host, for windows
+        for row, prompt in enumerate(prompts):
+            self.history[row, : len(prompt)] = prompt
+        self.cached = [0] * rows  # tokens of each row in the cache
+        self.positions = torch.zeros(rows, dtype=torch.long, device=device)  # the same, there
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # the last ones drawn
+        self.drawn = torch.zeros(rows, request.chunk, dtype=torch.long, device=device)
+        self.count = torch.zeros(1, dtype=torch.long, device=device)  # tokens drawn in each row
+        self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
+        self.seen = self._mark_seen(prompts)
+        self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
+
+    def _mark_seen(self, prompts: Sequence[Tensor]) -> Tensor | None:
+        if self.request.controls.repetition_penalty == 1:
+            return None
+        n_tokens = self.request.n_tokens or self.model.config.vocab_size
+        seen = torch.zeros(len(prompts), n_tokens, dtype=torch.bool, device=self.device)
+        for row, prompt in enumerate(prompts):
+            seen[row, prompt[prompt < n_tokens].to(self.device)] = True
+        return seen
+
+    def run(self) -> Iterator[Tensor]:
+        """Yield drawn tokens (B, 1 .. chunk)."""
+        with torch.inference_mode():
+            self.take(self.read_prompts())
+            chunk = self.hand_out(1)
+        yield chunk
+        left = self.request.max_new_tokens - 1
+        while left:
+            with torch.inference_mode():
+                chunk = self.advance_all(left)
+            yield chunk
+            left -= chunk.shape[1]
+
+    def advance_all(self, left: int) -> Tensor:
+        """Draw between 1 and `left` tokens for each row and return them."""
+        full = [row for row, cached in enumerate(self.cached) if self.is_full(cached)]
+        if full or not self.request.use_cache:
+            self.take(self.read_windows(full))
+            return self.hand_out(1)
+        room = left if self.slides else min(left, self.block_size - max(self.cached))
+        count = min(room, self.request.chunk)
+        self.step_many(count)
+        self.cached = [cached + count for cached in self.cached]
+        return self.hand_out(count)
+
+    def is_full(self, cached: int) -> bool:
+        """Return whether the next token of a row with `cached` tokens is past the block."""
+        return cached >= self.block_size and not self.slides
+
+    def read_prompts(self) -> Tensor:
+        """Return the logits (B, V) after each prompt's last block_size tokens, now in the cache."""
+        if not self.request.use_cache:
+            return self.read_windows([])
+        first_rows: dict[tuple[int, ...], int] = {}
+        logits: list[Tensor] = []
+        for row, prompt in enumerate(self.request.prompts):
+            source = first_rows.setdefault(tuple(prompt), row)
+            if source == row:
+                logits.append(self.encode(row, self.block_size))
+            else:
+                self.decoder.copy_row(source, row)
+                self.cached[row] = self.cached[source]
+                logits.append(logits[source])
+        self.positions.copy_(torch.tensor(self.cached))
+        return torch.stack(logits)
+
+    def encode(self, row: int, size: int) -> Tensor:
+        """Put the last `size` tokens of `row` into the cache anew; return logits (V,)."""
+        tokens = self.history[row, max(0, self.lengths[row] - size) : self.lengths[row]]
+        self.cached[row] = len(tokens)
+        return self.decoder.encode(tokens.to(self.device), row)
+
+    def read_windows(self, full: Sequence[int]) -> Tensor:
+        """Return the logits (B, V) after each row's last token, reading anew the `full` rows."""
+        rows = range(len(self.lengths))
+        if not self.request.use_cache:
+            return torch.cat([self.window_logits([row]) for row in rows])
+        others = [row for row in rows if row not in full]
+        if self.request.window == "exact" and not others:
+            return self.window_logits(rows)
+        self.decoder.reach(self.block_size)
+        logits = self.decoder.step(self.tokens, self.positions.clamp(max=self.block_size - 1))
+        for row in others:
+            self.cached[row] += 1
+        if self.request.window == "exact":
+            logits[list(full)] = self.window_logits(full)
+        else:
+            for row in full:
+                logits[row] = self.encode(row, max(1, self.block_size // 2))
+        self.positions.copy_(torch.tensor(self.cached))
+        return logits
+
+    def window_logits(self, rows: Sequence[int]) -> Tensor:
+        """Return the logits (R, V) after the last block_size tokens of `rows`, without the cache.
+
+        Rows that are not full, which only `use_cache=False` asks for, come one at a time.
+        """
+        ends = [self.lengths[row] for row in rows]
+        windows = [
+            self.history[row, max(0, end - self.block_size) : end]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+        idx = torch.stack(windows).to(self.device)
+        if self.request.use_cache:
+            return self.decoder.last_logits(idx)
+        hidden = self.model.hidden(idx)[:, -1]
+        return self.model.head(hidden)[:, : self.request.n_tokens].float()
+
+    def take(self, logits: Tensor) -> None:
+        """Draw a token for each row from `logits` (B, V) and take note of it, all in place."""
+        uniforms = self.uniforms.index_select(1, self.count)
+        tokens = self.draw(logits, uniforms, self.request.controls, seen=self.seen)
+        self.tokens.copy_(tokens)
+        self.drawn.index_copy_(1, self.chunk_count, self.tokens[:, None])
+        if self.seen is not None:
+            self.seen.scatter_(1, self.tokens[:, None], True)
+        self.count += 1
+        self.chunk_count += 1
+
+    def step(self) -> None:
+        """Decode the last tokens and draw the next ones, all in place."""
+        logits = self.decoder.step(self.tokens, self.positions)
+        self.positions += 1
+        self.take(logits)
+
+    def step_many(self, count: int) -> None:
+        """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache."""
+        reach = self.decoder.reach(min(max(self.cached) + count, self.block_size))
+        if self.device.type != "cuda":
+            for _ in range(count):
+                self.step()
+            return
+        if reach not in self.graphs:
+            self.graphs[reach] = capture(self.step, self.changed_in_place())
+        for _ in range(count):
+            self.graphs[reach]()
+
+    def changed_in_place(self) -> list[Tensor]:
+        """Return the tensors that `step` changes, but for the cache, which it writes alike."""
+        changed = [self.tokens, self.positions, self.drawn, self.count, self.chunk_count]
+        return changed if self.seen is None else [*changed, self.seen]
+
+    def hand_out(self, count: int) -> Tensor:
+        """Return the last `count` tokens of each row, on the host, and add them to the history."""
+        chunk = self.drawn[:, :count].cpu().clone()
+        self.chunk_count.zero_()
+        for row, length in enumerate(self.lengths):
+            self.history[row, length : length + count] = chunk[row]
+            self.lengths[row] = length + count
+        return chunk
+
+
+def capture(step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
+    """Return `step` as a CUDA graph: one launch for all its kernels.
+
+    The runs that capturing needs leave `state` as it was.
+    """
+    saved = [tensor.clone() for tensor in state]
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):  # cuBLAS and the allocator settle
+            step()
+            restore(state, saved)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    restore(state, saved)
+    return graph.replay
+
+
+def restore(state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
+    """Copy `saved` back into `state`."""
+    for tensor, value in zip(state, saved, strict=True):
+        tensor.copy_(value)

@@ -1,0 +1,1 @@
+"""What this machine is: its devices, precisions, memory, threads, graphs, compiler, processes."""

@@ -1,0 +1,213 @@
+"""Evaluation: a checkpoint on whole splits, each token predicted once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanogpt2.base.errors import CheckpointError, DataError, DeviceError
+from nanogpt2.base.files import rounded
+from nanogpt2.device.memory import is_out_of_memory
+from nanogpt2.device.threads import share_cores
+from nanogpt2.evaluate.metrics import Totals, summarise
+from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_tokens, prepared_splits
+from nanogpt2.tokens.tokenizer import TokenArray, Tokenizer
+
+COSTLY_TOKENS = 30  # rows of the table of tokens
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a text: sums, mean losses in nats by position, costly tokens."""
+
+    totals: Totals
+    positions: list[float]  # over all windows, those parts too that only give context
+    tokens: list[dict[str, Any]]  # rows of `costly_tokens`
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by split, and rows of the tables: losses by position, costly tokens of val."""
+
+    figures: dict[str, Any]
+    positions: list[dict[str, Any]]
+    tokens: list[dict[str, Any]]
+
+
+class Tally:
+    """Sums of losses (nats), predictions and right ones over bins: positions, or tokens."""
+
+    def __init__(self, bins: int) -> None:
+        self.nats = torch.zeros(bins, dtype=torch.float64)
+        self.counts = torch.zeros(bins, dtype=torch.int64)
+        self.correct = torch.zeros(bins, dtype=torch.int64)
+
+    def add(self, bins: Tensor, nats: Tensor, correct: Tensor) -> None:
+        """Add predictions, each with its bin; the three have the same shape."""
+        self.nats.index_add_(0, bins.flatten(), nats.flatten())
+        self.counts.index_add_(0, bins.flatten(), torch.ones_like(bins.flatten()))
+        self.correct.index_add_(0, bins.flatten(), correct.flatten())
+
+
+def evaluate_tokens(
+    model: GPT,
+    tokens: TokenArray,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int,
+    stride: int | None = None,
+) -> Score:
+    """Predict each of `tokens` but the first, which nothing precedes, exactly once.
+
+    Windows of block_size begin `stride` tokens apart, or side by side; where they overlap, only
+    the later tokens of a window count, so that each has block_size - stride tokens of context and
+    more, as far as the text has them. Raises DataError for fewer than 2 tokens.
+    """
+    if len(tokens) < 2:
+        raise DataError("a split of fewer than 2 tokens cannot be evaluated: use more text")
+    share_cores()
+    model.eval()
+    block_size = model.config.block_size
+    by_position, by_token = Tally(block_size), Tally(tokenizer.size)
+    for batch, n_new in windows(
+        tokens, block_size, min(stride or block_size, block_size), batch_size
+    ):
+        nats, correct = predict_in_memory(
+            model, batch, advice="lower evaluate.batch_size, or use device: cpu"
+        )
+        by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
+        by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
+    totals = Totals(
+        nats=by_token.nats.sum().item(),
+        tokens=int(by_token.counts.sum()),
+        correct=int(by_token.correct.sum()),
+        bytes=tokenizer.count_bytes(tokens[1:]),
+    )
+    used = by_position.counts > 0
+    positions = (by_position.nats[used] / by_position.counts[used]).tolist()
+    return Score(totals, positions, costly_tokens(by_token, tokenizer))
+
+
+def windows(
+    tokens: TokenArray, block_size: int, stride: int, batch_size: int
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield batches (B, T + 1) int64 and how many of the T predictions in each row are new.
+
+    T is block_size but for the rest at the end, which comes alone.
+    """
+    starts = np.arange(block_size, len(tokens), stride) - block_size  # of whole windows
+    for group, n_new in ((starts[:1], block_size), (starts[1:], stride)):
+        for first in range(0, len(group), batch_size):
+            at = group[first : first + batch_size, None] + np.arange(block_size + 1)
+            yield torch.from_numpy(tokens[at].astype(np.int64)), n_new
+    predicted = starts[-1] + block_size if len(starts) else 0
+    rest = tokens[len(starts) * stride :]
+    if predicted < len(tokens) - 1:
+        yield torch.from_numpy(rest.astype(np.int64))[None], len(tokens) - 1 - predicted
+
+
+def predict_in_memory(model: GPT, batch: Tensor, *, advice: str) -> tuple[Tensor, Tensor]:
+    """Return what `predict` returns; DeviceError with `advice` where memory runs out."""
+    try:
+        return predict(model, batch.to(model.wte.weight.device))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(f"out of memory; {advice}") from error
+
+
+@torch.no_grad()
+def predict(model: GPT, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return of each prediction in `batch` (B, T + 1) its loss in nats, and 1 where it was right.
+
+    Both are (B, T) on the CPU, float64 and int64.
+    """
+    idx, targets = batch[:, :-1], batch[:, 1:]
+    logits = model(idx).float()
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    correct = logits.argmax(dim=-1) == targets
+    return loss.view(targets.shape).cpu().double(), correct.cpu().long()
+
+
+def costly_tokens(tally: Tally, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Return a row for each of the 30 tokens whose summed loss is largest, the largest first."""
+    total = max(tally.nats.sum().item(), 1e-300)  # a perfect model has no loss to share
+    order = torch.sort(tally.nats, descending=True, stable=True).indices[:COSTLY_TOKENS]
+    return [
+        {
+            "token": show_token(tokenizer, token),
+            "count": count,
+            "loss": rounded(tally.nats[token].item() / count),
+            "share_of_loss": rounded(tally.nats[token].item() / total),
+            "accuracy": rounded(int(tally.correct[token]) / count),
+        }
+        for token in order.tolist()
+        if (count := int(tally.counts[token]))
+    ]
+
+
+def show_token(tokenizer: Tokenizer, token: int) -> str:
+    r"""Return a token as a quoted text, such as `'e'` and `'\n'`, or its number if it is none."""
+    text = tokenizer.decode([token])
+    return f"token {token}" if "\ufffd" in text else repr(text)
+
+
+def evaluate_splits(
+    checkpoint: Checkpoint, data: Path, *, batch_size: int, stride: int | None = None
+) -> Evaluation:
+    """Return what the checkpoint makes of each held-out split in `data`.
+
+    Raises CheckpointError where the checkpoint was trained with another tokenizer.
+    """
+    tokenizer = tokenizer_of(checkpoint, data / "tokenizer.json")
+    if tokenizer.to_dict() != load_prepared_tokenizer(data).to_dict():
+        raise CheckpointError(
+            f"the checkpoint was trained with another tokenizer than that of {data};"
+            " run `dvc repro`, or give --data the folder it was trained on"
+        )
+    scores = {
+        split: evaluate_tokens(
+            checkpoint.model,
+            load_tokens(data, split),
+            tokenizer,
+            batch_size=batch_size,
+            stride=stride,
+        )
+        for split in prepared_splits(data)[1:]
+    }
+    return Evaluation(
+        figures={split: summarise(score.totals) for split, score in scores.items()},
+        positions=position_rows({split: score.positions for split, score in scores.items()}),
+        tokens=scores["val"].tokens,
+    )
+
+
+def position_rows(losses: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Return a row for each position, with a column for each split."""
+    columns = [f"{split}_loss" for split in losses]
+    return [
+        {"position": position}
+        | {  # a short split has no loss at late positions: an empty cell
+            column: "" if loss is None else rounded(loss)
+            for column, loss in zip(columns, row, strict=True)
+        }
+        for position, row in enumerate(zip_longest(*losses.values()))
+    ]
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """Return the metrics of each split in a line."""
+    return "\n".join(
+        f"{split}: loss {row['loss']:.4f} nats/token, perplexity {row['perplexity']:.3f},"
+        f" {row['bits_per_byte']:.4f} bits/byte, accuracy {row['accuracy']:.1%},"
+        f" {row['tokens']:,} tokens"
+        for split, row in figures.items()
+    )

@@ -1,0 +1,118 @@
+"""Memorisation: how much of what a model writes stands verbatim in its training text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nanogpt2.base.files import rounded
+from nanogpt2.config.config import EvaluateConfig
+from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
+from nanogpt2.model.gpt import GPT
+from nanogpt2.text.overlap import Codes, character_codes, longest_stretches, share_of_windows
+from nanogpt2.tokens.dataset import load_tokens
+from nanogpt2.tokens.tokenizer import Tokenizer
+
+WINDOW = 50  # characters: a sentence, which chance does not repeat
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The longest stretch of each text that stands in a source, and the share of windows."""
+
+    stretches: list[str]
+    copied_windows: float  # 0 .. 1, of all windows of 50 characters
+
+    @property
+    def lengths(self) -> list[int]:
+        """Length of each stretch in characters."""
+        return [len(stretch) for stretch in self.stretches]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the longest stretch in characters, and the share of windows."""
+        return {"longest": max(self.lengths), "copied_windows": rounded(self.copied_windows)}
+
+
+def check_memorisation(
+    checkpoint: Checkpoint, data: Path, config: EvaluateConfig
+) -> tuple[dict[str, Any], str]:
+    """Return figures, and a readable list of the longest stretches that samples copy.
+
+    Each sample goes on from one token of the validation text; what the author wrote there gives
+    the figures to compare with, since people repeat phrases too.
+    """
+    tokenizer = tokenizer_of(checkpoint, data / "tokenizer.json")
+    val, n_tokens = load_tokens(data, "val"), config.memorisation_tokens
+    last = max(0, len(val) - 1 - n_tokens)
+    starts = np.linspace(0, last, config.memorisation_samples).astype(np.int64)
+    samples = draw_texts(
+        checkpoint.model,
+        tokenizer,
+        [int(token) for token in val[starts]],
+        n_tokens=n_tokens,
+        temperature=config.memorisation_temperature,
+        seed=config.memorisation_seed,
+    )
+    written = [tokenizer.decode(val[start + 1 : start + 1 + n_tokens]) for start in starts]
+    source = character_codes(tokenizer.decode(load_tokens(data, "train")))
+    copies = find_copies(samples, source)
+    figures = {
+        "samples": copies.figures() | {"longest_by_sample": copies.lengths},
+        "validation_text": find_copies(written, source).figures(),
+    }
+    return figures, list_stretches(copies.stretches)
+
+
+def draw_texts(
+    model: GPT,
+    tokenizer: Tokenizer,
+    starts: Sequence[int],
+    *,
+    n_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[str]:
+    """Return a text of `n_tokens` drawn after each of the tokens `starts`, which it leaves out."""
+    device = model.wte.weight.device
+    drawn = model.generate(
+        torch.tensor(starts, device=device)[:, None],
+        n_tokens,
+        temperature,
+        n_tokens=tokenizer.size,
+        generator=torch.Generator(device).manual_seed(seed),
+    )
+    return [tokenizer.decode(row) for row in drawn[:, 1:].tolist()]
+
+
+def find_copies(texts: Sequence[str], source: Codes) -> Copies:
+    """Return what of `texts` stands verbatim in `source`, the codes of the training text."""
+    codes = [character_codes(text) for text in texts]
+    found = longest_stretches(codes, source)
+    stretches = [
+        text[stretch.start : stretch.start + stretch.length]
+        for text, stretch in zip(texts, found, strict=True)
+    ]
+    return Copies(stretches, share_of_windows(codes, source, WINDOW))
+
+
+def list_stretches(stretches: Sequence[str]) -> str:
+    """Return the stretches under a heading each, the longest first."""
+    order = sorted(range(len(stretches)), key=lambda number: -len(stretches[number]))
+    parts = ["The longest stretch of each sample that stands verbatim in the training text.\n"]
+    for number in order:
+        length = len(stretches[number])
+        parts.append(f"--- sample {number + 1}: {length} characters ---\n{stretches[number]}\n")
+    return "\n".join(parts)
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """Return in a line how much is copied, and how much the validation text shares by itself."""
+    samples, written = figures["samples"], figures["validation_text"]
+    return (
+        f"memorisation: longest copy {samples['longest']} characters"
+        f" (validation text: {written['longest']}), {samples['copied_windows']:.1%} of windows of"
+        f" {WINDOW} characters (validation text: {written['copied_windows']:.1%})"
+    )

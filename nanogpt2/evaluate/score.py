@@ -1,0 +1,104 @@
+"""Scores: how surprising a text is to a model, as a whole and character by character."""
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nanogpt2.base.errors import DataError
+from nanogpt2.evaluate.evaluate import predict_in_memory, windows
+from nanogpt2.evaluate.metrics import Totals, summarise
+from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.stream import TextStream
+from nanogpt2.tokens.tokenizer import Tokenizer
+
+BATCH_SIZE = 32  # windows of block_size tokens read at once
+LEVELS = 10  # colours of the page; level n begins at n bits
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.7 ui-monospace, monospace; max-width: 60em; margin: 2em auto; padding: 0 1em }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit }
+"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A text and how surprising it is; `nats` has one entry a token, of the first None."""
+
+    figures: dict[str, float | int]  # see `summarise`
+    tokens: Sequence[int]
+    nats: Sequence[float | None]
+
+
+def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
+    """Return the score of `text`, cut into windows of block_size as the evaluate stage does.
+
+    Nothing precedes the first token, so it has none. DataError where the text has fewer than two
+    tokens or holds what the tokenizer does not know; DeviceError where memory runs out.
+    """
+    tokens = tokenizer.encode(text)
+    if len(tokens) < 2:
+        raise DataError("a text of fewer than 2 tokens cannot be scored")
+    model.eval()
+    nats: list[float] = []
+    correct = 0
+    block_size = model.config.block_size
+    for batch, _ in windows(tokens, block_size, block_size, BATCH_SIZE):
+        losses, right = predict_in_memory(
+            model, batch, advice="end what else uses it, or use --device cpu"
+        )
+        nats += losses.flatten().tolist()
+        correct += int(right.sum())
+    totals = Totals(math.fsum(nats), len(nats), correct, tokenizer.count_bytes(tokens[1:]))
+    return Score(summarise(totals), tokens.tolist(), [None, *nats])
+
+
+def surprises(score: Score, tokenizer: Tokenizer) -> Iterator[tuple[str, float | None]]:
+    """Yield pieces of the text and their surprise in bits: a character, or all that a token holds.
+
+    A character of several tokens has their sum.
+    """
+    stream = TextStream(tokenizer, stop=())
+    bits: float | None = 0.0
+    for token, nats in zip(score.tokens, score.nats, strict=True):
+        bits = None if nats is None or bits is None else bits + nats / math.log(2)
+        piece = stream.push([token])
+        if piece:
+            yield piece, bits
+            bits = 0.0
+    rest = stream.finish()
+    if rest:
+        yield rest, bits
+
+
+def write_page(score: Score, tokenizer: Tokenizer, *, title: str) -> str:
+    """Return an HTML page of the text, each character coloured by its surprise in bits."""
+    colours = "\n".join(
+        f".s{level} {{ background: rgb(230 60 40 / {level / LEVELS:.0%}) }}"
+        for level in range(LEVELS + 1)
+    )
+    pieces = "".join(_span(piece, bits) for piece, bits in surprises(score, tokenizer))
+    legend = " ".join(f'<span class="s{n}"> {n} </span>' for n in range(LEVELS + 1))
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{colours}\n</style>\n<h1>{html.escape(title)}</h1>\n"
+        f"<p>{html.escape(describe_score(score))}</p>\n<p>bits: {legend} or more</p>\n"
+        f"<pre>{pieces}</pre>\n</html>\n"
+    )
+
+
+def _span(piece: str, bits: float | None) -> str:
+    if bits is None:
+        return html.escape(piece)
+    level = min(int(bits), LEVELS)
+    return f'<span class="s{level}" title="{bits:.2f} bits">{html.escape(piece)}</span>'
+
+
+def describe_score(score: Score) -> str:
+    """Return the figures of `score` in a line."""
+    figures = score.figures
+    return (
+        f"loss {figures['loss']:.4f} nats/token, {figures['bits_per_byte']:.4f} bits/byte,"
+        f" perplexity {figures['perplexity']:.3f}, {figures['tokens']:,} tokens,"
+        f" {figures['bytes']:,} bytes"
+    )

@@ -1,0 +1,143 @@
+"""Linear layers whose products are of eight bits, but for the gradients of their weights.
+
+The format is e4m3 (Micikevicius et al. 2022, "FP8 formats for deep learning"); each row of a
+matrix is divided by a scale of its own, and a weight by one, so that it can be transposed.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import triton
+from torch import Tensor
+
+from nanogpt2.kernels.cublaslt import Products, sum_rows
+from nanogpt2.kernels.gpu_kernels import (
+    gelu_narrow_kernel,
+    narrow_rows_kernel,
+    narrow_weight_kernel,
+)
+
+E4M3 = torch.float8_e4m3fn
+HIGHEST = torch.finfo(E4M3).max
+WEIGHT_TILE = 64
+
+
+class Narrow(NamedTuple):
+    """A matrix (rows, C) in eight bits, and the scale (rows, 1) that each row was divided by."""
+
+    values: Tensor
+    scale: Tensor
+
+
+Weight: TypeAlias = tuple[Narrow, Narrow]  # (N, K), and its transpose
+
+
+def takes(weight: Tensor) -> bool:
+    """Return whether products of eight bits are possible with `weight`."""
+    return all(size % 16 == 0 for size in weight.shape)
+
+
+def room_for(x: Tensor) -> Narrow:
+    """Return memory for `x` (rows, C) in eight bits."""
+    values = torch.empty(x.shape, dtype=E4M3, device=x.device)
+    return Narrow(values, x.new_empty(len(x), 1, dtype=torch.float32))
+
+
+def narrow_rows(x: Tensor) -> Narrow:
+    """Return `x` (rows, C) in eight bits."""
+    (rows, C), out = x.shape, room_for(x)
+    narrow_rows_kernel[rows,](x, *out, C, HIGHEST=HIGHEST, **_row_of(C))
+    return out
+
+
+def narrow_weight(weight: Tensor) -> Weight:
+    """Return `weight` (N, K) in eight bits, and so its transpose."""
+    highest = torch.linalg.vector_norm(weight, float("inf"))
+    return _narrow_evenly(weight, highest), _narrow_evenly(weight.t(), highest)
+
+
+def _narrow_evenly(x: Tensor, highest: Tensor) -> Narrow:
+    """Return `x` (rows, C), all divided by one scale."""
+    (rows, C), out = x.shape, room_for(x)
+    grid = triton.cdiv(rows, WEIGHT_TILE), triton.cdiv(C, WEIGHT_TILE)
+    narrow_weight_kernel[grid](
+        x, highest, out.values.view(torch.uint8), out.scale, rows, C, *x.stride(),
+        HIGHEST=HIGHEST, TILE=WEIGHT_TILE,
+    )  # fmt: skip
+    return out
+
+
+def gelu(x: Tensor, dy: Tensor | None = None) -> tuple[Tensor, Narrow]:
+    """Return GELU(`x`) of `x` (rows, C), or with `dy` the gradient; also in eight bits."""
+    (rows, C), y, narrow = x.shape, torch.empty_like(x), room_for(x)
+    gelu_narrow_kernel[rows,](x, dy, y, *narrow, C, HIGHEST=HIGHEST, **_row_of(C))
+    return y, narrow
+
+
+def _row_of(C: int) -> dict[str, int]:
+    """Return the shape of a program for a row of `C` elements."""
+    columns = triton.next_power_of_2(C)
+    return {"COLUMNS": columns, "num_warps": max(1, min(16, columns // 256))}
+
+
+def multiply(a: Narrow, b: Narrow, dtype: torch.dtype) -> Tensor:
+    """Return `a` (M, K) @ `b` (N, K) transposed in `dtype`."""
+    return torch._scaled_mm(
+        a.values, b.values.t(), a.scale, b.scale.t(), out_dtype=dtype, use_fast_accum=True
+    )
+
+
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `y` (rows, N), and `bias` (N,) added to it."""
+    return y if bias is None else y.add_(bias.to(y.dtype))
+
+
+class Linear(torch.autograd.Function):
+    """A linear layer; `find` returns its weight in eight bits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, products: Products, find: Callable[[Tensor], Weight], x: Tensor,
+        weight: Tensor, bias: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        plain, transposed = find(weight)
+        ctx.save_for_backward(x, *transposed)
+        ctx.products, ctx.has_bias = products, bias is not None
+        return add_bias(multiply(narrow_rows(x), plain, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *transposed = ctx.saved_tensors
+        dy = dy.contiguous()
+        dx = multiply(narrow_rows(dy), Narrow(*transposed), x.dtype)
+        dweight = ctx.products.multiply(dy.t(), x, dtype=torch.float32)
+        return None, None, dx, dweight, sum_rows(dy) if ctx.has_bias else None
+
+
+class GeluMLP(torch.autograd.Function):
+    """Two linear layers, and GELU between them, whose results are narrowed as they are made."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, products: Products, find: Callable[[Tensor], Weight], x: Tensor,
+        first: Tensor, first_bias: Tensor | None, second: Tensor, second_bias: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        (first8, first_t), (second8, second_t) = find(first), find(second)
+        inner = add_bias(multiply(narrow_rows(x), first8, x.dtype), first_bias)
+        active, narrow = gelu(inner)
+        ctx.save_for_backward(x, inner, active, *first_t, *second_t)
+        ctx.products, ctx.has_bias = products, first_bias is not None
+        return add_bias(multiply(narrow, second8, x.dtype), second_bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, inner, active, *weights = ctx.saved_tensors
+        first_t, second_t = Narrow(*weights[:2]), Narrow(*weights[2:])
+        dy, exactly = dy.contiguous(), ctx.products.multiply
+        dinner, narrow = gelu(inner, multiply(narrow_rows(dy), second_t, x.dtype))
+        dsecond = exactly(dy.t(), active, dtype=torch.float32)
+        dfirst = exactly(dinner.t(), x, dtype=torch.float32)
+        biases = [sum_rows(each) if ctx.has_bias else None for each in (dinner, dy)]
+        dx = multiply(narrow, first_t, x.dtype)
+        return None, None, dx, dfirst, biases[0], dsecond, biases[1]

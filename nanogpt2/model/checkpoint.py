@@ -1,0 +1,166 @@
+"""Model files: weights, configuration, tokenizer and origin, as plain tensors and plain data.
+
+They are written for `torch.load(..., weights_only=True)`, which runs no code from the file.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.base import files
+from nanogpt2.base.errors import CheckpointError, ConfigError
+from nanogpt2.config.config import Config, make_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file that was read: the model in evaluation mode, and what came with it."""
+
+    model: GPT
+    tokenizer: Tokenizer | None  # None in a file saved by hand without one
+    origin: dict[str, Any]  # iteration, losses, hash of the data
+
+
+def save_checkpoint(
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    config: Config,
+    *,
+    tokenizer: Tokenizer | None,
+    origin: Mapping[str, Any],
+) -> None:
+    """Write a model file whose bytes depend on its content alone."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model_state_dict": {name: value.detach().cpu() for name, value in state_dict.items()},
+        "config": config.resolved().training_dict(),  # whatever a null will mean one day
+        "tokenizer": tokenizer.to_dict() if tokenizer else None,
+        "origin": dict(origin),
+    }
+    save_tensors(path, content)
+
+
+def save_trained(
+    weights: Mapping[str, Mapping[str, Tensor]],
+    config: Config,
+    data: Path,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write NAME_model.pt for each state dict of `weights`, trained on the folder `data`."""
+    origin = {"dataset": files.sha256(files.read_bytes(data / "dataset.json")), **metrics}
+    tokenizer = load_tokenizer(files.read_json(data / "tokenizer.json"))
+    for name, state_dict in weights.items():
+        path = Path(config.checkpoint_dir) / f"{name}_model.pt"
+        save_checkpoint(path, state_dict, config, tokenizer=tokenizer, origin=origin)
+
+
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain data and tensors whole or not at all.
+
+    An open file, unlike a path, leaves no trace of its name in the archive.
+    """
+    with files.replacing(path) as file:
+        torch.save(dict(content), file)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Return the plain data and tensors in a file; CheckpointError where it has none.
+
+    No code from the file is run, and no more memory is taken than the file has bytes.
+    """
+    try:
+        _check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; `dvc repro train` makes it") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused: it is not plain tensors and data") from error
+    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint: it holds no dictionary")
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise BadZipFile where the file is no archive as torch.save writes it, or would unpack."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise zipfile.BadZipFile("entries larger than the file")
+
+
+def load_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
+    """Return the model in `path`, on `device`; it also reads `{model_state_dict, config}` files.
+
+    Raises CheckpointError with one line where the file is not such a one.
+    """
+    content = load_tensors(path)
+    version = content.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version}, and this code reads {FORMAT_VERSION}"
+        )
+    for key in ("model_state_dict", "config"):
+        if not isinstance(content.get(key), dict):
+            raise CheckpointError(f"{path}: not a model file: it holds no {key}")
+    model = _build_model(path, content["config"], content["model_state_dict"])
+    data = content.get("tokenizer")
+    tokenizer = load_tokenizer(data) if data else None
+    return Checkpoint(model.to(device).eval(), tokenizer, content.get("origin") or {})
+
+
+def tokenizer_of(checkpoint: Checkpoint, fallback: Path) -> Tokenizer:
+    """Return the checkpoint's tokenizer; where it holds none, that in the file `fallback`."""
+    if checkpoint.tokenizer is not None:
+        return checkpoint.tokenizer
+    if not fallback.exists():
+        raise CheckpointError(
+            "the checkpoint holds no tokenizer: give --tokenizer the tokenizer.json of its text"
+        )
+    tokenizer = load_tokenizer(files.read_json(fallback))
+    if tokenizer.size > checkpoint.model.config.vocab_size:
+        raise CheckpointError(f"{fallback}: more tokens than the checkpoint's vocab_size")
+    print(f"the checkpoint holds no tokenizer: using {fallback}")
+    return tokenizer
+
+
+def _build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> GPT:
+    try:
+        with torch.device("meta"):  # names and shapes, without memory
+            model = GPT(make_config(config, name=f"{path}: config"))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    expected = model.state_dict()
+    wrong = sorted(set(expected) ^ set(weights)) or [
+        name for name, value in expected.items() if not _fits(weights[name], value)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: weights do not fit its configuration: {', '.join(map(str, wrong[:3]))}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def _fits(weight: Any, expected: Tensor) -> bool:
+    """Return whether `weight` is a float tensor of the right shape that holds all its numbers."""
+    return (
+        isinstance(weight, Tensor)
+        and weight.layout == torch.strided
+        and weight.shape == expected.shape
+        and weight.is_floating_point()
+        and weight.untyped_storage().nbytes() >= weight.numel() * weight.element_size()
+    )

@@ -1,0 +1,322 @@
+"""GPT-2 in one file: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+
+Learned positions, pre-norm blocks, tanh GELU, and a head tied to the token embedding. Weights have
+GPT-2's names and nn.Linear's layout (transposed against GPT-2's Conv1D). Each part has variants,
+which the keys of the configuration named after it choose; `architecture` sets them together.
+B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanogpt2.base.errors import DataError
+from nanogpt2.config.config import Config, make_config
+from nanogpt2.model.operators import TORCH, Operators, cap_logits, mean_loss, norm_heads
+
+
+def make_norm(config: Config) -> nn.Module:
+    """Return layer norm (Ba et al. 2016) or RMS norm (Zhang & Sennrich 2019) over C channels."""
+    if config.norm == "rms":
+        return RMSNorm(config.n_embd, eps=1e-5)
+    return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
+
+
+def rotary_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines, each (..., 1, T, size / 2), at `positions` (..., T).
+
+    Su et al. 2021, "RoFormer".
+    """
+    angles = positions[..., None, :, None] * rotary_frequencies(size, positions.device)
+    return angles.cos(), angles.sin()
+
+
+def rotary_frequencies(size: int, device: torch.device) -> Tensor:
+    """Return what a step of position adds to each pair's angle, in radians: (size / 2,)."""
+    return 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Torch's, computed by the model's operators."""
+
+    operators = TORCH
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operators.rms_norm(x, self.weight, float(self.eps or 0))
+
+
+class LayerCache(Protocol):
+    """Keys and values that one layer has seen; `nanogpt2.decoding` has the real one."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
+
+
+class Cache(Protocol):
+    """What the model asks of a key-value cache."""
+
+    @property
+    def layers(self) -> Sequence[LayerCache]:
+        """The cache of each layer."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions (B, T) of the tokens being read."""
+
+
+class Attention(nn.Module):
+    """Causal self-attention with n_head queries and n_kv_head keys and values."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.n_kv_head = config.n_kv_head or config.n_head
+        self.head_size = config.n_embd // config.n_head
+        self.qk_norm = bool(config.qk_norm)
+        width = (self.n_head + 2 * self.n_kv_head) * self.head_size
+        self.c_attn = nn.Linear(config.n_embd, width, bias=bool(config.bias))
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=bool(config.bias))
+        self.dropout = config.attention_dropout or 0.0
+        self.operators = TORCH
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Return (B, T, C) for `x` (B, T, C); `rotary` are the angles of its positions."""
+        B, T, C = x.shape
+        q, k, v = self.heads(x)
+        if rotary is not None:
+            q, k = (self.operators.rotate(x, rotary, normed=self.qk_norm) for x in (q, k))
+        elif self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
+            q, k = norm_heads(q), norm_heads(k)
+        if cache is None:
+            dropout = self.dropout if self.training else 0.0
+            y = self.operators.attention(q, k, v, dropout=dropout)
+        else:
+            y = cache.attend(q, k, v)
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.operators.linear(y, self.c_proj)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, n_head, T, D), keys and values (B, n_kv_head, T, D)."""
+        B, T, _ = x.shape
+        counts = (self.n_head, self.n_kv_head, self.n_kv_head)
+        widths = [count * self.head_size for count in counts]
+        parts = self.operators.split_linear(x, self.c_attn, widths)
+        q, k, v = (
+            part.view(B, T, count, self.head_size).transpose(1, 2)
+            for part, count in zip(parts, counts, strict=True)
+        )
+        return q, k, v
+
+
+class MLP(nn.Module):
+    """Two linear layers, four times as wide between them, and a nonlinearity.
+
+    gelu: GPT-2's tanh form. relu2: squared ReLU (So et al. 2021). swiglu: gated, two thirds as
+    wide for as many weights (Shazeer 2020).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        bias, width = bool(config.bias), 4 * config.n_embd
+        if self.kind == "swiglu":
+            width = 8 * round(width * 2 / 3 / 8)
+        gates = 2 if self.kind == "swiglu" else 1
+        self.c_fc = nn.Linear(config.n_embd, gates * width, bias=bias)
+        self.c_proj = nn.Linear(width, config.n_embd, bias=bias)
+        self.operators = TORCH
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "gelu":
+            return self.operators.gelu_mlp(x, self.c_fc, self.c_proj)
+        x = self.operators.linear(x, self.c_fc)
+        if self.kind == "relu2":
+            x = F.relu(x).square()
+        else:
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        return self.operators.linear(x, self.c_proj)
+
+
+class Block(nn.Module):
+    """Attention, then MLP; each reads a normed copy and adds to the residual stream.
+
+    What the MLP adds is left to the next norm, which a device can do in one pass with the sum.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.ln_1 = make_norm(config)
+        self.attn = Attention(config)
+        self.ln_2 = make_norm(config)
+        self.mlp = MLP(config)
+        self.dropout = config.dropout
+        self.operators = TORCH
+
+    def forward(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (B, T, C) twice: the stream, and what is still to be added, as in the input."""
+        dropout = self.dropout if self.training else 0.0
+        x, y = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
+        branch = self.attn(y, rotary, cache)
+        x, y = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
+        return x, self.mlp(y)
+
+
+class GPT(nn.Module):
+    """A language model; `config` is a Config, or a mapping whose absent keys take their defaults.
+
+    The initial weights are a function of the configuration and its seed. ConfigError where the
+    configuration is not valid.
+    """
+
+    def __init__(self, config: Config | Mapping[str, Any]) -> None:
+        super().__init__()
+        if not isinstance(config, Config):
+            config = make_config(config, name="configuration")
+        self.config = config = config.resolved()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.positions == "learned":
+            self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.operators = TORCH
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = make_norm(config)
+        if not config.tied_head:  # tied: Press & Wolf 2017
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if not self.wte.weight.is_meta:
+            self.init_weights(torch.Generator().manual_seed(config.seed))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw matrices and embeddings from N(0, 0.02), as GPT-2 does; biases are 0.
+
+        With zero_init each block starts as the identity, and an untied head as a uniform guess.
+        """
+        for name, parameter in self.named_parameters():
+            if self.config.zero_init and name.endswith(("c_proj.weight", "lm_head.weight")):
+                parameter.zero_()
+            elif name.endswith("c_proj.weight"):
+                # 2 * n_layer branches add up in the residual stream: GPT-2 paper, section 2.3
+                std = 0.02 / math.sqrt(2 * self.config.n_layer)
+                parameter.normal_(0.0, std, generator=generator)
+            elif parameter.dim() == 2:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
+
+    def use(self, operators: Operators) -> None:
+        """Let every part of the model compute with `operators`."""
+        for module in self.modules():
+            if isinstance(module, GPT | Block | Attention | MLP | RMSNorm):
+                module.operators = operators
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, *, loss_only: bool = False
+    ) -> Any:
+        """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss).
+
+        The loss is the mean cross-entropy in nats per token; a target of -1 does not count. With
+        `loss_only` it comes alone, which needs less time and memory.
+        """
+        hidden = self.hidden(idx)
+        if targets is None:
+            return self.head(hidden)
+        if loss_only:
+            cap = float(self.config.logit_softcap or 0)
+            return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
+        logits = self.head(hidden)
+        return logits, mean_loss(logits, targets)
+
+    def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the final hidden states (B, T, C); DataError where T exceeds block_size.
+
+        With a `cache`, `idx` follows what the cache holds, at the cache's positions.
+        """
+        T = idx.shape[1]
+        if self.config.block_size < T:
+            raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions
+        learned, rotary = None, None
+        if self.config.positions == "learned":
+            learned = self.wpe.weight[:T] if cache is None else self.wpe(positions)
+        else:
+            rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
+        x = self.operators.embed(idx, self.wte.weight, learned)
+        if self.training and self.config.dropout:
+            x = self.operators.dropout(x, self.config.dropout)
+        branch = None
+        for layer, block in enumerate(self.h):
+            x, branch = block(x, branch, rotary, None if cache is None else cache.layers[layer])
+        dropout = self.config.dropout if self.training else 0.0
+        return self.operators.add_norm(x, branch, self.ln_f, dropout=dropout)[1]
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (V, C)."""
+        return self.wte.weight if self.config.tied_head else self.lm_head.weight
+
+    def head(self, x: Tensor) -> Tensor:
+        """Return logits (..., V) of hidden states (..., C)."""
+        return cap_logits(F.linear(x, self.head_weight), float(self.config.logit_softcap or 0))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        *,
+        n_tokens: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return `idx` (B, T) followed by drawn tokens: (B, T + max_new_tokens).
+
+        The model sees the last block_size tokens. Temperature 0 takes the most likely token;
+        `n_tokens` keeps to the token numbers below it.
+        """
+        training = self.training
+        self.eval()
+        for _ in range(max_new_tokens):
+            context = idx[:, -self.config.block_size :]
+            logits = self.head(self.hidden(context)[:, -1])[:, :n_tokens].float()
+            token = draw_token(logits, temperature=temperature, top_k=top_k, generator=generator)
+            idx = torch.cat([idx, token], dim=1)
+        self.train(training)
+        return idx
+
+    def factors(self) -> list[Tensor]:
+        """Return the weights of all matrix products, each once."""
+        layers = [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
+        return [*layers, self.wte.weight] if self.config.tied_head else layers
+
+    def count_parameters(self) -> int:
+        """Return the number of weights; the tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def draw_token(
+    logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> Tensor:
+    """Return one token for each row of `logits` (B, V): (B, 1)."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None:
+        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
+        logits = logits.masked_fill(logits < kept[:, -1:], -math.inf)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)

@@ -1,0 +1,87 @@
+"""What training shows: the line of each evaluation, and a bar on a terminal."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nanogpt2.report.stopwatch import Stopwatch
+
+
+class Progress:
+    """Prints training's lines, also to `log_file`.
+
+    Speed counts the time in steps alone, by `stopwatch`; the time left counts evaluations and
+    saving too. With `shown` false, as in all processes of a group but one, it prints nothing.
+    """
+
+    def __init__(self, log_file: Path | None, stopwatch: Stopwatch, *, shown: bool = True) -> None:
+        self.log_file = log_file
+        self.stopwatch = stopwatch
+        self.shown = shown
+        self.bar: tqdm[Any] | None = None
+        self.first = self.last = self.tokens_per_step = self.steps_timed = 0
+        self.start = self.seconds_timed = 0.0
+
+    def begin(self, first: int, last: int, *, tokens_per_step: int) -> None:
+        """Begin at step `first` of `last`."""
+        self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
+        self.start = time.perf_counter()
+        off = None if self.shown else True  # None: off where there is no terminal
+        self.bar = tqdm(
+            total=last, initial=first, unit="iter", disable=off, leave=False, dynamic_ncols=True
+        )
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def say(self, line: str) -> None:
+        """Print `line` above the bar, and append it to the log."""
+        if not self.shown:
+            return
+        tqdm.write(line)
+        if self.log_file is not None:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def step_done(self) -> None:
+        """Count one step of the optimizer."""
+        self.steps_timed += 1
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def seconds_left(self, step: int) -> float:
+        """Return the expected time from `step` to the end."""
+        elapsed = time.perf_counter() - self.start
+        return elapsed / max(step - self.first, 1) * (self.last - step)
+
+    def evaluated(self, step: int, *, train_loss: float, val_loss: float) -> None:
+        """Print the line of the evaluation after `step` steps."""
+        elapsed = time.perf_counter() - self.start
+        line = (
+            f"iter {step}: train loss {train_loss:.4f}, val loss {val_loss:.4f}"
+            f" (time: {elapsed:.2f}s)"
+        )
+        seconds = self.stopwatch.step_seconds
+        if self.steps_timed:
+            speed = self.tokens_per_step * self.steps_timed / (seconds - self.seconds_timed)
+            line += f", {speed:,.0f} tokens/s"
+        if self.first < step < self.last:
+            line += f", {describe_seconds(self.seconds_left(step))} left"
+        self.seconds_timed, self.steps_timed = seconds, 0
+        self.say(line)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration in words: 42s, 3m 05s, 2h 10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -1,0 +1,1 @@
+"""In: a model, its tokenizer and prompts. Out: texts, whole or as they come."""

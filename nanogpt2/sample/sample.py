@@ -1,0 +1,172 @@
+"""Sampling: texts that go on from prompts, whole at the end or piece by piece as they come."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from nanogpt2.base import files
+from nanogpt2.base.errors import DataError
+from nanogpt2.config.config import SampleConfig
+from nanogpt2.decode.decoder import MakeDecoder
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.generate import NEUTRAL, Request, generate_tokens, prepare
+from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.stream import TextStream
+from nanogpt2.text.corpus import normalise
+from nanogpt2.tokens.tokenizer import Tokenizer
+
+BATCH = 32  # samples side by side; more are drawn in turn
+
+
+@dataclass
+class Meter:
+    """Counts tokens drawn and the seconds since it was made."""
+
+    tokens: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    def add(self, tokens: int) -> None:
+        """Count `tokens` more."""
+        self.tokens += tokens
+
+    def __str__(self) -> str:
+        seconds = time.perf_counter() - self.start
+        return f"{self.tokens} tokens in {seconds:.2f} s: {self.tokens / seconds:.0f} tokens/s"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A model, its tokenizer, and how texts are to be drawn."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    max_new_tokens: int
+    controls: Controls = NEUTRAL
+    stop: Sequence[str] = ()
+    window: str = "exact"
+
+    def __post_init__(self) -> None:
+        if not all(self.stop):
+            raise DataError("stop: an empty text would stop before anything is written")
+
+    @cached_property
+    def make_decoder(self) -> MakeDecoder:
+        """What makes decoders for the model, prepared once for all texts."""
+        return prepare(self.model, n_tokens=self.tokenizer.size)
+
+    def stream(
+        self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None, chunk: int = 16
+    ) -> Iterator[list[str]]:
+        """Yield what each sample gains, the prompts not counted; an empty text where nothing.
+
+        Sample i is drawn with seed + i; `chunk` tokens come at once, at most. DataError where a
+        prompt holds what the tokenizer does not know.
+        """
+        encoded = [self.encode(prompt) for prompt in prompts]
+        streams = [TextStream(self.tokenizer, self.stop) for _ in prompts]
+        request = Request(
+            encoded,
+            range(seed, seed + len(prompts)),
+            self.max_new_tokens,
+            self.controls,
+            window=self.window,
+            n_tokens=self.tokenizer.size,
+            chunk=chunk,
+        )
+        for tokens_drawn in generate_tokens(self.model, request, self.make_decoder):
+            if meter is not None:
+                meter.add(tokens_drawn.numel())
+            rows = zip(streams, tokens_drawn.tolist(), strict=True)
+            yield [stream.push(tokens) for stream, tokens in rows]
+            if all(stream.stopped for stream in streams):
+                return
+        yield [stream.finish() for stream in streams]
+
+    def write_on(
+        self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None
+    ) -> list[str]:
+        """Return what each sample adds to its prompt; see `stream`."""
+        texts: list[str] = []
+        for first in range(0, len(prompts), BATCH):
+            pieces = self.stream(prompts[first : first + BATCH], seed=seed + first, meter=meter)
+            texts += ["".join(parts) for parts in zip(*pieces, strict=True)]
+        return texts
+
+    def encode(self, prompt: str) -> list[int]:
+        """Return the tokens of `prompt`; those of an empty one are what a text starts from."""
+        return self.tokenizer.encode(prompt).tolist() or [start_token(self.tokenizer)]
+
+
+def make_sampler(model: GPT, tokenizer: Tokenizer, config: SampleConfig) -> Sampler:
+    """Return the sampler that `config` asks for."""
+    controls = Controls(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        repetition_penalty=config.repetition_penalty,
+    )
+    return Sampler(
+        model, tokenizer, config.max_new_tokens, controls, stop=config.stop, window=config.window
+    )
+
+
+def sample_texts(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> list[str]:
+    """Return `config.num_samples` texts, each the prompt and what the model drew after it.
+
+    Each sample has a seed of its own, so that it does not depend on how many are drawn. Raises
+    DataError where the prompt holds what the tokenizer does not know.
+    """
+    sampler = make_sampler(model, tokenizer, config)
+    texts = sampler.write_on([prompt] * config.num_samples, seed=config.seed)
+    return [prompt + text for text in texts]
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """Return what an empty prompt starts from: a newline, or token 0 where there is none."""
+    newline = [token for token in range(tokenizer.size) if tokenizer.decode([token]) == "\n"]
+    return newline[0] if newline else 0
+
+
+def read_prompt(config: SampleConfig) -> str:
+    """Return the prompt: the text of the configuration, or else of its prompt_file."""
+    if config.prompt is not None:
+        return normalise(config.prompt)
+    return read_prompt_file(Path(config.prompt_file))
+
+
+def read_prompt_file(path: Path) -> str:
+    """Return the text in `path` as one prompt; its last newline does not count."""
+    return normalise(files.read_text(path)).removesuffix("\n")
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the prompts in `path`: its lines; of a .jsonl file, each line's "prompt".
+
+    DataError names the line that is wrong.
+    """
+    lines = files.read_text(path).removesuffix("\n").split("\n")
+    if path.suffix != ".jsonl":
+        return lines
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(json.loads(line)["prompt"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(f'{path}: line {number}: not {{"prompt": "a text"}}') from error
+        if not isinstance(prompts[-1], str):
+            raise DataError(f"{path}: line {number}: prompt: not a text")
+    return prompts
+
+
+def write_samples(folder: Path, texts: Sequence[str]) -> None:
+    """Write each text to a file of its own in `folder`, anew."""
+
+    def fill(new: Path) -> None:
+        for number, text in enumerate(texts, start=1):
+            files.write_text(new / f"sample_{number}.txt", text + "\n")
+
+    files.replace_folder(folder, fill)

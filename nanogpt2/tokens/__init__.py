@@ -1,0 +1,1 @@
+"""In: text, or token files. Out: tokens and their tokenizer; windows and batches, by step."""

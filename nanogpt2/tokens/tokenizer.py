@@ -1,0 +1,176 @@
+"""Tokenizers: text to token numbers and back. To add one, write its class and name it below."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.base.errors import CheckpointError, DataError
+
+TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+
+class Tokenizer(Protocol):
+    """What the pipeline asks of a tokenizer."""
+
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Number of tokens; token numbers are 0 .. size - 1."""
+
+    def encode(self, text: str) -> TokenArray:
+        """Return the tokens of `text`; DataError where it holds what the tokenizer lacks."""
+
+    def decode(self, tokens: Sequence[int] | TokenArray) -> str:
+        """Return the text of `tokens`."""
+
+    def count_bytes(self, tokens: TokenArray) -> int:
+        """Return how many bytes of UTF-8 `tokens` stand for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data from which `load_tokenizer` makes this tokenizer again."""
+
+
+class CharTokenizer:
+    """One token for each character.
+
+    >>> CharTokenizer("abc").encode("cab").tolist()
+    [2, 0, 1]
+    """
+
+    name = "char"
+
+    def __init__(self, characters: str) -> None:
+        if not isinstance(characters, str) or len(set(characters)) < len(characters):
+            raise ValueError("characters is not a text in which each stands once")
+        self.characters = characters
+
+    @classmethod
+    def train(cls, text: str) -> "CharTokenizer":
+        """Return the tokenizer of the characters in `text`, in code point order."""
+        return cls("".join(sorted(set(text))))
+
+    @property
+    def size(self) -> int:
+        """Number of characters."""
+        return len(self.characters)
+
+    @cached_property
+    def _code_points(self) -> npt.NDArray[np.uint32]:
+        return _code_points(self.characters)
+
+    @cached_property
+    def _tokens(self) -> npt.NDArray[np.int32]:
+        """Token of each code point up to the highest known one, -1 where there is none."""
+        table = np.full(int(self._code_points.max(initial=0)) + 2, -1, dtype=np.int32)
+        table[self._code_points] = np.arange(self.size)
+        return table
+
+    def encode(self, text: str) -> TokenArray:
+        """Return the tokens of `text`; DataError names the first unknown character."""
+        points = np.minimum(_code_points(text), len(self._tokens) - 1)  # the last entry is -1
+        tokens = self._tokens[points]
+        unknown = np.flatnonzero(tokens < 0)
+        if unknown.size:
+            raise _unknown_character(text, int(unknown[0]), f"{self.size} characters")
+        return cast(TokenArray, tokens.astype(token_dtype(self.size)))
+
+    def decode(self, tokens: Sequence[int] | TokenArray) -> str:
+        """Return the text of `tokens`; IndexError for one that is not below `size`."""
+        points = self._code_points[np.asarray(tokens, dtype=np.int64)]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
+
+    def count_bytes(self, tokens: TokenArray) -> int:
+        """Return how many bytes of UTF-8 `tokens` stand for."""
+        points = self._code_points
+        lengths = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
+        return int(lengths[tokens].sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the characters as plain data."""
+        return {"name": self.name, "characters": self.characters}
+
+
+class ByteTokenizer:
+    """The 256 byte values of UTF-8, which fit any text.
+
+    >>> ByteTokenizer().encode("é").tolist()
+    [195, 169]
+    """
+
+    name = "byte"
+    size = 256
+
+    @classmethod
+    def train(cls, text: str) -> "ByteTokenizer":
+        """Return the tokenizer; there is nothing to learn from `text`."""
+        return cls()
+
+    def encode(self, text: str) -> TokenArray:
+        """Return the bytes of `text`; DataError where it holds half a surrogate pair."""
+        try:
+            content = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise _unknown_character(text, error.start, "all of Unicode") from error
+        return np.frombuffer(content, dtype=np.uint8).astype(np.uint16)
+
+    def decode(self, tokens: Sequence[int] | TokenArray) -> str:
+        """Return the text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
+        return np.asarray(tokens).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def count_bytes(self, tokens: TokenArray) -> int:
+        """Return the number of `tokens`."""
+        return len(tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the name as plain data."""
+        return {"name": self.name}
+
+
+TOKENIZERS: dict[str, type[CharTokenizer] | type[ByteTokenizer]] = {
+    "char": CharTokenizer,
+    "byte": ByteTokenizer,
+}
+
+
+def train_tokenizer(name: str, text: str) -> Tokenizer:
+    """Return the tokenizer called `name`, made for `text`."""
+    return TOKENIZERS[name].train(text)
+
+
+def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer that `to_dict` described; CheckpointError where it is none."""
+    try:
+        arguments = dict(data)
+        return TOKENIZERS[arguments.pop("name")](**arguments)
+    except (KeyError, TypeError, ValueError) as error:
+        known = ", ".join(TOKENIZERS)
+        raise CheckpointError(f"not a tokenizer: {error}; known: {known}") from error
+
+
+def check_vocab_size(vocab_size: int, needed: int) -> None:
+    """Raise DataError where a model with `vocab_size` rows lacks some of the `needed` tokens."""
+    if vocab_size < needed:
+        raise DataError(
+            f"vocab_size: found {vocab_size}; allowed: at least {needed},"
+            " a row for each token of this text"
+        )
+
+
+def token_dtype(size: int) -> type[np.uint16] | type[np.uint32]:
+    """Return the smallest of uint16 and uint32 that holds `size` tokens."""
+    return np.uint16 if size <= 2**16 else np.uint32
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _unknown_character(text: str, at: int, known: str) -> DataError:
+    return DataError(
+        f"the tokenizer does not know the character {text[at]!r} (U+{ord(text[at]):04X}),"
+        f" number {at + 1} of the text; it knows {known}"
+    )

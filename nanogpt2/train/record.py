@@ -1,0 +1,59 @@
+"""What a training run found out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from nanogpt2.base import files
+from nanogpt2.base.files import rounded
+
+
+@dataclass
+class TrainingRecord:
+    """A row for each evaluation, and the best of them.
+
+    Losses are in nats per token; `best_weights` are those of the lowest validation loss.
+    """
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_iter: int = 0
+    best_val_loss: float = float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, *, train_loss: float, val_loss: float, learning_rate: float) -> bool:
+        """Add the row of the evaluation after `step`; return whether it is the best so far."""
+        self.history.append(
+            {
+                "iter": self.step,
+                "train_loss": rounded(train_loss),
+                "val_loss": rounded(val_loss),
+                "learning_rate": float(f"{learning_rate:.6g}"),
+            }
+        )
+        best = val_loss < self.best_val_loss
+        if best:
+            self.best_iter, self.best_val_loss = self.step, val_loss
+        return best
+
+    def keep_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep a copy of `weights` as the best."""
+        self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures of the run: the last evaluation, and the best one."""
+        last = self.history[-1]
+        return {
+            "iter": self.step,
+            "train_loss": last["train_loss"],
+            "val_loss": last["val_loss"],
+            "best_iter": self.best_iter,
+            "best_val_loss": rounded(self.best_val_loss),
+        }
+
+    def write(self, metrics: Path, curve: Path) -> None:
+        """Write the figures as JSON to `metrics` and the history as CSV to `curve`."""
+        files.write_csv(curve, self.history)
+        files.write_json(metrics, self.metrics())

@@ -1,0 +1,210 @@
+"""The states of runs that are not finished, kept until they are: `<root>/<fingerprint>/`.
+
+The fingerprint names everything on which a run's result depends, so that a run goes on only from
+its own state.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from nanogpt2.base import files
+from nanogpt2.base.errors import TrainingError
+from nanogpt2.device.group import SINGLE, Group
+from nanogpt2.model import checkpoint
+from nanogpt2.report.progress import describe_seconds
+
+STATES_KEPT = 2
+SOURCES = (".py", ".c")
+LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
+
+
+def hash_tensors(tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of the bytes of `tensors`, in their order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def hash_code(rooms: Iterable[str]) -> str:
+    """Return the SHA-256 of the sources in the library's `rooms`, the folders that DVC hashes."""
+    library = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for room in rooms for path in library.joinpath(room).rglob("*")):
+        if path.suffix in SOURCES:
+            digest.update(path.relative_to(library).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return a short name of plain `facts`; the same facts give the same name."""
+    return files.sha256(json.dumps(facts, sort_keys=True).encode())[:16]
+
+
+class RunStates:
+    """The states of one run; the name of each file carries its step and its checksum.
+
+    In a `group` the main process alone locks, writes and removes; the others read what it chose.
+    """
+
+    def __init__(self, folder: Path, group: Group = SINGLE) -> None:
+        self.folder = folder
+        self.group = group
+        self.lock = FileLock(_lock_path(folder))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from this run; TrainingError where one has it already."""
+        self.group.from_main(self._acquire)
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _acquire(self) -> None:
+        with files.write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise TrainingError(
+                f"this run is under way in another process ({self.folder}); wait for it or stop it"
+            ) from error
+
+    def save(self, step: int, content: Mapping[str, Any]) -> None:
+        """Add a state; all but the last two are removed. DataError where it cannot be written."""
+        gathered = self.group.gather(content)
+        self.group.from_main(lambda: self._write(step, gathered))
+
+    def _write(self, step: int, content: Mapping[str, Any]) -> None:
+        partial = self.folder / "partial"
+        checkpoint.save_tensors(partial, content)
+        partial.replace(self.folder / f"{step:010d}-{_checksum(partial)}.pt")
+        for old in self.paths()[:-STATES_KEPT]:
+            old.unlink()
+
+    def paths(self) -> list[Path]:
+        """Return the files of the states, oldest first."""
+        return sorted(self.folder.glob("*-*.pt"))
+
+    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest whole state, or None, and a warning for each damaged one."""
+        path, warnings = self.group.from_main(self._find_newest)
+        return None if path is None else checkpoint.load_tensors(path), warnings
+
+    def _find_newest(self) -> tuple[Path | None, list[str]]:
+        warnings: list[str] = []
+        for path in reversed(self.paths()):
+            try:
+                if path.stem.split("-")[1] == _checksum(path):
+                    return path, warnings
+            except OSError:
+                pass  # as damaged as one with a wrong checksum
+            warnings.append(f"warning: {path} is damaged: skipped")
+        return None, warnings
+
+    def describe(self, text: str) -> None:
+        """Note in words which run this is, for `list_runs`."""
+        self.group.from_main(lambda: files.write_text(self.folder / "run.txt", text))
+
+    def clear(self) -> None:
+        """Remove all states."""
+        self.group.from_main(self._clear)
+
+    def _clear(self) -> None:
+        for path in self.paths():
+            path.unlink()
+
+    def delete(self) -> None:
+        """Remove all that is kept of the run."""
+        self.group.from_main(self._delete)
+
+    def _delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        _lock_path(self.folder).unlink(missing_ok=True)
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """One unfinished run, as `list_runs` found it."""
+
+    name: str
+    step: int  # of its newest state; 0 where it has none yet
+    bytes: int
+    seconds_old: float
+    running: bool
+    about: str
+
+
+def list_runs(root: Path) -> list[UnfinishedRun]:
+    """Return the unfinished runs under `root`, the newest first."""
+    runs = [_inspect(folder) for folder in root.glob("*") if folder.is_dir()]
+    return sorted(runs, key=lambda run: run.seconds_old)
+
+
+def describe_run(run: UnfinishedRun) -> str:
+    """Return one line about an unfinished run."""
+    return (
+        f"{run.name}  iteration {run.step}  {run.bytes / 1e6:.1f} MB "
+        f" {describe_seconds(run.seconds_old)} old{'  under way' * run.running}  {run.about}"
+    )
+
+
+def _inspect(folder: Path) -> UnfinishedRun:
+    kept = [path for path in folder.iterdir() if path.is_file()]
+    states = RunStates(folder).paths()
+    newest = max((path.stat().st_mtime for path in kept), default=folder.stat().st_mtime)
+    about = folder / "run.txt"
+    return UnfinishedRun(
+        name=folder.name,
+        step=int(states[-1].name.split("-")[0]) if states else 0,
+        bytes=sum(path.stat().st_size for path in kept),
+        seconds_old=time.time() - newest,
+        running=_is_locked(folder),
+        about=about.read_text(encoding="utf-8") if about.exists() else "",
+    )
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with FileLock(_lock_path(folder), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
+    """Remove the unfinished runs called `names`, or all; those under way stay. Returns them."""
+    wanted = set(names)
+    runs = {run.name: run for run in list_runs(root)}
+    if unknown := wanted - set(runs):
+        raise TrainingError(f"no unfinished run {', '.join(sorted(unknown))} under {root}")
+    pruned = [run for name, run in runs.items() if not run.running and name in (wanted or runs)]
+    for run in pruned:
+        RunStates(root / run.name).delete()
+    return pruned
+
+
+def is_wanted() -> bool:
+    """Return whether a run may go on from its state: not with NANOGPT2_RESUME=0."""
+    return os.environ.get("NANOGPT2_RESUME") != "0"

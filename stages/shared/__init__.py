@@ -1,0 +1,1 @@
+"""What the stages share: a click command, and how it ends."""
