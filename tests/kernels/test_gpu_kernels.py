@@ -291,7 +291,7 @@ def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path
         "TRITON_CACHE_DIR": str(tmp_path),
     }
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, str(ROOT / "tests/compile_kernels.py")]
+    command = [sys.executable, str(ROOT / "tests/kernels/compile_kernels.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     training = "add_norm_backward add_norm_forward cross_entropy_kernel embed_kernel"

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from variants import VARIANTS, warmed
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
@@ -15,36 +16,10 @@ from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.optimizer import Muon, learning_rate_factor, orthogonalise
 from nanogpt2.train.trainer import Trainer
 
-VARIANTS: dict[str, dict[str, object]] = {
-    "gpt2": {},
-    "modern": {"architecture": "modern"},
-    "rotary": {"positions": "rotary"},
-    "rms": {"norm": "rms"},
-    "qk_norm": {"qk_norm": True},
-    "relu2": {"mlp": "relu2"},
-    "swiglu": {"mlp": "swiglu"},
-    "n_kv_head": {"n_kv_head": 1},
-    "untied": {"tied_head": False},
-    "zero_init": {"zero_init": True},
-    "softcap": {"logit_softcap": 5.0},
-    "no bias": {"bias": False},
-    "modern, some": {"architecture": "modern", "mlp": "swiglu", "n_kv_head": 1, "tied_head": True},
-}
-
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def variant(request: pytest.FixtureRequest, tiny: Config) -> Config:
     return get_config({**tiny.to_dict(), **request.param})
-
-
-def warmed(config: Config) -> GPT:
-    """Return a model whose zero-initialised weights are not zero any more."""
-    model = GPT(config)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 def test_later_tokens_do_not_change_earlier_logits(variant: Config) -> None:

@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from test_variants import VARIANTS, warmed
 from torch import Tensor
+from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder

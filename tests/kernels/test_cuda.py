@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from imports import ROOT
 from several import CASES, case_config, losses
-from test_variants import warmed
 from torch import Tensor
+from variants import warmed
 
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import ModuleDecoder
