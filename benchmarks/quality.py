@@ -218,7 +218,7 @@ def train(config: Config, dataset: TokenDataset) -> Stepper:
     model.train()
     for step in range(config.max_iters):
         stepper.step(dataset, step)
-    stepper.keep_averages()
+    stepper.ema.keep()
     stepper.synchronize()
     return stepper
 

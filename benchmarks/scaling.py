@@ -75,7 +75,7 @@ def measure(
         "seconds": seconds,
         "tokens": stepper.windows_per_step * config.block_size / seconds,
         "peak": peak,
-        "micro_batch": stepper.micro_batch,
+        "micro_batch": stepper.micro_batch.size,
     }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from nanogpt2.config.config import get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
-from nanogpt2.train.resume import RunStates
+from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.trainer import Trainer
 
 
@@ -33,7 +33,7 @@ def time_steps(trainer: Trainer, dataset: TokenDataset, *, warm_up: int, steps: 
     return (time.perf_counter() - start) / steps
 
 
-def time_saves(trainer: Trainer, states: RunStates, *, saves: int) -> list[float]:
+def time_saves(trainer: Trainer, states: StateFiles, *, saves: int) -> list[float]:
     """Return the seconds of each of `saves` saves of what the trainer would save."""
     weights = trainer.model.state_dict()
     best = {name: value.detach().clone() for name, value in weights.items()}
@@ -59,7 +59,7 @@ def main(preset: str, device: str, steps: int, saves: int) -> None:
     dataset = TokenDataset(tokens, config.block_size)
     step = time_steps(trainer, dataset, warm_up=5, steps=steps)
     with tempfile.TemporaryDirectory() as folder:
-        states = RunStates(Path(folder))
+        states = StateFiles(Path(folder))
         save = statistics.median(time_saves(trainer, states, saves=saves))
         size = states.paths()[-1].stat().st_size
     share = save / (save + config.checkpoint_interval * step)

@@ -24,7 +24,8 @@ from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset, load_split
 from nanogpt2.train import resume
-from nanogpt2.train.resume import RunStates, hash_tensors
+from nanogpt2.train.estimate import estimate_loss
+from nanogpt2.train.resume import StateFiles, hash_tensors
 from nanogpt2.train.step import Stepper
 from nanogpt2.train.trainer import Trainer
 
@@ -66,9 +67,9 @@ def losses(config: Config, group: Group = SINGLE) -> list[list[float]]:
     """Return (loss, gradient norm) of 20 steps; then evaluations of the weights and their mean."""
     stepper = Stepper(GPT(config), config, group=group)
     found = [stepper.step(DATA, step).figures.tolist() for step in range(20)]
-    own = stepper.estimate_loss(DATA)
-    with stepper.averaged():
-        found.append([own, stepper.estimate_loss(DATA)])
+    own = estimate_loss(stepper, DATA)
+    with stepper.ema.applied():
+        found.append([own, estimate_loss(stepper, DATA)])
     stepper.release()
     return found
 
@@ -85,7 +86,7 @@ def poisoned(config: Config, group: Group) -> GPT:
         now = module.training and next(passes) == 2
         return output * torch.nan if now and group.rank == 1 else None
 
-    model.register_forward_hook(poison)
+    model.ln_f.register_forward_hook(poison)
     return model
 
 
@@ -97,7 +98,7 @@ def cramped(config: Config, group: Group) -> GPT:
         if group.rank == 1 and len(arguments[0]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model.register_forward_pre_hook(refuse)
+    model.h[0].register_forward_pre_hook(refuse)
     return model
 
 
@@ -152,7 +153,7 @@ def refused(config: Config, group: Group) -> str:
     error_of(lambda: train(GPT(config), group, crash=5))
     (folder,) = (path for path in Path(".resume").iterdir() if path.is_dir())
     resume.LOCK_SECONDS = 0.1
-    with RunStates(folder).locked() if group.is_main else nullcontext():
+    with StateFiles(folder).locked() if group.is_main else nullcontext():
         return error_of(lambda: train(GPT(config), group))
 
 

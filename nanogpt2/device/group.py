@@ -201,7 +201,7 @@ class FullySharded(DataParallel):
     def place(self, model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
         """Spread `model` over the processes, block by block: `device` never holds all of it."""
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         # A block's last product is a view, which torch warns of; nothing changes it in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -210,6 +210,7 @@ class FullySharded(DataParallel):
             fully_shard(block, mesh=mesh)
         # The rest too is gathered anew each time, so that no copy outlives a change of its parts.
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        register_fsdp_forward_method(model, "loss")  # what training calls gathers weights too
 
     def average(self, loss: Tensor, weights: Iterable[Tensor]) -> None:
         """Make `loss` the mean of all processes'; the gradients are already."""

@@ -8,7 +8,7 @@ B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 import torch.nn.functional as F
@@ -148,9 +148,11 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each reads a normed copy and adds to the residual stream.
+    """x + mlp(norm(x)) of x + attention(norm(x)), on the residual stream x (B, T, C).
 
-    What the MLP adds is left to the next norm, which a device can do in one pass with the sum.
+    Each branch reads a normed copy of the stream and adds to it (pre-norm: Xiong et al. 2020). The
+    second sum is handed on unmade, as (x, branch): the norm that comes next, the following block's
+    first or the model's last, reads that very sum, and a device does both in one pass over memory.
     """
 
     def __init__(self, config: Config) -> None:
@@ -169,12 +171,15 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return (B, T, C) twice: the stream, and what is still to be added, as in the input."""
+        """Return the stream, and the branch still to be added to it: (B, T, C) each, as they came.
+
+        The first block has no `branch`; `rotary` are the angles of the positions.
+        """
         dropout = self.dropout if self.training else 0.0
-        x, y = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
-        branch = self.attn(y, rotary, cache)
-        x, y = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
-        return x, self.mlp(y)
+        x, normed = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
+        branch = self.attn(normed, rotary, cache)
+        x, normed = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
+        return x, self.mlp(normed)
 
 
 class GPT(nn.Module):
@@ -224,22 +229,26 @@ class GPT(nn.Module):
             if isinstance(module, GPT | Block | Attention | MLP | RMSNorm):
                 module.operators = operators
 
-    def forward(
-        self, idx: Tensor, targets: Tensor | None = None, *, loss_only: bool = False
-    ) -> Any:
-        """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss).
+    @overload
+    def forward(self, idx: Tensor) -> Tensor: ...
 
-        The loss is the mean cross-entropy in nats per token; a target of -1 does not count. With
-        `loss_only` it comes alone, which needs less time and memory.
+    @overload
+    def forward(self, idx: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss)."""
+        logits = self.head(self.hidden(idx))
+        return logits if targets is None else (logits, mean_loss(logits, targets))
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy in nats per token; a target of -1 does not count.
+
+        It is what training computes: `forward`'s loss, in less time and memory, since a device
+        may do without the logits as a whole.
         """
+        cap = float(self.config.logit_softcap or 0)
         hidden = self.hidden(idx)
-        if targets is None:
-            return self.head(hidden)
-        if loss_only:
-            cap = float(self.config.logit_softcap or 0)
-            return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
-        logits = self.head(hidden)
-        return logits, mean_loss(logits, targets)
+        return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
 
     def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the final hidden states (B, T, C); DataError where T exceeds block_size.

@@ -1,61 +1,9 @@
 """Advice: what training can see going wrong, said once each, in one line."""
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-from nanogpt2.base.errors import TrainingError
-
-SPIKE_WINDOW = 100  # steps
-SPIKE_SPREADS = 8.0  # standard deviations above the recent mean
 SLOW_SECONDS = 2 * 3600.0
-
-
-@dataclass
-class LossWatch:
-    """Watches the loss and gradient of each step.
-
-    `on_nonfinite` is stop or skip: what to do at a loss or gradient that is not finite.
-    """
-
-    on_nonfinite: str
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))
-    skipped: int = 0
-
-    def see(self, step: int, rate: float, loss: float, norm: float) -> str | None:
-        """Return a warning, or None; TrainingError at a non-finite step, where those stop."""
-        if math.isfinite(loss) and math.isfinite(norm):
-            return self._spike(step, loss)
-        found = (
-            f"iteration {step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}"
-            f" at learning rate {rate:.3g}"
-        )
-        advice = "try a lower learning_rate, a longer warmup_iters, or mixed_precision: false"
-        if self.on_nonfinite == "stop":
-            raise TrainingError(f"{found}: not finite, training stopped; {advice}")
-        self.skipped += 1
-        return (
-            f"warning: {found}: not finite, step skipped; {advice}" if self.skipped == 1 else None
-        )
-
-    def _spike(self, step: int, loss: float) -> str | None:
-        mean = sum(self.recent) / max(len(self.recent), 1)
-        spread = math.sqrt(sum((x - mean) ** 2 for x in self.recent) / max(len(self.recent), 1))
-        is_spike = (
-            len(self.recent) == SPIKE_WINDOW
-            and loss > mean + SPIKE_SPREADS * spread
-            and loss > 1.2 * mean
-        )
-        if is_spike:
-            self.recent.clear()  # the next warning needs a new calm stretch
-        self.recent.append(loss)
-        return (
-            f"warning: iteration {step + 1}: loss {loss:.4f} is far above its recent {mean:.4f};"
-            " if it does not come back, lower learning_rate or grad_clip"
-            if is_spike
-            else None
-        )
 
 
 def advise(

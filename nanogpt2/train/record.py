@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nanogpt2.base import files
 from nanogpt2.base.files import rounded
+from nanogpt2.config.config import Config
 
 
 @dataclass
@@ -22,6 +23,18 @@ class TrainingRecord:
     best_iter: int = 0
     best_val_loss: float = float("inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def evaluation_is_due(self, config: Config) -> bool:
+        """Return whether the losses after `step` are wanted, and not there yet."""
+        done = self.history[-1]["iter"] if self.history else 0
+        at_end = self.step == config.max_iters
+        return self.step != done and (at_end or self.step % config.eval_interval == 0)
+
+    def is_over(self, config: Config) -> bool:
+        """Return whether all steps are done, or patience is at its end."""
+        since_best = sum(row["iter"] > self.best_iter for row in self.history)
+        out_of_patience = bool(config.patience) and since_best >= config.patience
+        return self.step == config.max_iters or out_of_patience
 
     def add(self, *, train_loss: float, val_loss: float, learning_rate: float) -> bool:
         """Add the row of the evaluation after `step`; return whether it is the best so far."""

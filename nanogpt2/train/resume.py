@@ -52,8 +52,8 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     return files.sha256(json.dumps(facts, sort_keys=True).encode())[:16]
 
 
-class RunStates:
-    """The states of one run; the name of each file carries its step and its checksum.
+class StateFiles:
+    """The states of one run on disk; the name of each file carries its step and its checksum.
 
     In a `group` the main process alone locks, writes and removes; the others read what it chose.
     """
@@ -172,7 +172,7 @@ def describe_run(run: UnfinishedRun) -> str:
 
 def _inspect(folder: Path) -> UnfinishedRun:
     kept = [path for path in folder.iterdir() if path.is_file()]
-    states = RunStates(folder).paths()
+    states = StateFiles(folder).paths()
     newest = max((path.stat().st_mtime for path in kept), default=folder.stat().st_mtime)
     about = folder / "run.txt"
     return UnfinishedRun(
@@ -201,7 +201,7 @@ def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
         raise TrainingError(f"no unfinished run {', '.join(sorted(unknown))} under {root}")
     pruned = [run for name, run in runs.items() if not run.running and name in (wanted or runs)]
     for run in pruned:
-        RunStates(root / run.name).delete()
+        StateFiles(root / run.name).delete()
     return pruned
 
 

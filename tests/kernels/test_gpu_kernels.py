@@ -181,7 +181,7 @@ def test_a_model_has_the_loss_and_gradients_of_torchs_operators(
     for each in (operators, TORCH):
         model = GPT(config).to(DEVICE)
         model.use(each)
-        loss = model(idx[:, :-1], idx[:, 1:], loss_only=True)
+        loss = model.loss(idx[:, :-1], idx[:, 1:])
         found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     assert_close(*found, 1e-4)
     assert torch.allclose(model(idx[:, :-1], idx[:, 1:])[1], found[0][0])

@@ -181,7 +181,7 @@ def test_the_kept_weights_are_the_running_mean(tiny: Config, text: str) -> None:
         trainer.stepper.step(data, step)
         decay = min(0.99, (1 + step) / (10 + step))
         mean = decay * mean + (1 - decay) * model.wte.weight.detach()
-    torch.testing.assert_close(trainer.stepper.averages[0], mean)
+    torch.testing.assert_close(trainer.stepper.ema.means[0], mean)
     again = GPT(config)
     Trainer(again, config).train(data, data)
     torch.testing.assert_close(again.wte.weight.detach(), mean)

@@ -58,8 +58,8 @@ def test_the_scale_of_float16_does_not_hide_a_loss_that_is_not_finite(
     tiny: Config, text: str
 ) -> None:
     trainer = Trainer(GPT(tiny), tiny)
-    trainer.stepper.loss_scale = LossScale(CPU)
-    trainer.model.register_forward_hook(lambda m, _, loss: loss * math.nan if m.training else loss)
+    trainer.stepper.loss_scale, trainer.losses.scales = LossScale(CPU), True
+    trainer.model.ln_f.register_forward_hook(lambda m, _, y: y * math.nan if m.training else y)
     data = CharDataset(text, 16)
     with pytest.raises(TrainingError, match="not finite"):
         trainer.train(data, data)
@@ -136,7 +136,7 @@ def test_without_memory_for_the_batch_it_goes_on_with_smaller_ones(
         if len(args[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model.register_forward_pre_hook(refuse)
+    model.h[0].register_forward_pre_hook(refuse)
     record = train(config, text, model)
     said = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
     assert said == [
@@ -155,7 +155,7 @@ def test_without_memory_for_one_sequence_it_gives_the_numbers(tiny: Config, text
     def refuse(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model.register_forward_pre_hook(refuse)
+    model.h[0].register_forward_pre_hook(refuse)
     with pytest.raises(
         DeviceError, match="out of memory on cpu even with one sequence: 7,872"
     ) as e:
@@ -379,7 +379,7 @@ def say(*_):
     print("under way")
     hook.remove()
 
-hook = trainer.model.register_forward_pre_hook(say)
+hook = trainer.model.h[0].register_forward_pre_hook(say)
 
 def save(record, weights):
     print("saving results")
@@ -402,11 +402,15 @@ def start(phase: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    """Read what `process` prints up to `line`."""
+    assert process.stdout is not None
+    assert any(printed == line + "\n" for printed in process.stdout), process.communicate()
+
+
 def test_a_signal_while_results_are_saved_comes_too_late_to_harm() -> None:
     process = start("saving results")
-    assert process.stdout is not None
-    while process.stdout.readline() != "saving results\n":
-        pass
+    wait_for(process, "saving results")
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -421,9 +425,7 @@ def test_a_signal_saves_and_ends_the_run_which_then_goes_on_to_the_bit(phase: st
     assert expected.startswith("end")
     for number, wait in [(signal.SIGTERM, 0.2), (signal.SIGINT, 0.4), (signal.SIGTERM, 0.0)]:
         process = start(phase)
-        assert process.stdout is not None
-        while process.stdout.readline() != "under way\n":
-            pass
+        wait_for(process, "under way")
         time.sleep(wait)
         process.send_signal(number)
         asked = time.monotonic()

@@ -14,7 +14,7 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.record import TrainingRecord
-from nanogpt2.train.resume import RunStates
+from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.trainer import Trainer
 
 ROOT = Path(".resume")
@@ -32,7 +32,7 @@ def crash_at(model: GPT, calls: int) -> None:
         if next(left, None) is None:
             raise CrashError
 
-    model.register_forward_pre_hook(hook)
+    model.h[0].register_forward_pre_hook(hook)
 
 
 def run(
@@ -159,7 +159,7 @@ def test_a_damaged_state_is_skipped_for_the_one_before_it(
     with pytest.raises(CrashError):
         run(config, text, crash=22)
     (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
-    states = RunStates(folder)
+    states = StateFiles(folder)
     newest = states.paths()[-1]
     whole = newest.read_bytes()
     random.seed(1)
@@ -216,7 +216,7 @@ def test_a_second_run_of_the_same_is_refused_and_not_pruned(
         run(config, text, crash=10)
     (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
     monkeypatch.setattr("nanogpt2.train.resume.LOCK_SECONDS", 0.2)
-    with RunStates(folder).locked():
+    with StateFiles(folder).locked():
         with pytest.raises(TrainingError, match="this run is under way in another process"):
             run(config, text)
         assert "under way" in CliRunner().invoke(main, ["runs"]).output

@@ -9,7 +9,7 @@ from imports import ROOT, all_imports, direct_imports
 
 from nanogpt2.config.config import NOT_TRAINING
 from nanogpt2.config.schema import load_schema
-from nanogpt2.train.trainer import TRAINING_ROOMS
+from nanogpt2.train.states import TRAINING_ROOMS
 
 # Each room imports only from those before it.
 ROOMS = (
@@ -104,6 +104,20 @@ def test_a_library_is_imported_only_where_it_belongs(library: str, homes: set[st
 
 def test_the_tokenizer_does_without_torch() -> None:
     assert "torch" not in source(Path("nanogpt2/tokens/tokenizer.py"))
+
+
+def test_rooms_and_modules_stay_small() -> None:
+    lines = {path: len(source(path).splitlines()) for path in MODULES}
+    assert max(lines.values()) <= 350, max(lines, key=lambda path: lines[path])
+    for room in ROOMS:
+        assert sum(n for path, n in lines.items() if room_of(path) == room) <= 1500, room
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_classes_stay_small(path: Path) -> None:
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, ast.ClassDef):
+            assert (node.end_lineno or 0) - node.lineno < 200, node.name
 
 
 def rooms_read_by(path: Path) -> set[str]:

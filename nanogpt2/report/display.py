@@ -1,0 +1,90 @@
+"""What a training run shows: its lines and bar, advice said once, and a report at its end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from nanogpt2.config.config import Config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.report.advice import advise
+from nanogpt2.report.hardware import EnergyMeter
+from nanogpt2.report.progress import Progress
+from nanogpt2.report.report import make_report
+from nanogpt2.report.stopwatch import Stopwatch
+
+
+class RunDisplay:
+    """Shows a run of `processes` that train one model; only the main one's is `shown`.
+
+    Lines also go to `log_file`, and the report to a .json file of its name.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        stopwatch: Stopwatch,
+        *,
+        log_file: Path | None,
+        shown: bool,
+        processes: int,
+    ) -> None:
+        self.config, self.stopwatch, self.processes = config, stopwatch, processes
+        self.progress = Progress(log_file, stopwatch, shown=shown)
+        self.advised: set[str] = set()
+        self.first = self.tokens_per_step = 0
+
+    def say(self, line: str) -> None:
+        """Show `line`."""
+        self.progress.say(line)
+
+    def begin(self, device: torch.device, step: int, *, windows_per_step: int) -> None:
+        """Begin at `step`, on `device`."""
+        self.energy = EnergyMeter(device)
+        self.first, self.tokens_per_step = step, windows_per_step * self.config.block_size
+        last, tokens = self.config.max_iters, self.tokens_per_step
+        self.progress.begin(step, last, tokens_per_step=tokens)
+        self.stopwatch.start()
+
+    def step_done(self) -> None:
+        """Count one step."""
+        self.progress.step_done()
+
+    def evaluated(
+        self, history: Sequence[Mapping[str, float]], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Show the last row of `history`, and what advice the rows call for."""
+        self.energy.update()
+        row, step = history[-1], int(history[-1]["iter"])
+        self.progress.evaluated(step, train_loss=row["train_loss"], val_loss=row["val_loss"])
+        advice = advise(
+            history,
+            vocab_size=self.config.vocab_size,
+            seconds_left=self.progress.seconds_left(step),
+            device=device.type,
+            mixed_precision=dtype != torch.float32,
+        )
+        for topic, line in advice.items():
+            if topic not in self.advised:
+                self.advised.add(topic)
+                self.say(line)
+
+    def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Take the bar away, and show the report of the steps since `begin`."""
+        self.progress.end()
+        if step == self.first or not self.progress.shown:
+            return
+        report = make_report(
+            model,
+            self.config,
+            device,
+            dtype,
+            steps=(self.first, step),
+            tokens=(step - self.first) * self.tokens_per_step,
+            stopwatch=self.stopwatch,
+            energy=self.energy,
+            processes=self.processes,
+        )
+        self.say(report.describe())
+        if self.progress.log_file is not None:
+            report.write(self.progress.log_file.with_suffix(".json"), say=self.say)
