@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import warm
 from imports import ROOT
 
 from nanogpt2.base.files import sha256
@@ -31,12 +32,18 @@ OUTPUTS = ("checkpoints", "data/prepared", "metrics", "plots", "samples", "dvc.l
 
 
 class Workspace:
-    """A git repository with the project's files, a small run in params.yaml and a small text."""
+    """A git repository with the project's files, a small run in params.yaml and a small text.
 
-    def __init__(self, root: Path, params: Mapping[str, object] = SMALL_RUN) -> None:
+    Its stages run in the warm Python, or with `cold` in one that can be killed.
+    """
+
+    def __init__(
+        self, root: Path, params: Mapping[str, object] = SMALL_RUN, *, cold: bool = False
+    ) -> None:
         self.root = root
+        pythons = [Path(sys.executable), *([] if cold else [Path(warm.executable())])]
         self.env = os.environ | {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([*(str(p.parent) for p in pythons[::-1]), os.environ["PATH"]]),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
             "OMP_NUM_THREADS": "1",

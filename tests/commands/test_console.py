@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from click.testing import CliRunner, Result
 from imports import ROOT
 
@@ -167,7 +167,7 @@ def interrupting(shown: list[str]) -> Callable[[str], None]:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_ends_politely(saved: Path) -> None:
-    command = [sys.executable, "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
+    command = [warm.executable(), "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
     options = ["--device", "cpu", "--prompt", "abc", "--max-new-tokens", "1000000"]
     process = subprocess.Popen(
         [*command, *options],

@@ -1,10 +1,10 @@
 """`python -m nanogpt2 seeds`, with real DVC in a temporary clone."""
 
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from click.testing import CliRunner
 from workspace import Workspace
 
@@ -14,7 +14,7 @@ from nanogpt2.__main__ import main
 def test_two_settings_are_run_with_the_same_seeds_and_compared(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "clone" / "project")
     shown = workspace.run(
-        sys.executable, "-m", "nanogpt2", "seeds", "--n", "2",
+        warm.executable(), "-m", "nanogpt2", "seeds", "--n", "2",
         "-S", "learning_rate=1e-2",
         "--against", "learning_rate=1e-2", "--against", "evaluate.stride=4",
     )  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from imports import ROOT
 
 from nanogpt2.base import files
@@ -170,6 +171,7 @@ def test_a_real_shortage_of_host_memory_is_met_too() -> None:
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
+import warm
 torch.set_num_threads(1)
 from nanogpt2.config.config import get_config
 from nanogpt2.tokens.dataset import CharDataset
@@ -358,6 +360,7 @@ def test_a_truncated_or_missing_file_has_its_line(good: Path) -> None:
 RUN = """
 import sys, time
 import torch
+import warm
 torch.set_num_threads(1)
 from nanogpt2.config.config import get_config
 from nanogpt2.tokens.dataset import CharDataset
@@ -394,7 +397,7 @@ print("end", sorted(record.history[-1].items()), trainer.model.wte.weight.sum().
 
 def start(phase: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", RUN, phase],
+        [warm.executable(), "-u", "-c", RUN, phase],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -90,7 +90,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     unbroken: dict[str, str], tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS)
+    workspace = Workspace(tmp_path / "project", PARAMS, cold=True)
     random.seed(3)
     moments = ["while it writes a state", "at random", "at random", "while it writes a state"]
     killed = [kill_at(workspace, moment) for moment in [*moments, "at random"]]
@@ -104,7 +104,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 def test_when_dvc_is_killed_its_training_saves_and_ends(
     unbroken: dict[str, str], tmp_path: Path, shell: str
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS)
+    workspace = Workspace(tmp_path / "project", PARAMS, cold=True)
     workspace.env["SHELL"] = shell
     process = start(workspace, "dvc", "repro")
     assert wait_for(lambda: states(workspace), process)
@@ -119,7 +119,9 @@ def test_when_dvc_is_killed_its_training_saves_and_ends(
 
 
 def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS | {"max_iters": 20, "eval_iters": 10})
+    workspace = Workspace(
+        tmp_path / "project", PARAMS | {"max_iters": 20, "eval_iters": 10}, cold=True
+    )
     experiment = ["dvc", "exp", "run", "--temp", "-S", "learning_rate=5e-4"]
     process = start(workspace, *experiment)
     assert wait_for(lambda: states(workspace), process)  # in the main workspace

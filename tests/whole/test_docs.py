@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from imports import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("README.md"), *ROOT.glob("docs/*.md")])
@@ -66,7 +66,7 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_exist(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *command.split(), "--help"],
+        [warm.executable(), "-m", *command.split(), "--help"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

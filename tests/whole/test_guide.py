@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from imports import ROOT
 
 EXAMPLE = """
@@ -31,7 +31,7 @@ sample: {prompt: "the ", max_new_tokens: 20, num_samples: 2}
 
 
 def stage(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"stages.{name}", "--config", "my.yaml", *options]
+    command = [warm.executable(), "-m", f"stages.{name}", "--config", "my.yaml", *options]
     return subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

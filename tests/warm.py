@@ -1,0 +1,147 @@
+"""A warm Python: what tests start as a process is forked from one that has imported torch.
+
+Importing torch takes seconds, and the tests start a hundred processes. `executable()` is a file
+that takes Python's own arguments (`-m module`, `-c code`, a script, `-u`), environment, folder and
+standard streams, passes signals on, and ends as the process does. Each process imports the project
+anew, from its own folder. Tests of what happens when a process is killed with -9, or of how one
+starts, take sys.executable.
+"""
+
+import array
+import atexit
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from functools import cache
+from pathlib import Path
+
+PRELOADED = ("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil")
+CLIENT = """#!{python} -ISB
+import array, json, os, signal, socket, sys
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+server.connect({address!r})
+def tell(number, frame=None):
+    server.send(bytes([number]))
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, tell)
+order = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+streams = array.array("i", [0, 1, 2])
+server.sendmsg([len(order).to_bytes(8, "little")],
+               [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+server.sendall(order)
+for stream in (0, 1, 2):  # only the process itself keeps a pipe open
+    os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+status = server.recv(4)
+code = int.from_bytes(status, "little", signed=True) if status else 1
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+@cache
+def executable() -> str:
+    """Return the path of the warm Python, whose server starts now; Linux alone has one."""
+    if not hasattr(os, "pidfd_open"):
+        return sys.executable
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    address = str(folder / "socket")
+    client = folder / "python"
+    client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+    client.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()  # it listens
+    atexit.register(server.kill)
+    return str(client)
+
+
+def serve(address: str) -> None:
+    """Import what takes long, then run each order that comes in a process of its own."""
+    for name in PRELOADED:
+        __import__(name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen(16)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve an order
+    print("ready", flush=True)
+    while True:
+        client, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            os._exit(serve_one(client))
+        client.close()
+
+
+def serve_one(client: socket.socket) -> int:
+    """Run one order, pass on what its client is told by signals, and tell how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    streams = array.array("i")
+    head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
+    streams.frombytes(ancillary[0][2])
+    order = b""
+    while len(order) < int.from_bytes(head, "little"):
+        order += client.recv(2**20)
+    process = os.fork()
+    if process == 0:
+        client.close()
+        run(*json.loads(order), streams=list(streams))
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(process)
+    while ended not in (ready := select.select([client, ended], [], [])[0]):
+        told = client.recv(1) if client in ready else b""
+        os.kill(process, told[0] if told else signal.SIGKILL)
+        if not told:
+            break  # its client is gone
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    client.sendall(code.to_bytes(4, "little", signed=True))
+    return 0
+
+
+def run(
+    arguments: list[str], folder: str, environment: dict[str, str], *, streams: list[int]
+) -> None:
+    """Be the Python that `arguments` ask for."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 64)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    while arguments[0] in ("-u", "-B"):
+        arguments = arguments[1:]
+    kind, target, *rest = arguments if arguments[0] in ("-m", "-c") else ["", *arguments]
+    sys.argv = [kind or target, *rest]
+    given = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
+    first = {"-c": "", "-m": folder}.get(kind, str(Path(target).parent))
+    sys.path[:] = [first, *given, *sys.path[1:]]
+    code = 0
+    try:
+        if kind == "-m":
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            exec(compile(target, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_path(target, run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
