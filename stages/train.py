@@ -37,7 +37,7 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None
 
     root, since = state_folder(), Stopwatch.of_process()
     with joined(settings) as group:
-        check_writable(metrics, curve, log, Path(settings.checkpoint_dir, "model.pt"))
+        check_writable(metrics, curve, Path(settings.checkpoint_dir, "model.pt"))
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
         trainer = Trainer(
             GPT(settings), settings, resume_root=root, log_file=log, stopwatch=since, group=group

@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and SIGTERM ask a run to end at its next safe moment."""
+"""Signals: Ctrl-C, SIGTERM and a closed terminal ask a run to end at its next safe moment."""
 
 import os
 import signal
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if hasattr(signal, "SIGHUP"):  # a terminal that was closed, a session that was lost; not on Windows
+    SIGNALS += (signal.SIGHUP,)
 
 
 class Interrupted(Exception):  # noqa: N818 - no error of anybody's
@@ -39,12 +41,16 @@ class Interruption:
 
 @contextmanager
 def caught_signals(agree: Callable[[int], int] = int) -> Iterator[Interruption]:
-    """Catch SIGINT and SIGTERM for a while; only the main thread can, elsewhere none is caught."""
+    """Catch SIGNALS for a while; only the main thread can, elsewhere none is caught.
+
+    One that is ignored, as `nohup` asks, stays ignored.
+    """
     interruption = Interruption(agree)
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = {number: signal.signal(number, interruption.handle) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interruption.handle) for number in heeded}
     try:
         yield interruption
     finally:

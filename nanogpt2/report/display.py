@@ -1,7 +1,11 @@
 """What a training run shows: its lines and bar, advice said once, and a report at its end."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import torch
 
@@ -12,6 +16,31 @@ from nanogpt2.report.hardware import EnergyMeter
 from nanogpt2.report.progress import Progress
 from nanogpt2.report.report import make_report
 from nanogpt2.report.stopwatch import Stopwatch
+
+P = ParamSpec("P")
+
+
+def harmless(
+    show: "Callable[Concatenate[RunDisplay, P], None]",
+) -> "Callable[Concatenate[RunDisplay, P], None]":
+    """Let `show` end no run: what goes wrong in it is said once, where that is possible.
+
+    Output fails in many ways: a full disk, a closed terminal, a pipe whose reader is gone, a
+    driver's library that answers nonsense. None is worth the steps that were trained.
+    """
+
+    @wraps(show)
+    def guarded(display: "RunDisplay", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            show(display, *args, **kwargs)
+        except Exception as error:  # of whatever kind
+            if not display.failed:
+                display.failed = True
+                with suppress(Exception):
+                    line = f"warning: not all of this run can be shown: {error}"
+                    print(line, file=sys.stderr, flush=True)
+
+    return guarded
 
 
 class RunDisplay:
@@ -32,12 +61,15 @@ class RunDisplay:
         self.config, self.stopwatch, self.processes = config, stopwatch, processes
         self.progress = Progress(log_file, stopwatch, shown=shown)
         self.advised: set[str] = set()
+        self.failed = False
         self.first = self.tokens_per_step = 0
 
+    @harmless
     def say(self, line: str) -> None:
         """Show `line`."""
         self.progress.say(line)
 
+    @harmless
     def begin(self, device: torch.device, step: int, *, windows_per_step: int) -> None:
         """Begin at `step`, on `device`."""
         self.energy = EnergyMeter(device)
@@ -46,10 +78,12 @@ class RunDisplay:
         self.progress.begin(step, last, tokens_per_step=tokens)
         self.stopwatch.start()
 
+    @harmless
     def step_done(self) -> None:
         """Count one step."""
         self.progress.step_done()
 
+    @harmless
     def evaluated(
         self, history: Sequence[Mapping[str, float]], device: torch.device, dtype: torch.dtype
     ) -> None:
@@ -69,6 +103,7 @@ class RunDisplay:
                 self.advised.add(topic)
                 self.say(line)
 
+    @harmless
     def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
         """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()

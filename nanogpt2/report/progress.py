@@ -43,11 +43,20 @@ class Progress:
         """Print `line` above the bar, and append it to the log."""
         if not self.shown:
             return
-        tqdm.write(line)
         if self.log_file is not None:
+            self._log(line)
+        tqdm.write(line)
+
+    def _log(self, line: str) -> None:
+        """Append `line` to the log; where that fails the log is given up, and a warning shown."""
+        assert self.log_file is not None
+        try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+        except OSError as error:
+            tqdm.write(f"warning: no more lines go to {self.log_file}: {error.strerror}")
+            self.log_file = None
 
     def step_done(self) -> None:
         """Count one step of the optimizer."""

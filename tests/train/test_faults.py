@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,6 @@ def test_a_real_shortage_of_host_memory_is_met_too() -> None:
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
-import warm
 torch.set_num_threads(1)
 from nanogpt2.config.config import get_config
 from nanogpt2.tokens.dataset import CharDataset
@@ -214,6 +214,37 @@ def test_a_full_disk_leaves_the_earlier_file_whole(small_disk: Path) -> None:
         files.write_bytes(path, bytes(2_000_000))
     assert path.read_bytes() == b"earlier"
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_full_disk_costs_the_log_but_not_the_run(
+    small_disk: Path, tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(OSError), (small_disk / "rest").open("wb", buffering=0) as rest:
+        while rest.write(bytes(4096)):
+            pass
+    data, log = CharDataset(text, 16), small_disk / "logs/train.log"
+    assert Trainer(GPT(tiny), tiny, log_file=log).train(data, data).step == 6
+    assert f"warning: no more lines go to {log}: No space left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["file/train.log", "/proc/logs/train.log"])
+def test_a_log_that_cannot_be_written_costs_no_run(tiny: Config, text: str, place: str) -> None:
+    Path("file").write_text("no folder", encoding="utf-8")
+    data = CharDataset(text, 16)
+    assert Trainer(GPT(tiny), tiny, log_file=Path(place)).train(data, data).step == 6
+
+
+def test_a_reader_that_goes_away_ends_no_run_and_changes_no_status() -> None:
+    process = start("unread")
+    wait_for(process, "under way")
+    assert process.stdout is not None
+    process.stdout.close()  # as `| head` does
+    assert process.stderr is not None
+    with process.stderr as stream:
+        said = stream.read()
+    assert process.wait() == 0, said
+    assert "Traceback" not in said
+    assert Path("results.pt").exists()
 
 
 def test_a_full_disk_costs_the_state_but_not_the_run(
@@ -360,7 +391,6 @@ def test_a_truncated_or_missing_file_has_its_line(good: Path) -> None:
 RUN = """
 import sys, time
 import torch
-import warm
 torch.set_num_threads(1)
 from nanogpt2.config.config import get_config
 from nanogpt2.tokens.dataset import CharDataset
@@ -385,13 +415,15 @@ def say(*_):
 hook = trainer.model.h[0].register_forward_pre_hook(say)
 
 def save(record, weights):
-    print("saving results")
-    time.sleep(1 if phase == "saving results" else 0)
+    if phase == "saving results":
+        print("saving results")
+        time.sleep(1)
     torch.save(weights, "results.pt")
 
 with exit_with_one_line():
     record = trainer.train(data, data, save=save)
-print("end", sorted(record.history[-1].items()), trainer.model.wte.weight.sum().item())
+    if phase != "unread":
+        print("end", sorted(record.history[-1].items()), trainer.model.wte.weight.sum().item())
 """
 
 
@@ -426,7 +458,7 @@ def test_a_signal_saves_and_ends_the_run_which_then_goes_on_to_the_bit(phase: st
     whole = start(phase)
     expected = whole.communicate()[0].splitlines()[-1]
     assert expected.startswith("end")
-    for number, wait in [(signal.SIGTERM, 0.2), (signal.SIGINT, 0.4), (signal.SIGTERM, 0.0)]:
+    for number, wait in [(signal.SIGTERM, 0.2), (signal.SIGINT, 0.4), (signal.SIGHUP, 0.0)]:
         process = start(phase)
         wait_for(process, "under way")
         time.sleep(wait)
