@@ -1,0 +1,22 @@
+"""The command preset: a preset's values into params.yaml."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+
+
+@click.command()
+@click.argument("name")
+@click.option("--params", type=Path, default="params.yaml", help="The file to change.")
+@exit_with_one_line()
+def main(name: str, params: Path) -> None:
+    """Write the values of the preset NAME (nano, small, base) into params.yaml.
+
+    Comments, order and all other keys stay as they are.
+    """
+    from nanogpt2.config.config import use_preset
+
+    changes = use_preset(name, params)
+    click.echo("\n".join(changes) or f"{params} has the values of {name} already")

@@ -1,0 +1,34 @@
+"""The command runs: what is kept of runs that were cut off."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--root", type=Path, default=".resume", help="Where states of unfinished runs are kept."
+)
+@click.pass_context
+@exit_with_one_line()
+def main(context: click.Context, root: Path) -> None:
+    """List the runs that were cut off and can go on; `runs prune` removes them."""
+    from nanogpt2.train.unfinished import describe_run, list_runs
+
+    context.obj = root
+    if context.invoked_subcommand is None:
+        found = list_runs(root)
+        click.echo("\n".join(map(describe_run, found)) or f"no unfinished runs under {root}")
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.pass_obj
+@exit_with_one_line()
+def prune(root: Path, names: tuple[str, ...]) -> None:
+    """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
+    from nanogpt2.train.unfinished import describe_pruned, prune_runs
+
+    click.echo(describe_pruned(prune_runs(root, names)))

@@ -1,0 +1,26 @@
+"""The command score: how surprising a text is."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.model import model_options, open_model
+
+
+@click.command()
+@click.argument("file", type=Path)
+@model_options
+@click.option("--html", "page", type=Path, help="Write a page that colours each character.")
+@exit_with_one_line()
+def main(file: Path, checkpoint: Path, tokenizer: Path, device: str, page: Path | None) -> None:
+    """Say how surprising the text in FILE is: nats a token, bits a byte."""
+    from nanogpt2.base import files
+    from nanogpt2.evaluate import score
+
+    text = files.read_text(file)
+    loaded, known = open_model(checkpoint, tokenizer, device)
+    scored = score.score_text(loaded.model, known, text)
+    click.echo(score.describe_score(scored))
+    if page is not None:
+        files.write_text(page, score.write_page(scored, known, title=file.name))

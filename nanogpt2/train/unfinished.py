@@ -1,0 +1,80 @@
+"""The runs that were cut off and can go on, as people see and remove them."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import Timeout
+
+from nanogpt2.base.errors import TrainingError
+from nanogpt2.report.progress import describe_seconds
+from nanogpt2.train.resume import StateFiles
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """One unfinished run, as `list_runs` found it."""
+
+    name: str
+    step: int  # of its newest state; 0 where it has none yet
+    bytes: int
+    seconds_old: float
+    running: bool
+    about: str
+
+
+def list_runs(root: Path) -> list[UnfinishedRun]:
+    """Return the unfinished runs under `root`, the newest first."""
+    runs = [_inspect(folder) for folder in root.glob("*") if folder.is_dir()]
+    return sorted(runs, key=lambda run: run.seconds_old)
+
+
+def describe_run(run: UnfinishedRun) -> str:
+    """Return one line about an unfinished run."""
+    return (
+        f"{run.name}  iteration {run.step}  {run.bytes / 1e6:.1f} MB "
+        f" {describe_seconds(run.seconds_old)} old{'  under way' * run.running}  {run.about}"
+    )
+
+
+def _inspect(folder: Path) -> UnfinishedRun:
+    kept = [path for path in folder.iterdir() if path.is_file()]
+    states = StateFiles(folder)
+    paths = states.paths()
+    newest = max((path.stat().st_mtime for path in kept), default=folder.stat().st_mtime)
+    about = folder / "run.txt"
+    return UnfinishedRun(
+        name=folder.name,
+        step=int(paths[-1].name.split("-")[0]) if paths else 0,
+        bytes=sum(path.stat().st_size for path in kept),
+        seconds_old=time.time() - newest,
+        running=_is_locked(states),
+        about=about.read_text(encoding="utf-8") if about.exists() else "",
+    )
+
+
+def _is_locked(states: StateFiles) -> bool:
+    try:
+        with states.lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
+    """Remove the unfinished runs called `names`, or all; those under way stay. Returns them."""
+    wanted = set(names)
+    runs = {run.name: run for run in list_runs(root)}
+    if unknown := wanted - set(runs):
+        raise TrainingError(f"no unfinished run {', '.join(sorted(unknown))} under {root}")
+    pruned = [run for name, run in runs.items() if not run.running and name in (wanted or runs)]
+    for run in pruned:
+        StateFiles(root / run.name).delete()
+    return pruned
+
+
+def describe_pruned(runs: Sequence[UnfinishedRun]) -> str:
+    """Return one line about runs that were removed."""
+    size = sum(run.bytes for run in runs)
+    return f"removed {len(runs)} unfinished runs, {size / 1e6:.1f} MB"
