@@ -15,7 +15,8 @@ from typing import Any
 
 from nanogpt2.config.yaml12 import is_number, printable, show
 
-SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "params.schema.json"
+LIBRARY = Path(__file__).parents[1]
+SCHEMA = "schemas/params.schema.json"  # in an installed library, or beside it in a checkout
 
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
 
@@ -47,7 +48,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 @cache
 def load_schema() -> dict[str, Any]:
     """Return the JSON schema of params.yaml."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    installed = LIBRARY / SCHEMA
+    path = installed if installed.is_file() else LIBRARY.parent / SCHEMA
+    schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema
 
 

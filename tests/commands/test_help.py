@@ -1,10 +1,12 @@
 """What `python -m nanogpt2` offers, and how it says so."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from imports import ROOT
 
 from nanogpt2.__main__ import COMMANDS, main
 
@@ -12,6 +14,7 @@ from nanogpt2.__main__ import COMMANDS, main
 def test_help_lists_each_command_with_a_line_and_starts_without_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nanogpt2", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     listed = done.stdout.partition("Commands:\n")[2].splitlines()
