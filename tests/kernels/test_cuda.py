@@ -18,6 +18,8 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.generate import Request, generate_tokens
+from nanogpt2.device import graph
+from nanogpt2.kernels import cublaslt
 from nanogpt2.kernels.cublaslt import Products, _Plan
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
@@ -81,7 +83,7 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     captured = run(config, text)
     printed = capsys.readouterr()
     assert "no CUDA graph" not in printed.out + printed.err
-    monkeypatch.setattr("nanogpt2.device.device.graph.EAGER_CALLS", 10**9)
+    monkeypatch.setattr(graph, "EAGER_CALLS", 10**9)
     assert run(config, text) == captured
 
 
@@ -161,7 +163,7 @@ def test_whichever_algorithm_is_the_quickest_the_bits_are_the_same(
 
 
 def test_without_cublaslt_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanogpt2.kernels.cpu.cublaslt._load_library", lambda: None)
+    monkeypatch.setattr(cublaslt, "_load_library", lambda: None)
     products = Products(torch.device("cuda"))
     a, b = draw(64, 32, torch.bfloat16), draw(32, 16, torch.bfloat16)
     exact = a.double() @ b.double()
