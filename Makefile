@@ -1,13 +1,13 @@
-# make setup | repro | test: see README.md. PYTHON chooses the interpreter (3.11 or newer).
+# make setup | repro | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test
+.PHONY: setup repro test coverage
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -23,3 +23,11 @@ test: setup
 	ruff format --check .
 	mypy
 	pytest
+
+# What no test reaches, in lines; TESTS chooses among the tests.
+TESTS ?= tests
+coverage: setup
+	coverage erase
+	coverage run -m pytest $(TESTS)
+	coverage combine --quiet
+	coverage report

@@ -136,7 +136,7 @@ def measure_floor(config: Config, dtype: torch.dtype, device: str, tokens: int) 
     Attention's products are counted at the rate of the others, the masked half left out.
     """
     model = GPT(config)
-    shapes = defaultdict(int)
+    shapes: dict[tuple[int, int], int] = defaultdict(int)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             shapes[module.in_features, module.out_features] += 1
@@ -147,10 +147,9 @@ def measure_floor(config: Config, dtype: torch.dtype, device: str, tokens: int) 
     for (wide, high), count in shapes.items():
         x, y = (torch.randn(tokens, n, device=device, dtype=dtype) for n in (wide, high))
         weight = torch.randn(high, wide, device=device, dtype=dtype)
-        products = [lambda: x @ weight.t(), lambda: y @ weight, lambda: y.t() @ x]  # noqa: B023
-        for product in products:
-            product()
-            times = [time_block(lambda step: product(), 0, repeats) for _ in range(5)]  # noqa: B023
+        for factors in ((x, weight.t()), (y, weight), (y.t(), x)):
+            torch.mm(*factors)
+            times = [time_block(lambda _: torch.mm(*factors), 0, repeats) for _ in range(5)]  # noqa: B023
             seconds += count * statistics.median(times)
         operations += count * 6 * tokens * wide * high
     attention = 3.5 * 2 * config.n_layer * config.n_embd * config.block_size * tokens

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import data
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
@@ -32,7 +33,7 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
-class TokenDataset:
+class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
     """Every window of `block_size` tokens, with the window one token later as its targets."""
 
     def __init__(self, tokens: TokenArray, block_size: int, *, name: str = "the text") -> None:

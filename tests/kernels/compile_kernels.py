@@ -63,16 +63,18 @@ def compile_training() -> None:
         for norm, dropout in norms:
             x, branch = torch.zeros(2, 4, 384, requires_grad=True).unbind()
             total, y = operators.add_norm(x, branch.bfloat16(), norm, dropout=dropout)
-            (total.sum() + y.float().sum()).backward()
+            torch.autograd.backward(total.sum() + y.float().sum())
     tables = torch.zeros(2, 8, 384, requires_grad=True)
     operators.embed(torch.zeros(2, 8, dtype=torch.long), tables[0], tables[1])
     heads = torch.zeros(1, 6, 8, 64, dtype=torch.bfloat16, requires_grad=True)
     angles = torch.zeros(2, 1, 8, 32).unbind()
-    operators.rotate(heads, (angles[0], angles[1]), normed=True).sum().backward()
+    turned = operators.rotate(heads, (angles[0], angles[1]), normed=True)
+    torch.autograd.backward(turned.sum())
     for softcap in (0.0, 15.0):
         x, weight = torch.zeros(4, 16, requires_grad=True), torch.zeros(50304, 16)
         targets = torch.zeros(4, dtype=torch.long)
-        operators.cross_entropy(x.bfloat16(), weight, targets, softcap=softcap).backward()
+        loss = operators.cross_entropy(x.bfloat16(), weight, targets, softcap=softcap)
+        torch.autograd.backward(loss)
     fp8.narrow_rows(torch.zeros(4, 768, dtype=torch.bfloat16))
     fp8.narrow_weight(torch.zeros(768, 2304))
     inner = torch.zeros(4, 3072, dtype=torch.bfloat16)
@@ -91,7 +93,7 @@ def compile_decoding() -> None:
 
 
 if __name__ == "__main__":
-    JITFunction.run = compile_instead  # type: ignore[method-assign]
+    JITFunction.run = compile_instead
     compile_training()
     compile_decoding()
     print(" ".join(sorted(set(compiled.values()))))

@@ -17,7 +17,7 @@ from nanogpt2.train.optimizer import Muon, learning_rate_factor, orthogonalise
 from nanogpt2.train.trainer import Trainer
 
 
-@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.fixture(params=list(VARIANTS.values()), ids=list(VARIANTS))
 def variant(request: pytest.FixtureRequest, tiny: Config) -> Config:
     return get_config({**tiny.to_dict(), **request.param})
 

@@ -360,7 +360,7 @@ def test_each_other_mistake_has_its_line(good: Path) -> None:
     for message, path in cases.items():
         with pytest.raises(CheckpointError, match=message):
             load_checkpoint(path, device=CPU)
-    for message, entries in {
+    entries_by_message: dict[str, dict[str, object]] = {
         "it holds no model_state_dict": {"model_state_dict": None},
         "do not fit its configuration: ln_f.bias$": {"model_state_dict": fewer},
         "do not fit its configuration: extra$": {
@@ -369,7 +369,8 @@ def test_each_other_mistake_has_its_line(good: Path) -> None:
         "do not fit its configuration: .* and 25 more": {"config": {**config, "n_embd": 18}},
         "config: n_head: found 5": {"config": {**config, "n_head": 5}},
         "not a tokenizer": {"tokenizer": {"name": "nosuch"}},
-    }.items():
+    }
+    for message, entries in entries_by_message.items():
         with pytest.raises(CheckpointError, match=message):
             load_checkpoint(changed(good, **entries), device=CPU)
 

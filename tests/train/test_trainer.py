@@ -97,7 +97,9 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(
     config = with_changes(tiny, precision="bf16")
     seen = []
     model = GPT(config)
-    model.h[0].mlp.c_fc.register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    model.get_submodule("h.0.mlp.c_fc").register_forward_hook(
+        lambda *args: seen.append(args[2].dtype)
+    )
     dataset = CharDataset(text, config.block_size)
     record = Trainer(model, config).train(dataset, dataset)
     assert set(seen) == {torch.bfloat16}
