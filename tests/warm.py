@@ -98,8 +98,8 @@ def serve_one(client: socket.socket) -> int:
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(process)
-    while ended not in (ready := select.select([client, ended], [], [])[0]):
-        told = client.recv(1) if client in ready else b""
+    while ended not in select.select([client.fileno(), ended], [], [])[0]:
+        told = client.recv(1)
         os.kill(process, told[0] if told else signal.SIGKILL)
         if not told:
             break  # its client is gone
