@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 
 class NanoGPT2Error(Exception):
@@ -28,6 +29,13 @@ class DeviceError(NanoGPT2Error):
 
 class TrainingError(NanoGPT2Error):
     """A run that cannot go on: not finite, interrupted, or under way elsewhere."""
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a warning to stderr, the same one once in a process."""
+    with suppress(OSError, ValueError):
+        print(f"warning: {text}", file=sys.stderr)
 
 
 @contextmanager

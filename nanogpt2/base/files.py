@@ -6,13 +6,17 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.errors import DataError, warn_once
+
+# A file system's way to say that it does not do this at all: network shares, FUSE, exFAT.
+NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @contextmanager
@@ -25,14 +29,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = Path(path)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        file = temporary.open("xb")  # with the permissions that the user's umask gives
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp made it private
+                _sync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink()
@@ -59,20 +62,31 @@ def check_writable(*paths: Path) -> None:
                 pass
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _sync(handle: int) -> None:
+    """Bring what was written to the disk, where the file system knows how."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        warn_once(f"files may not survive a power cut here: fsync: {error.strerror}")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut; Windows has no such call."""
-    if os.name == "posix":
+    """Make a rename in `folder` survive a power cut; the file is there without it.
+
+    Windows has no such call, and some file systems refuse it.
+    """
+    if os.name != "posix":
+        return
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        warn_once(f"files may not survive a power cut here: fsync: {error.strerror}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

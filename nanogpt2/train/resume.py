@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from nanogpt2.base import files
-from nanogpt2.base.errors import TrainingError
+from nanogpt2.base.errors import TrainingError, warn_once
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
 
@@ -78,6 +78,23 @@ class StateFiles:
             raise TrainingError(
                 f"this run is under way in another process ({self.folder}); wait for it or stop it"
             ) from error
+        except (OSError, NotImplementedError) as error:  # network shares often keep no locks
+            warn_once(
+                f"{self.folder}: no lock keeps a second process from this run: {error}; do not"
+                " start it twice"
+            )
+
+    def is_under_way(self) -> bool:
+        """Return whether a process has the lock, without making one just to look."""
+        if not _lock_path(self.folder).exists():
+            return False
+        try:
+            with FileLock(_lock_path(self.folder), timeout=0):
+                return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):  # where nothing can be locked nothing is
+            return False
 
     def save(self, step: int, content: Mapping[str, Any]) -> None:
         """Add a state; all but the last two are removed. DataError where it cannot be written."""

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
 from nanogpt2.base.errors import TrainingError
 from nanogpt2.report.progress import describe_seconds
 from nanogpt2.train.resume import StateFiles
@@ -48,18 +46,10 @@ def _inspect(folder: Path) -> UnfinishedRun:
         name=folder.name,
         step=int(paths[-1].name.split("-")[0]) if paths else 0,
         bytes=sum(path.stat().st_size for path in kept),
-        seconds_old=time.time() - newest,
-        running=_is_locked(states),
+        seconds_old=max(0.0, time.time() - newest),  # a clock may have been wrong
+        running=states.is_under_way(),
         about=about.read_text(encoding="utf-8") if about.exists() else "",
     )
-
-
-def _is_locked(states: StateFiles) -> bool:
-    try:
-        with states.lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
