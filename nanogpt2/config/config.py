@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import ConfigError
@@ -18,6 +18,7 @@ from nanogpt2.config import yaml12
 from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults
 from nanogpt2.config.yaml12 import show
 
+TORCH_SAVES_WITH = 2  # pickle's protocol in torch.save; all others use a later one
 PRESETS_PATH = Path(__file__).parents[1] / "presets"
 
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
@@ -61,8 +62,8 @@ class SampleConfig:
 class Config:
     """A complete, valid configuration; the schema describes each key.
 
-    `config["learning_rate"]` answers too. Made by `get_config`, never by hand. It is pickled as an
-    OrderedDict, so that `torch.save` writes plain data, which `weights_only=True` reads.
+    `config["learning_rate"]` answers too. Made by `get_config`, never by hand. `torch.save`
+    writes it as plain data, which `weights_only=True` reads.
     """
 
     corpus: str
@@ -144,11 +145,36 @@ class Config:
         """Return the keys on which the trained weights depend."""
         return {key: value for key, value in self.to_dict().items() if key not in NOT_TRAINING}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OrderedDict, (), None, None, iter(self.to_dict().items())
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        if int(protocol) == TORCH_SAVES_WITH:
+            return OrderedDict, (), None, None, iter(self.to_dict().items())
+        return complete, (self.to_dict(),)
+
+    def __copy__(self) -> "Config":
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
         return self
+
+
+# What a model is built from. zero_init and seed choose its first weights alone.
+MODEL_KEYS = (
+    *("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"),
+    *("dropout", "attention_dropout", "bias", "positions", "norm", "qk_norm", "mlp"),
+    *("tied_head", "logit_softcap"),
+)
+
+
+def check_same_model(model: Config, config: Config) -> None:
+    """Raise ConfigError naming the keys by which `config` asks for another model than `model`."""
+    built, asked = model.resolved(), config.resolved()
+    differing = [
+        f"{key}: {built[key]} in the model, {asked[key]} in the configuration"
+        for key in MODEL_KEYS
+        if built[key] != asked[key]
+    ]
+    if differing:
+        raise ConfigError("; ".join(differing) + ": make the model of the same one, GPT(config)")
 
 
 def get_config(source: str | Path | Mapping[str, Any], **overrides: Any) -> Config:

@@ -16,10 +16,11 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import Config, make_config
-from nanogpt2.model.gpt import GPT
+from nanogpt2.model.gpt import GPT, WRAPPERS
 from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT_VERSION = 1
+OLD_FORMAT = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # its first bytes
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,13 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise BadZipFile where the file is no archive as torch.save writes it, or would unpack."""
+    """Raise BadZipFile where the file is not as torch.save writes it, or would unpack.
+
+    Before torch 1.6 it wrote no archive, but pickles one after the other.
+    """
+    with path.open("rb") as file:
+        if file.read(len(OLD_FORMAT)) == OLD_FORMAT:
+            return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
@@ -115,7 +122,8 @@ def load_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
     for key in ("model_state_dict", "config"):
         if not isinstance(content.get(key), dict):
             raise CheckpointError(f"{path}: not a model file: it holds no {key}")
-    model = _build_model(path, content["config"], content["model_state_dict"])
+    weights = without_wrappers(content["model_state_dict"])
+    model = _build_model(path, content["config"], weights)
     data = content.get("tokenizer")
     tokenizer = load_tokenizer(data) if data else None
     return Checkpoint(model.to(device).eval(), tokenizer, content.get("origin") or {})
@@ -151,8 +159,20 @@ def _build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Te
             f"{path}: weights do not fit its configuration: {', '.join(map(str, wrong[:3]))}"
             + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
-    model.load_state_dict(weights, assign=True)
+    exact = {name: weight.float() for name, weight in weights.items()}  # also of 16 or 8 bits
+    model.load_state_dict(exact, assign=True)
     return model
+
+
+def without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `weights` by the model's own names, as torch.compile and DDP lengthen them."""
+    prefixes = tuple(f"{name}." for name in WRAPPERS)
+    plain = {}
+    for name, weight in weights.items():
+        while name.startswith(prefixes):
+            name = name.partition(".")[2]
+        plain[name] = weight
+    return plain
 
 
 def _fits(weight: Any, expected: Tensor) -> bool:

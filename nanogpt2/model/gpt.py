@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.model.operators import TORCH, Operators, cap_logits, mean_loss, norm_heads
+
+WRAPPERS = ("_orig_mod", "module")  # where torch.compile, and DataParallel and DDP keep a model
 
 
 def make_norm(config: Config) -> nn.Module:
@@ -223,6 +225,11 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 parameter.zero_()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # torch.save has written plain data
+        self.config = make_config(self.config, name="configuration")  # type: ignore[arg-type]
+
     def use(self, operators: Operators) -> None:
         """Let every part of the model compute with `operators`."""
         for module in self.modules():
@@ -316,6 +323,15 @@ class GPT(nn.Module):
     def count_parameters(self) -> int:
         """Return the number of weights; the tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def unwrapped(model: nn.Module) -> GPT:
+    """Return the model within what torch.compile, DataParallel and DDP wrap around it."""
+    for name in WRAPPERS * 2:
+        model = getattr(model, name, model)
+    if not isinstance(model, GPT):
+        raise ConfigError(f"a GPT is needed, and this is a {type(model).__name__}")
+    return model
 
 
 def draw_token(

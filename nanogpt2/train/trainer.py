@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt2.base.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
-from nanogpt2.config.config import Config, make_config
+from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
-from nanogpt2.model.gpt import GPT
+from nanogpt2.model.gpt import unwrapped
 from nanogpt2.report.display import RunDisplay
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, check_tokens, with_same_tokens
@@ -28,17 +28,18 @@ Save = Callable[[TrainingRecord, dict[str, dict[str, Tensor]]], None]
 
 
 class Trainer:
-    """Trains `model` on the configuration's device.
+    """Trains `model`, or what torch.compile or DDP wraps around it, on the configuration's device.
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
     receives the lines that are printed, and a .json file of its name the report of the run, for
     which `stopwatch` tells the time. Each process of a `group` has a trainer of its own, and
-    calls the same methods; the main one alone prints and writes.
+    calls the same methods; the main one alone prints and writes. ConfigError where `config`
+    describes another model.
     """
 
     def __init__(
         self,
-        model: GPT,
+        model: nn.Module,
         config: Config | Mapping[str, Any],
         *,
         resume_root: Path = Path(".resume"),
@@ -48,14 +49,15 @@ class Trainer:
     ) -> None:
         if not isinstance(config, Config):
             config = make_config(config, name="configuration")
-        self.config, self.model, self.group = config, model, group
+        self.config, self.model, self.group = config, unwrapped(model), group
+        check_same_model(self.model.config, config)
         self.resume_root = resume_root
         self.stopwatch = stopwatch or Stopwatch()
         self.display = RunDisplay(
             config, self.stopwatch, log_file=log_file, shown=group.is_main, processes=group.size
         )
         say = self.display.say
-        self.stepper = Stepper(model, config, say=say, stopwatch=self.stopwatch, group=group)
+        self.stepper = Stepper(self.model, config, say=say, stopwatch=self.stopwatch, group=group)
         self.record = TrainingRecord()
         self.losses = LossWatch(
             config.on_nonfinite,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
-from nanogpt2.base.errors import DataError, TrainingError
+from nanogpt2.base.errors import ConfigError, DataError, TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
@@ -153,3 +153,25 @@ def test_a_trainer_that_has_trained_says_so(tiny: Config, text: str) -> None:
     trainer.train(dataset, dataset)
     with pytest.raises(TrainingError, match=r"trained already, to iteration 6; .*a new Trainer"):
         trainer.train(dataset, dataset)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("n_head", 1), ("n_embd", 32), ("mlp", "relu2"), ("dropout", 0.5)]
+)
+def test_a_model_of_another_configuration_is_refused_by_its_keys(
+    tiny: Config, key: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: \S+ in the model, {value} in the conf.*GPT\("):
+        Trainer(GPT(tiny), with_changes(tiny, **{key: value}))
+
+
+def test_what_does_not_shape_the_model_may_differ(tiny: Config, text: str) -> None:
+    dataset = CharDataset(text, 16)
+    changes = {"seed": 3, "max_iters": 3, "architecture": "gpt2", "zero_init": True}
+    assert Trainer(GPT(tiny), with_changes(tiny, **changes)).train(dataset, dataset).step == 3
+
+
+def test_a_wrapped_model_trains_as_it_is(tiny: Config, text: str) -> None:
+    dataset, model = CharDataset(text, 16), GPT(tiny)
+    Trainer(torch.nn.DataParallel(model), tiny).train(dataset, dataset)
+    assert torch.equal(weights(model), weights(trained(tiny, text)[0]))
