@@ -1,4 +1,4 @@
-"""Compiling kernels.c with the C compiler of the machine, once for each of its kinds."""
+"""Compiling the library's C with the C compiler of the machine, once for each of its kinds."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ import torch
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.base.files import sha256
 
-SOURCE = Path(__file__).parents[1] / "kernels/cpu.c"
+HEADER = Path(__file__).with_name("vectors.h")  # which every source includes
 FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
 # Tried in turn: gcc, and clang on Linux; Apple's clang, whose OpenMP is torch's.
 NATIVE_FLAGS = (
@@ -26,34 +26,41 @@ COMPILE_SECONDS = 60
 
 
 @cache
-def load_library(head_size: int) -> ctypes.CDLL:
-    """Return kernels.c compiled for heads of `head_size`, from the user's cache where it is there.
+def load_library(source: Path, **defines: int) -> ctypes.CDLL:
+    """Return `source` compiled with `defines`, from the user's cache where it is there.
 
     DeviceError where no compiler makes it.
     """
     compiler = shlex.split(os.environ.get("CC") or "cc")
+    defined = [f"-D{name}={value}" for name, value in defines.items()]
+    content = source.read_bytes() + HEADER.read_bytes()
     for native in NATIVE_FLAGS:
-        flags = shlex.split(f"{FLAGS} {native} -DHEAD_SIZE={head_size}")
+        flags = [*shlex.split(f"{FLAGS} {native}"), *defined]
         # All that the compiler knows of itself and of this processor.
         target = _run([*compiler, *flags, "-E", "-dM", "-x", "c", os.devnull])
         if target is None:
             continue
-        name = sha256(repr((target, flags, SOURCE.read_bytes(), torch.__version__)).encode())[:16]
+        name = sha256(repr((target, flags, content, torch.__version__)).encode())[:16]
         path = _cache_folder() / f"kernels-{name}.so"
-        if path.exists() or _compile([*compiler, *flags], path):
+        if path.exists() or _compile([*compiler, *flags], source, path):
             try:
                 return ctypes.CDLL(str(path))
             except OSError:
                 continue
-    raise DeviceError(f"kernels.c: `{compiler[0]}` does not compile it here")
+    raise DeviceError(f"{name_of(source)}: `{compiler[0]}` does not compile it here")
 
 
-def _compile(command: list[str], path: Path) -> bool:
-    """Compile kernels.c to `path` with torch's own OpenMP: a second one would have own threads."""
+def name_of(source: Path) -> str:
+    """Return what errors call `source`, such as kernels/cpu.c."""
+    return f"{source.parent.name}/{source.name}"
+
+
+def _compile(command: list[str], source: Path, path: Path) -> bool:
+    """Compile `source` to `path` with torch's own OpenMP: a second one would have own threads."""
     openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
     linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    _run([*command, str(SOURCE), "-o", str(partial), *linked, "-lm"])
+    _run([*command, str(source), "-o", str(partial), *linked, "-lm"])
     if partial.exists():
         partial.replace(path)
     return path.exists()

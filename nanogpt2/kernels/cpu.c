@@ -7,87 +7,11 @@
 //
 // B: batch, H: heads of queries, G: heads of keys and values, T: tokens, D: HEAD_SIZE.
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "../device/vectors.h"
 
-int omp_get_thread_num(void);  // OpenMP's, declared here since Apple's clang has no omp.h
-
-// Floats in one vector: as many as the processor's have, since the compiler takes wider ones apart
-// into single floats.
-#if defined(__AVX512F__)
-#define LANES 16
-#define LANE_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-#elif defined(__AVX2__)
-#define LANES 8
-#define LANE_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7}
-#else
-#define LANES 4
-#define LANE_NUMBERS {0, 1, 2, 3}
-#endif
-
-#define STRIPES 16            // partial sums of a row, whatever LANES is: it changes no bit
-#define PARTS (STRIPES / LANES)
-#define QUERIES 16            // that share one pass over the keys; a multiple of STRIPES
+#define QUERIES 16  // that share one pass over the keys; a multiple of STRIPES
 #define D ((HEAD_SIZE + STRIPES - 1) / STRIPES * STRIPES)  // padded with zeros
 #define CHUNK 1024  // elements that one stream of random numbers serves
-#define LOG2E 1.44269504f
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float Floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-
-typedef struct {
-    Floats part[PARTS];
-} Sums;  // of a row's elements, each in the stripe of its number modulo STRIPES
-
-static const Ints LANE = LANE_NUMBERS;
-
-// --- Vectors ---
-
-INLINE Floats load(const float *from) {
-    Floats x;
-    memcpy(&x, from, sizeof x);
-    return x;
-}
-
-INLINE void store(float *to, Floats x) { memcpy(to, &x, sizeof x); }
-
-INLINE Floats splat(float x) { return x - (Floats){0}; }
-
-INLINE Floats choose(Ints mask, Floats yes, Floats no) {
-    return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask));
-}
-
-INLINE float total(const Sums *sums) {
-    float s = 0;
-    for (int i = 0; i < STRIPES; i++) s += sums->part[i / LANES][i % LANES];
-    return s;
-}
-
-INLINE float largest(Floats x) {
-    float m = x[0];
-    for (int i = 1; i < LANES; i++) m = x[i] > m ? x[i] : m;
-    return m;
-}
-
-// 2^x to 2e-7 of its value: 2^whole by the exponent's bits, 2^rest by a polynomial on [-0.5, 0.5].
-INLINE Floats power_of_two(Floats x) {
-    const float to_whole = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-    x = choose(x > -126.0f, x, splat(-126.0f));
-    x = choose(x < 126.0f, x, splat(126.0f));
-    Floats whole = (x + to_whole) - to_whole, rest = x - whole;
-    Floats y = splat(1.5403530e-4f);
-    y = y * rest + 1.3333558e-3f;
-    y = y * rest + 9.6181291e-3f;
-    y = y * rest + 5.5504109e-2f;
-    y = y * rest + 2.4022651e-1f;
-    y = y * rest + 6.9314718e-1f;
-    y = y * rest + 1.0f;
-    return (Floats)((Ints)y + (__builtin_convertvector(whole, Ints) << 23));
-}
 
 // --- bfloat16 and float32 in memory ---
 
@@ -369,20 +293,6 @@ void attention_backward(const Heads *q, const Heads *k, const Heads *v, const He
 
 #define HALF (HEAD_SIZE / 2)
 
-// z = x turned by its position's angles; returns what z is multiplied by to have a mean square of
-// 1, or 1 where it is not `normed`.
-INLINE float turn(const float *x, const float *cosines, const float *sines, float *z, int normed,
-                  float eps) {
-    float squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (int i = 0; i < HALF; i++) {
-        z[i] = x[i] * cosines[i] - x[HALF + i] * sines[i];
-        z[HALF + i] = x[i] * sines[i] + x[HALF + i] * cosines[i];
-        squares += z[i] * z[i] + z[HALF + i] * z[HALF + i];
-    }
-    return normed ? 1 / sqrtf(squares / HEAD_SIZE + eps) : 1;
-}
-
 // y = x (B, H, T, HEAD_SIZE), each pair of channels (i, i + HEAD_SIZE / 2) turned by the angles of
 // its position, whose cosines and sines are (T, HEAD_SIZE / 2), and then normed where asked.
 void rotate_forward(const Heads *x, const float *cosines, const float *sines, const Heads *y, int B,
@@ -394,7 +304,7 @@ void rotate_forward(const Heads *x, const float *cosines, const float *sines, co
         float row[HEAD_SIZE], z[HEAD_SIZE];
         for (int h = 0; h < H; h++) {
             read_floats(row, x->data, offset(x, b, h, t), HEAD_SIZE, bf16, 1);
-            const float factor = turn(row, c, s, z, normed, eps);
+            const float factor = turn(row, c, s, z, HEAD_SIZE, normed, eps);
             write_floats(y->data, offset(y, b, h, t), z, HEAD_SIZE, bf16, factor);
         }
     }
@@ -411,7 +321,7 @@ void rotate_backward(const Heads *x, const float *cosines, const float *sines, c
             read_floats(row, x->data, offset(x, b, h, t), HEAD_SIZE, bf16, 1);
             read_floats(dz, dy->data, offset(dy, b, h, t), HEAD_SIZE, bf16, 1);
             if (normed) {
-                const float factor = turn(row, c, s, z, 1, eps);
+                const float factor = turn(row, c, s, z, HEAD_SIZE, 1, eps);
                 float dot = 0;
 #pragma omp simd reduction(+ : dot)
                 for (int i = 0; i < HEAD_SIZE; i++) dot += dz[i] * z[i];
@@ -478,11 +388,6 @@ void rms_norm_backward(const float *x, const float *weight, const void *dy, floa
 }
 
 // --- Elementwise ---
-
-// GELU's tanh form as x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3): returns the sigmoid.
-INLINE Floats gelu_gate(Floats x) {
-    return 1 / (1 + power_of_two(x * (-2.30220819f - 0.10294324f * x * x)));
-}
 
 void gelu_forward(const void *x, void *y, int64_t n, int bf16) {
 #pragma omp parallel for schedule(static)

@@ -1,6 +1,7 @@
-"""Operators for training on a CPU, compiled from kernels.c by the C compiler of the machine."""
+"""Operators for training on a CPU, compiled from cpu.c by the C compiler of the machine."""
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from nanogpt2.base.errors import DeviceError
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.model.operators import QK_EPS, TORCH, Operators, with_rows
 
-NORM_ROWS = 64  # ROWS in kernels.c
+SOURCE = Path(__file__).with_name("cpu.c")
+NORM_ROWS = 64  # ROWS in cpu.c
 
 
 class Heads(ctypes.Structure):
-    """A tensor (B, heads, T, D) as kernels.c sees it: its data, and its strides but the last."""
+    """A tensor (B, heads, T, D) as cpu.c sees it: its data, and its strides but the last."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -25,7 +27,7 @@ class Heads(ctypes.Structure):
 
 
 class Memory(ctypes.Structure):
-    """What each thread of a kernel may use, as kernels.c sees it."""
+    """What each thread of a kernel may use, as cpu.c sees it."""
 
     _fields_ = (
         ("scratch", ctypes.c_void_p),
@@ -168,7 +170,7 @@ def fits(*tensors: Tensor) -> bool:
 
 def attention_floats(q: Tensor) -> int:
     """Return the floats of the largest block that attention over `q` (B, H, T, D) keeps."""
-    T, D = (-(-size // 16) * 16 for size in q.shape[2:])  # LANES and QUERIES in kernels.c
+    T, D = (-(-size // 16) * 16 for size in q.shape[2:])  # LANES and QUERIES in cpu.c
     return T * max(D, 16)
 
 
@@ -299,7 +301,7 @@ def compile_operators(head_size: int) -> CompiledOperators:
 
     DeviceError says why there are none.
     """
-    operators = CompiledOperators(toolchain.load_library(head_size))
+    operators = CompiledOperators(toolchain.load_library(SOURCE, HEAD_SIZE=head_size))
     _check(operators, head_size)
     return operators
 
@@ -310,4 +312,5 @@ def _check(operators: CompiledOperators, head_size: int) -> None:
     q, k, v = torch.randn(3, 1, 2, 40, head_size, generator=generator)
     y, _ = operators.attention_forward(q, k, v, 0.0, 0)
     if not torch.allclose(y, TORCH.attention(q, k, v, dropout=0.0), atol=1e-4):
-        raise DeviceError("kernels.c: compiled here, it computes something else than torch")
+        name = toolchain.name_of(SOURCE)
+        raise DeviceError(f"{name}: compiled here, it computes something else than torch")

@@ -22,7 +22,7 @@ from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
 
 STATES_KEPT = 2
-SOURCES = (".py", ".c")
+SOURCES = (".py", ".c", ".h")
 LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
 
 

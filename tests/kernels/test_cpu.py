@@ -16,7 +16,7 @@ from nanogpt2.base.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.device import device
-from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
+from nanogpt2.kernels.cpu import SOURCE, CompiledOperators, compile_operators
 from nanogpt2.model.gpt import GPT, Attention
 from nanogpt2.model.operators import TORCH, Operators
 from nanogpt2.tokens.dataset import CharDataset
@@ -79,7 +79,7 @@ def test_no_vector_is_wider_than_the_processors(tmp_path: Path) -> None:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     warning = "-Wvector-operation-performance"
     flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-DHEAD_SIZE=24", warning]
-    command = [*compiler, *flags, str(toolchain.SOURCE), "-o", str(tmp_path / "kernels.so"), "-lm"]
+    command = [*compiler, *flags, str(SOURCE), "-o", str(tmp_path / "kernels.so"), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or f"unknown warning option '{warning}'" in done.stderr:
         pytest.skip("needs gcc")
@@ -260,9 +260,9 @@ def test_without_a_compiler_training_says_so_and_goes_on(
 ) -> None:  # fmt: skip
     no_library(monkeypatch, tmp_path, compiler)
     weights(config, text)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "kernels.c" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cpu.c" in line]
     assert lines == [
-        f"note: kernels.c: `{compiler}` does not compile it here: training goes on with torch's"
+        f"note: kernels/cpu.c: `{compiler}` does not compile it here: training goes on with torch's"
         " operators, more slowly"
     ]
 
