@@ -6,13 +6,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.base.files import sha256
+from nanogpt2.base.errors import DataError, DeviceError
+from nanogpt2.base.files import sha256, write_bytes
 
 HEADER = Path(__file__).with_name("vectors.h")  # which every source includes
 FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
@@ -27,11 +29,11 @@ COMPILE_SECONDS = 60
 
 @cache
 def load_library(source: Path, **defines: int) -> ctypes.CDLL:
-    """Return `source` compiled with `defines`, from the user's cache where it is there.
+    """Return `source` compiled with `defines`, from the user's cache where it is whole there.
 
     DeviceError where no compiler makes it.
     """
-    compiler = shlex.split(os.environ.get("CC") or "cc")
+    compiler = _find_compiler()
     defined = [f"-D{name}={value}" for name, value in defines.items()]
     content = source.read_bytes() + HEADER.read_bytes()
     for native in NATIVE_FLAGS:
@@ -41,12 +43,11 @@ def load_library(source: Path, **defines: int) -> ctypes.CDLL:
         if target is None:
             continue
         name = sha256(repr((target, flags, content, torch.__version__)).encode())[:16]
-        path = _cache_folder() / f"kernels-{name}.so"
-        if path.exists() or _compile([*compiler, *flags], source, path):
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                continue
+        with _cache_folder() as folder:
+            path = _find_whole(folder, name) or _compile([*compiler, *flags], source, folder, name)
+            if path is not None:
+                with suppress(OSError):
+                    return ctypes.CDLL(str(path))
     raise DeviceError(f"{name_of(source)}: `{compiler[0]}` does not compile it here")
 
 
@@ -55,15 +56,51 @@ def name_of(source: Path) -> str:
     return f"{source.parent.name}/{source.name}"
 
 
-def _compile(command: list[str], source: Path, path: Path) -> bool:
-    """Compile `source` to `path` with torch's own OpenMP: a second one would have own threads."""
+def _find_compiler() -> list[str]:
+    """Return the command of the C compiler: CC, or cc."""
+    chosen = os.environ.get("CC", "")
+    try:
+        return shlex.split(chosen) or ["cc"]
+    except ValueError as error:
+        raise DeviceError(f"CC: found {chosen}, which is no command: {error}") from error
+
+
+def _find_whole(folder: Path, name: str) -> Path | None:
+    """Return the library `name` in `folder`, whose file name ends with its checksum.
+
+    A damaged one would end the program at its first use; it is removed.
+    """
+    for path in sorted(folder.glob(f"kernels-{name}-*.so")):
+        with suppress(OSError):
+            if path.stem.endswith(_checksum(path.read_bytes())):
+                return path
+            path.unlink()
+    return None
+
+
+def _checksum(content: bytes) -> str:
+    return sha256(content)[:16]
+
+
+def _compile(command: list[str], source: Path, folder: Path, name: str) -> Path | None:
+    """Compile `source` into `folder` with torch's own OpenMP: a second one would have own threads.
+
+    Returns the library's file, or None where the compiler fails.
+    """
     openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
     linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    _run([*command, str(source), "-o", str(partial), *linked, "-lm"])
-    if partial.exists():
-        partial.replace(path)
-    return path.exists()
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        made = Path(aside, "made.so")
+        done = _run([*command, str(source), "-o", str(made), *linked, "-lm"])
+        if done is None or not made.exists():
+            return None
+        content = made.read_bytes()
+    path = folder / f"kernels-{name}-{_checksum(content)}.so"
+    try:
+        write_bytes(path, content)
+    except DataError:  # no space left: as good as no compiler
+        return None
+    return path
 
 
 def _run(command: list[str]) -> str | None:
@@ -77,13 +114,16 @@ def _run(command: list[str]) -> str | None:
     return done.stdout
 
 
-@cache
-def _cache_folder() -> Path:
-    """Return the user's cache of compiled kernels, or a temporary one where it is not writable."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nanogpt2")
+@contextmanager
+def _cache_folder() -> Iterator[Path]:
+    """Give the user's cache of compiled kernels, or a folder for this once where it has none."""
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nanogpt2")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="nanogpt2-"))
+            pass
+    except (OSError, RuntimeError):  # nobody's home is known, or it cannot be written
+        with tempfile.TemporaryDirectory(prefix="nanogpt2-") as passing:
+            yield Path(passing)
+    else:
+        yield folder
