@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, make_config
-from nanogpt2.model.operators import TORCH, Operators, cap_logits, mean_loss, norm_heads
+from nanogpt2.model.operators import Computes, Operators, cap_logits, mean_loss, norm_heads
 
 WRAPPERS = ("_orig_mod", "module")  # where torch.compile, and DataParallel and DDP keep a model
 
@@ -42,17 +42,15 @@ def rotary_frequencies(size: int, device: torch.device) -> Tensor:
     return 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
 
 
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(Computes, nn.RMSNorm):
     """Torch's, computed by the model's operators."""
-
-    operators = TORCH
 
     def forward(self, x: Tensor) -> Tensor:
         return self.operators.rms_norm(x, self.weight, float(self.eps or 0))
 
 
 class LayerCache(Protocol):
-    """Keys and values that one layer has seen; `nanogpt2.decoding` has the real one."""
+    """Keys and values that one layer has seen; `nanogpt2.decode.decoder` has the real one."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
@@ -70,7 +68,7 @@ class Cache(Protocol):
         """Positions (B, T) of the tokens being read."""
 
 
-class Attention(nn.Module):
+class Attention(Computes):
     """Causal self-attention with n_head queries and n_kv_head keys and values."""
 
     def __init__(self, config: Config) -> None:
@@ -83,7 +81,6 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, width, bias=bool(config.bias))
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=bool(config.bias))
         self.dropout = config.attention_dropout or 0.0
-        self.operators = TORCH
 
     def forward(
         self,
@@ -119,7 +116,7 @@ class Attention(nn.Module):
         return q, k, v
 
 
-class MLP(nn.Module):
+class MLP(Computes):
     """Two linear layers, four times as wide between them, and a nonlinearity.
 
     gelu: GPT-2's tanh form. relu2: squared ReLU (So et al. 2021). swiglu: gated, two thirds as
@@ -135,7 +132,6 @@ class MLP(nn.Module):
         gates = 2 if self.kind == "swiglu" else 1
         self.c_fc = nn.Linear(config.n_embd, gates * width, bias=bias)
         self.c_proj = nn.Linear(width, config.n_embd, bias=bias)
-        self.operators = TORCH
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "gelu":
@@ -149,7 +145,7 @@ class MLP(nn.Module):
         return self.operators.linear(x, self.c_proj)
 
 
-class Block(nn.Module):
+class Block(Computes):
     """x + mlp(norm(x)) of x + attention(norm(x)), on the residual stream x (B, T, C).
 
     Each branch reads a normed copy of the stream and adds to it (pre-norm: Xiong et al. 2020). The
@@ -164,7 +160,6 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
         self.dropout = config.dropout
-        self.operators = TORCH
 
     def forward(
         self,
@@ -184,7 +179,7 @@ class Block(nn.Module):
         return x, self.mlp(normed)
 
 
-class GPT(nn.Module):
+class GPT(Computes):
     """A language model; `config` is a Config, or a mapping whose absent keys take their defaults.
 
     The initial weights are a function of the configuration and its seed. ConfigError where the
@@ -199,7 +194,6 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.positions == "learned":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.operators = TORCH
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = make_norm(config)
         if not config.tied_head:  # tied: Press & Wolf 2017
@@ -233,7 +227,7 @@ class GPT(nn.Module):
     def use(self, operators: Operators) -> None:
         """Let every part of the model compute with `operators`."""
         for module in self.modules():
-            if isinstance(module, GPT | Block | Attention | MLP | RMSNorm):
+            if isinstance(module, Computes):
                 module.operators = operators
 
     @overload

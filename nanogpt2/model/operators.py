@@ -13,7 +13,7 @@ QK_EPS = 2.0**-7
 
 
 class Operators:
-    """Torch's own; `kernels` has the same for a CPU, and `fused` for a GPU."""
+    """Torch's own; `kernels.cpu` has the same for a CPU, and `kernels.gpu` for a GPU."""
 
     def seed(self, seed: int) -> None:
         """Let the masks of dropout that follow be a function of `seed`."""
@@ -122,3 +122,9 @@ def cap_logits(logits: Tensor, softcap: float) -> Tensor:
 
 
 TORCH = Operators()
+
+
+class Computes(nn.Module):
+    """A module that computes with operators, which `GPT.use` exchanges."""
+
+    operators = TORCH
