@@ -437,3 +437,21 @@ void dropout_add(const float *x, const void *branch, void *y, int64_t n, int bf1
         write_floats(y, at, row, m, y_bf16, 1);
     }
 }
+
+// --- What callers must know of the above ---
+
+int head_size(void) { return HEAD_SIZE; }
+
+static int64_t padded_rows(int T) { return (int64_t)(T + QUERIES - 1) / QUERIES * QUERIES; }
+
+// Floats of its own memory that a thread of attention takes.
+int64_t attention_forward_floats(int T) {
+    return padded_rows(T) * (4 * D + QUERIES) + QUERIES * D;
+}
+
+int64_t attention_backward_floats(int T) {
+    return padded_rows(T) * (9 * D + 2 * QUERIES) + QUERIES * D;
+}
+
+// Rows of what rms_norm_backward leaves in dweight.
+int64_t rms_norm_blocks(int64_t rows) { return (rows + ROWS - 1) / ROWS; }

@@ -1,0 +1,45 @@
+"""Run every function of a compiled cpu.c on odd shapes: `python sanitized.py LIBRARY`.
+
+The library is built with sanitizers, which end the process where memory is misused.
+"""
+
+import ctypes
+import itertools
+import sys
+
+import torch
+
+from nanogpt2.kernels.cpu_library import Library
+
+DTYPES = torch.float32, torch.bfloat16
+
+
+def run(library: Library) -> None:
+    D = library.head_size
+    for dtype, (H, G), T in itertools.product(DTYPES, [(1, 1), (3, 3), (4, 2)], [1, 15, 16, 33]):
+        q, y = (torch.randn(2, T, H, D).to(dtype).transpose(1, 2) for _ in range(2))
+        k, v = (torch.randn(2, T, G, D).to(dtype).transpose(1, 2) for _ in range(2))
+        for rate in (0.0, 0.3):
+            y, lse = library.attention(q, k, v, rate, 7)
+            library.attention_gradients((q, k, v, y, lse), y.contiguous(), rate, 7)
+        for normed in (True, False) if D % 2 == 0 else ():
+            angles = torch.randn(2, 1, T, D // 2)
+            library.rotate(q, *angles, normed)
+            library.rotate(q, *angles, normed, y)
+    for dtype, n in itertools.product(DTYPES, [1, 5, 1023, 1024, 2050]):
+        x = torch.randn(n).to(dtype)
+        library.gelu(x)
+        library.gelu(x, x)
+        for rate in (0.0, 0.5):
+            library.dropout_add(None, x, rate, 3, dtype)
+            library.dropout_add(torch.randn(n), x, rate, 3, torch.float32)
+    for dtype, (rows, C) in itertools.product(DTYPES, [(1, 1), (63, 7), (65, 40), (130, 17)]):
+        x, weight = torch.randn(rows, C), torch.randn(C)
+        library.rms_norm(x, weight, 1e-5, dtype)
+        library.rms_norm_gradients(x, weight, torch.randn(rows, C).to(dtype), 1e-5)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    run(Library(ctypes.CDLL(sys.argv[1])))
+    print("done")
