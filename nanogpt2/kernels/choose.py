@@ -1,29 +1,36 @@
-"""Which operators a device trains with."""
+"""Which operators a device trains with: the one place that makes, checks and replaces them."""
 
 from collections.abc import Callable
+from ctypes import CDLL
 
 import torch
 
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.config.config import Config
+from nanogpt2.device import cublaslt
+from nanogpt2.device.device import precision_dtype
 from nanogpt2.kernels.cpu import compile_operators
+from nanogpt2.kernels.cublaslt import Products
+from nanogpt2.model.check import check_operators
 from nanogpt2.model.operators import TORCH, Operators
 
+Say = Callable[[str], None]
 
-def find_operators(
-    config: Config, device: torch.device, *, say: Callable[[str], None]
-) -> Operators:
-    """Return the fastest operators that `device` has, which may be torch's; `say` is told why.
 
-    DeviceError where `config` asks for fp8 and there are none.
+def find_operators(config: Config, device: torch.device, *, say: Say) -> Operators:
+    """Return the fastest operators that `device` has, each of them torch's or equal to it.
+
+    `say` is told why one is torch's. DeviceError where `config` asks for fp8 and there is none.
     """
-    if not config.compile:
+    if not config.compile or device.type not in ("cpu", "cuda"):
         return TORCH
+    dtype = precision_dtype(str(config.precision), device)
     try:
         if device.type == "cpu":
-            return compile_operators(config.n_embd // config.n_head)
-        if device.type == "cuda":
-            return _fuse_operators(config, device)
+            operators: Operators = compile_operators(config.n_embd // config.n_head)
+            check_operators(operators, config, device, dtype, say=say)
+            return operators
+        return _fuse_operators(config, device, dtype, say)
     except DeviceError as error:
         if config.precision == "fp8":
             raise DeviceError(f"precision: found fp8: {error}; use auto or bf16") from error
@@ -31,10 +38,33 @@ def find_operators(
     return TORCH
 
 
-def _fuse_operators(config: Config, device: torch.device) -> Operators:
-    """Return the kernels of a GPU; DeviceError where Triton is missing."""
+def _fuse_operators(
+    config: Config, device: torch.device, dtype: torch.dtype, say: Say
+) -> Operators:
+    """Return the kernels of a GPU; DeviceError where Triton is missing, or fp8 does not work."""
     try:
-        from nanogpt2.kernels import gpu as fused  # slow to import, and not there for every system
+        from nanogpt2.kernels import fp8, gpu  # slow to import, and not there for every system
     except ImportError as error:
         raise DeviceError("Triton is not installed") from error
-    return fused.fuse_operators(device, config.n_embd, fp8=config.precision == "fp8")
+    products = Products(device, _find_cublaslt(say))
+    products.vet(dtype, say=say)
+    if config.precision == "fp8":
+        eight = fp8.EightBitOperators(device, products)
+        tolerances = fp8.TOLERANCES
+        refused = check_operators(eight, config, device, dtype, say=say, tolerances=tolerances)
+        if refused & tolerances.keys():
+            raise DeviceError("its products are not torch's here")
+        return eight
+    in_parts = config.batch_size * config.block_size * config.n_embd >= gpu.PARTS_FROM
+    fused = gpu.FusedOperators(device, products, in_parts=in_parts)
+    check_operators(fused, config, device, dtype, say=say)
+    return fused
+
+
+def _find_cublaslt(say: Say) -> CDLL | None:
+    """Return the library for products of matrices, or None where torch is to multiply."""
+    try:
+        return cublaslt.load_library()
+    except DeviceError as error:
+        say(f"note: {error}: torch multiplies")
+        return None

@@ -4,14 +4,16 @@ The format is e4m3 (Micikevicius et al. 2022, "FP8 formats for deep learning"); 
 matrix is divided by a scale of its own, and a weight by one, so that it can be transposed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt2.kernels.cublaslt import Products, sum_rows
+from nanogpt2.kernels.gpu import FusedOperators, rows_of
 from nanogpt2.kernels.gpu_kernels import (
     gelu_narrow_kernel,
     narrow_rows_kernel,
@@ -21,6 +23,9 @@ from nanogpt2.kernels.gpu_kernels import (
 E4M3 = torch.float8_e4m3fn
 HIGHEST = torch.finfo(E4M3).max
 WEIGHT_TILE = 64
+# How far results may be from those of exact products, as a share of the largest: each factor has
+# four digits, so that a sum is off by a twentieth of its usual size, and a few by several times it.
+TOLERANCES = {"linear": 0.15, "split_linear": 0.15, "gelu_mlp": 0.25}
 
 
 class Narrow(NamedTuple):
@@ -31,6 +36,45 @@ class Narrow(NamedTuple):
 
 
 Weight: TypeAlias = tuple[Narrow, Narrow]  # (N, K), and its transpose
+
+
+class EightBitOperators(FusedOperators):
+    """The operators of a GPU, with products of eight bits where sizes allow it."""
+
+    def __init__(self, device: torch.device, products: Products | None = None) -> None:
+        super().__init__(device, products)  # parts would have to be narrowed one by one
+        # copies of weights in eight bits, by the id of each, within `narrowed`
+        self.copies8: dict[int, Weight] | None = None
+
+    @contextmanager
+    def narrowed(self, weights: Iterable[Tensor], dtype: torch.dtype) -> Iterator[None]:
+        with super().narrowed(weights, dtype):
+            self.copies8 = {} if self.copies else None
+            try:
+                yield
+            finally:
+                self.copies8 = None
+
+    def narrow8(self, weight: Tensor) -> Weight:
+        """Return `weight` in eight bits: a copy that is there already, or a new one."""
+        copies = {} if self.copies8 is None else self.copies8
+        if id(weight) not in copies:
+            copies[id(weight)] = narrow_weight(self.copies.get(id(weight), weight))
+        return copies[id(weight)]
+
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        if not takes(layer.weight):
+            return super().linear(x, layer)
+        own = layer.weight, layer.bias
+        y: Tensor = Linear.apply(self.products, self.narrow8, rows_of(x), *own)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
+
+    def gelu_mlp(self, x: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
+        if not (takes(first.weight) and takes(second.weight)):
+            return super().gelu_mlp(x, first, second)
+        own = first.weight, first.bias, second.weight, second.bias
+        y: Tensor = GeluMLP.apply(self.products, self.narrow8, rows_of(x), *own)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
 
 
 def takes(weight: Tensor) -> bool:

@@ -13,9 +13,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import DeviceError
 from nanogpt2.device.memory import available_bytes
-from nanogpt2.kernels import fp8 as eight_bits
 from nanogpt2.kernels.cublaslt import Products, narrow_bias, sum_rows
 from nanogpt2.kernels.gpu_kernels import (
     add_norm_backward,
@@ -25,30 +23,31 @@ from nanogpt2.kernels.gpu_kernels import (
     rotate_kernel,
     scale_kernel,
 )
-from nanogpt2.model.operators import QK_EPS, TORCH, Operators, with_rows
+from nanogpt2.model.operators import QK_EPS, Operators, with_rows
 
 TILE = 2048  # elements that a program of four warps works on at once
 LOGITS_SHARE = 1 / 16  # of the device's memory, for logits that exist at once
 PARTIAL_SUMS = 1024  # programs among which the gradient of a norm's weight is shared
-SPLIT_FROM = 2**23  # elements of a layer's input, from which its parts' gradients are not joined
+PARTS_FROM = 2**23  # elements of a layer's input, from which its parts' gradients are not joined
 
 
 class FusedOperators(Operators):
-    """The operators on `device`; those that have no kernel are torch's.
+    """The operators on `device`, with `products` of matrices; those without a kernel are torch's.
 
-    With `fp8` the products of linear layers are of eight bits, see `nanogpt2.fp8`.
+    With `in_parts` the gradients of a split layer's parts are not joined.
     """
 
-    def __init__(self, device: torch.device, *, fp8: bool = False) -> None:
-        self.fp8 = fp8
-        self.products = Products(device)
+    def __init__(
+        self, device: torch.device, products: Products | None = None, *, in_parts: bool = False
+    ) -> None:
+        self.products = products or Products(device)
+        self.in_parts = in_parts
         self.next_seed = torch.zeros((), dtype=torch.int64, device=device)  # a CUDA graph reads it
         self.calls = 0
         self.logits_bytes = LOGITS_SHARE * available_bytes(device)
         self.ones = torch.ones(PARTIAL_SUMS, device=device)
         # copies of weights, by the id of each, within `narrowed`
         self.copies: dict[int, Tensor] = {}
-        self.copies8: dict[int, eight_bits.Weight] | None = None
 
     def __reduce__(self) -> tuple[type[Operators], tuple[()]]:
         return Operators, ()  # a copy of a model elsewhere does without Triton
@@ -71,24 +70,16 @@ class FusedOperators(Operators):
             with torch.no_grad():
                 torch._foreach_copy_(copies, wide)
         self.copies = dict(zip(map(id, wide), copies, strict=True))
-        self.copies8 = {} if wide else None
         self.calls = 0  # a step that is tried again draws the same masks
         try:
             yield
         finally:
-            self.copies, self.copies8 = {}, None
+            self.copies = {}
 
     def narrow(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """Return `weight` in `dtype`: a copy that is there already, or a new one."""
         copy = self.copies.get(id(weight))
         return weight.to(dtype) if copy is None else copy
-
-    def narrow8(self, weight: Tensor) -> eight_bits.Weight:
-        """Return `weight` in eight bits: a copy that is there already, or a new one."""
-        copies = {} if self.copies8 is None else self.copies8
-        if id(weight) not in copies:
-            copies[id(weight)] = eight_bits.narrow_weight(self.copies.get(id(weight), weight))
-        return copies[id(weight)]
 
     def embed(self, idx: Tensor, tokens: Tensor, positions: Tensor | None) -> Tensor:
         if positions is None or positions.dim() == 3:
@@ -108,29 +99,21 @@ class FusedOperators(Operators):
         return both
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        rows, own = x.to(working_dtype(x)).flatten(0, -2), (layer.weight, layer.bias)
-        y: Tensor
-        if self.fp8 and eight_bits.takes(layer.weight):
-            y = eight_bits.Linear.apply(self.products, self.narrow8, rows, *own)  # type: ignore[no-untyped-call]
-        else:
-            (y,) = _Linear.apply(self, rows, *own, [layer.out_features])  # type: ignore[no-untyped-call]
-        return y.view(*x.shape[:-1], -1)
+        return self._multiply(x, layer, [layer.out_features])[0]
 
     def split_linear(self, x: Tensor, layer: nn.Linear, widths: list[int]) -> tuple[Tensor, ...]:
-        if self.fp8 or x.numel() < SPLIT_FROM:  # joining the parts' gradients costs less
+        if not self.in_parts:
             return super().split_linear(x, layer, widths)
-        rows = x.to(working_dtype(x)).flatten(0, -2)
+        return self._multiply(x, layer, widths)
+
+    def _multiply(self, x: Tensor, layer: nn.Linear, widths: list[int]) -> tuple[Tensor, ...]:
+        rows = rows_of(x)
         parts = _Linear.apply(self, rows, layer.weight, layer.bias, widths)  # type: ignore[no-untyped-call]
         return tuple(part.view(*x.shape[:-1], -1) for part in parts)
 
     def gelu_mlp(self, x: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
-        rows = x.to(working_dtype(x)).flatten(0, -2)
         own = first.weight, first.bias, second.weight, second.bias
-        y: Tensor
-        if self.fp8 and eight_bits.takes(first.weight) and eight_bits.takes(second.weight):
-            y = eight_bits.GeluMLP.apply(self.products, self.narrow8, rows, *own)  # type: ignore[no-untyped-call]
-        else:
-            y = _GeluMLP.apply(self, rows, *own)  # type: ignore[no-untyped-call]
+        y: Tensor = _GeluMLP.apply(self, rows_of(x), *own)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 
     def rotate(self, x: Tensor, angles: tuple[Tensor, Tensor], *, normed: bool) -> Tensor:
@@ -151,6 +134,11 @@ def working_dtype(x: Tensor) -> torch.dtype:
     """Return what matrix products of `x` compute in: autocast's dtype, or its own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """Return `x` (..., C) as (rows, C), in what its products compute in."""
+    return x.to(working_dtype(x)).flatten(0, -2)
 
 
 def tile_of(size: int) -> dict[str, int]:
@@ -358,17 +346,3 @@ def scale(x: Tensor, factor: Tensor) -> Tensor:
     out = torch.empty_like(x)
     scale_kernel[triton.cdiv(x.numel(), TILE),](x, factor, out, x.numel(), SIZE=TILE)
     return out
-
-
-def fuse_operators(device: torch.device, width: int, *, fp8: bool) -> FusedOperators:
-    """Return the operators for `width` channels; DeviceError says why there are none."""
-    operators = FusedOperators(device, fp8=fp8)
-    x, norm = torch.ones(2, width, device=device), nn.LayerNorm(width, bias=False, device=device)
-    try:
-        found = operators.add_norm(x, x, norm, dropout=0.0)
-    except Exception as error:  # Triton's and its C compiler's are of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DeviceError(f"Triton's kernels do not work here: {reason}") from error
-    if not torch.equal(found[0], TORCH.add_norm(x, x, norm, dropout=0.0)[0]):
-        raise DeviceError("Triton's kernels compute something else here than torch")
-    return operators

@@ -203,22 +203,19 @@ def test_linear_is_torchs(operators: fused.FusedOperators, bias: bool) -> None:
     layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
     inputs = [x, *layer.parameters()]
     run = [results(lambda: (each.linear(x, layer),), *inputs) for each in (operators, TORCH)]  # noqa: B023
-    assert_close(run, 1e-5)
+    assert_close(*run, 1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("joined_below", [0, 2**23])
-def test_a_linear_layer_in_parts_is_torchs(
-    operators: fused.FusedOperators, bias: bool, joined_below: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fused, "SPLIT_FROM", joined_below)
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_a_linear_layer_in_parts_is_torchs(bias: bool, in_parts: bool) -> None:
     layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
     inputs = [x, *layer.parameters()]
     run = [
         results(lambda: each.split_linear(x, layer, [24, 8, 8]), *inputs)  # noqa: B023
-        for each in (operators, TORCH)
+        for each in (fused.FusedOperators(DEVICE, in_parts=in_parts), TORCH)
     ]
-    assert_close(run, 1e-5)
+    assert_close(*run, 1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -286,7 +283,7 @@ def test_layers_in_eight_bits_are_near_torchs(bias: bool) -> None:
     ]
     x = draw(300, 256, dtype=torch.bfloat16)
     weights = [weight for layer in layers for weight in layer.parameters()]
-    both = fused.FusedOperators(DEVICE, fp8=True), TORCH
+    both = fp8.EightBitOperators(DEVICE), TORCH
     first = [x, *layers[0].parameters()]
     linear = [results(lambda: (each.linear(x, layers[0]),), *first) for each in both]  # noqa: B023
     mlp = [results(lambda: (each.gelu_mlp(x, *layers),), x, *weights) for each in both]  # noqa: B023
