@@ -19,8 +19,9 @@ from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.generate import Request, generate_tokens
 from nanogpt2.device import graph
-from nanogpt2.kernels import cublaslt
-from nanogpt2.kernels.cublaslt import Products, _Plan
+from nanogpt2.device.cublaslt import load_library
+from nanogpt2.kernels.choose import find_operators
+from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.resume import hash_tensors
@@ -113,10 +114,19 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
     assert (found.double() - expected).abs().max() <= error * expected.abs().max()
 
 
+def vetted(dtype: torch.dtype) -> Products:
+    lines: list[str] = []
+    products = Products(torch.device("cuda"), load_library())
+    products.vet(dtype, say=lines.append)
+    assert lines == []
+    products.plans.clear()
+    return products
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sizes", [(640, 384, 1152), (50, 17, 65)], ids=["even", "odd"])
 def test_products_are_torchs(dtype: torch.dtype, sizes: tuple[int, int, int]) -> None:
-    products = Products(torch.device("cuda"))
+    products = vetted(dtype)
     M, K, N = sizes
     for sides in ((False, False), (False, True), (True, False), (True, True)):
         a = draw(M, K, dtype, transposed=sides[0])
@@ -141,35 +151,41 @@ def test_products_are_torchs(dtype: torch.dtype, sizes: tuple[int, int, int]) ->
         derivative = torch.ops.aten.gelu_backward(exact, x.double(), approximate="tanh")
         assert_near(products.gelu_gradient(a, b, x), derivative)
     assert bool(products.plans) == (M % 8 == 0)
-    assert all(plan.algorithms for plan in products.plans.values())
+    assert all(plan.algorithm for plan in products.plans.values())
 
 
-def test_whichever_algorithm_is_the_quickest_the_bits_are_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found = []
-    measure = _Plan._time
-    for sign in (1, -1):  # the quickest, and the slowest
-        monkeypatch.setattr(_Plan, "_time", lambda *args: sign * measure(*args))  # noqa: B023
-        products = Products(torch.device("cuda"))
-        torch.manual_seed(1)
-        for M, K, N in ((4096, 384, 1152), (4096, 1536, 384), (384, 8192, 384)):
-            a, b = draw(M, K, torch.bfloat16), draw(K, N, torch.bfloat16, transposed=True)
-            found += [products.multiply(a, b, dtype=dtype) for dtype in (None, torch.float32)]
-            found += products.gelu(a, b, None)
-            found.append(products.gelu_gradient(a, b, draw(M, N, torch.bfloat16)))
-    half = len(found) // 2
-    assert all(map(torch.equal, found[:half], found[half:]))
+def test_a_captured_product_is_the_plain_one_also_where_its_plan_is_made_then() -> None:
+    products, others = vetted(torch.bfloat16), vetted(torch.bfloat16)
+    a, b = draw(4096, 384, torch.bfloat16), draw(384, 1152, torch.bfloat16, transposed=True)
+    expected = others.multiply(a, b)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        captured = products.multiply(a, b)
+    graph.replay()
+    assert len(products.plans) == 1
+    assert torch.equal(captured, expected)
 
 
-def test_without_cublaslt_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cublaslt, "_load_library", lambda: None)
+def test_without_cublaslt_torch_multiplies() -> None:
     products = Products(torch.device("cuda"))
     a, b = draw(64, 32, torch.bfloat16), draw(32, 16, torch.bfloat16)
     exact = a.double() @ b.double()
     assert_near(products.multiply(a, b), exact)
     assert_near(products.multiply(a, b, dtype=torch.float32), exact)
     assert not products.plans
+
+
+# --- Operators ---
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_all_operators_are_torchs_here(config: Config, precision: str) -> None:
+    lines: list[str] = []
+    changes = {"precision": precision, "batch_size": 128, "block_size": 48}
+    config = get_config({**config.to_dict(), **changes}).resolved()
+    find_operators(config, torch.device("cuda"), say=lines.append)
+    assert lines == []
 
 
 # --- Decoding ---

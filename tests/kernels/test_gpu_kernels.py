@@ -203,7 +203,7 @@ def test_linear_is_torchs(operators: fused.FusedOperators, bias: bool) -> None:
     layer, x = nn.Linear(24, 40, bias=bias).to(DEVICE), draw(2, 7, 24)
     inputs = [x, *layer.parameters()]
     run = [results(lambda: (each.linear(x, layer),), *inputs) for each in (operators, TORCH)]  # noqa: B023
-    assert_close(*run, 1e-5)
+    assert_close(run, 1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -215,7 +215,7 @@ def test_a_linear_layer_in_parts_is_torchs(bias: bool, in_parts: bool) -> None:
         results(lambda: each.split_linear(x, layer, [24, 8, 8]), *inputs)  # noqa: B023
         for each in (fused.FusedOperators(DEVICE, in_parts=in_parts), TORCH)
     ]
-    assert_close(*run, 1e-5)
+    assert_close(run, 1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
