@@ -63,6 +63,8 @@ def precision_dtype(
     """
     import torch
 
+    from nanogpt2.device import torch_private
+
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("precision: found fp16, which no CPU is quick at; use auto or bf16")
     if precision == "fp8" and not (compiled and _gpu_has_fp8(device)):
@@ -75,7 +77,7 @@ def precision_dtype(
     if precision != "auto":
         return dtypes[precision]
     if device.type == "cpu":
-        return torch.bfloat16 if compiled and _cpu_has_bf16() else torch.float32
+        return torch.bfloat16 if compiled and torch_private.cpu_has_bf16() else torch.float32
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if old_gpu else torch.bfloat16
 
@@ -86,14 +88,6 @@ def _gpu_has_fp8(device: "torch.device") -> bool:
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-def _cpu_has_bf16() -> bool:
-    """Return whether the processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    import torch
-
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def autocast(
@@ -111,7 +105,9 @@ def use_deterministic_kernels(wanted: bool) -> None:
     """Make CUDA compute the same bits each time, for the whole process, or let it choose freely."""
     import torch
 
+    from nanogpt2.device import torch_private
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     # torch.use_deterministic_algorithms does the same, but imports the compiler, for seconds
     torch.set_deterministic_debug_mode("error" if wanted else "default")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow
+    torch_private.leave_memory_unfilled()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nanogpt2.device.torch_private import renew_generator
+
 EAGER_CALLS = 3  # before the capture: they allocate and choose what the graph then replays
 
 
@@ -59,13 +61,6 @@ class CapturedFunction:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             self.say(f"warning: no CUDA graph, so steps launch one kernel at a time: {reason}")
-            self._renew_generator()
+            renew_generator()
         else:
             self.graph = graph
-
-    def _renew_generator(self) -> None:
-        """Free torch's generator from the capture that failed in the middle of using it."""
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        seed = generator.initial_seed()
-        generator.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
-        generator.manual_seed(seed)

@@ -24,6 +24,7 @@ from nanogpt2.config.config import Config
 from nanogpt2.config.schema import describe_indivisible, windows_per_step
 from nanogpt2.device import launch
 from nanogpt2.device.device import find_device
+from nanogpt2.device.torch_private import foreach_copy_
 
 CPU = torch.device("cpu")
 BUCKET_BYTES = 2**26  # gradients that travel together
@@ -141,7 +142,7 @@ class DataParallel(Group):
             flat /= self.size
             parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             views = [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)]
-            torch._foreach_copy_(bucket, views)
+            foreach_copy_(bucket, views)
 
     def in_turn(self, values: Tensor) -> Tensor:
         """Return the `values` (n,) of all processes, the first of each, then the second of each."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nanogpt2.device import cublaslt
 from nanogpt2.device.cublaslt import ADD_BIAS, GELU, GELU_GRADIENT, PLAIN, Kind, Matrices, Plan
+from nanogpt2.device.torch_private import gelu_gradient
 from nanogpt2.model.check import find_fault
 from nanogpt2.model.samples import Pair
 
@@ -87,8 +88,7 @@ class Products:
         """Return `a` @ `b` times the derivative of GELU at `x` (M, N)."""
         out = torch.empty_like(x)
         if not self._run(a, b, out, GELU_GRADIENT, auxiliary=x):
-            dy = self.multiply(a, b)
-            torch.ops.aten.gelu_backward.grad_input(dy, x, approximate="tanh", grad_input=out)
+            gelu_gradient(self.multiply(a, b), x, out)
         return out
 
     def _run(

@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from nanogpt2.device.torch_private import scaled_mm
 from nanogpt2.kernels.cublaslt import Products, sum_rows
 from nanogpt2.kernels.gpu import FusedOperators, rows_of
 from nanogpt2.kernels.gpu_kernels import (
@@ -127,9 +128,7 @@ def _row_of(C: int) -> dict[str, int]:
 
 def multiply(a: Narrow, b: Narrow, dtype: torch.dtype) -> Tensor:
     """Return `a` (M, K) @ `b` (N, K) transposed in `dtype`."""
-    return torch._scaled_mm(
-        a.values, b.values.t(), a.scale, b.scale.t(), out_dtype=dtype, use_fast_accum=True
-    )
+    return scaled_mm(a.values, b.values.t(), a.scale, b.scale.t(), dtype)
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ import triton
 from torch import Tensor, nn
 
 from nanogpt2.device.memory import available_bytes
+from nanogpt2.device.torch_private import embedding_gradient, foreach_copy_
 from nanogpt2.kernels.cublaslt import Products, narrow_bias, sum_rows
 from nanogpt2.kernels.gpu_kernels import (
     add_norm_backward,
@@ -68,7 +69,7 @@ class FusedOperators(Operators):
         copies = [torch.empty_like(weight, dtype=dtype) for weight in wide]
         if wide:
             with torch.no_grad():
-                torch._foreach_copy_(copies, wide)
+                foreach_copy_(copies, wide)
         self.copies = dict(zip(map(id, wide), copies, strict=True))
         self.calls = 0  # a step that is tried again draws the same masks
         try:
@@ -163,8 +164,7 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
         (idx,) = ctx.saved_tensors
-        dtokens = torch.ops.aten.embedding_dense_backward(dx.contiguous(), idx, ctx.V, -1, False)
-        return None, dtokens, dx.sum(0)
+        return None, embedding_gradient(dx.contiguous(), idx, ctx.V), dx.sum(0)
 
 
 class _AddNorm(torch.autograd.Function):

@@ -4,7 +4,6 @@ Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; Jordan 2024, 
 for hidden layers in neural networks"; the cosine schedule is GPT-3's.
 """
 
-import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.config.config import Config
+from nanogpt2.device.torch_private import (
+    foreach_add_,
+    foreach_div,
+    foreach_lerp,
+    foreach_lerp_,
+    foreach_mul_,
+    unwrap,
+)
 
 # Jordan's quintic Newton-Schulz iteration, whose slope at zero is as steep as can be.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -54,20 +61,17 @@ def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimi
 
 
 class _Plain(torch.optim.Optimizer):
-    """An optimizer's methods without what torch wraps them in.
+    """An optimizer's methods without what torch wraps them in."""
 
-    The wrappers import torch._dynamo, which takes a second or more and which nothing here needs.
-    """
-
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 class AdamW(_Plain, torch.optim.AdamW):
     """torch's."""
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 class Muon(_Plain):
@@ -104,20 +108,20 @@ class Muon(_Plain):
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         grads, found_inf = [m.grad for m in matrices if m.grad is not None], self.found_inf
         if self.grad_scale is not None:
-            grads = list(torch._foreach_div(grads, self.grad_scale))
+            grads = list(foreach_div(grads, self.grad_scale))
         means = [self._momentum_of(matrix) for matrix in matrices]
         if found_inf is not None:  # with these gradients the means stay as they are
             pairs = zip(means, grads, strict=True)
             grads = [torch.where(found_inf > 0, mean, grad) for mean, grad in pairs]
         momentum = group["momentum"]
-        torch._foreach_lerp_(means, grads, 1 - momentum)
-        update = torch.stack(torch._foreach_lerp(grads, means, momentum))  # Nesterov's look ahead
+        foreach_lerp_(means, grads, 1 - momentum)
+        update = torch.stack(foreach_lerp(grads, means, momentum))  # Nesterov's look ahead
         rows, columns = matrices[0].shape
         update = orthogonalise(update) * math.sqrt(max(1.0, rows / columns))
         keep: float | Tensor = 1.0 if found_inf is None else (found_inf == 0).float()
         rate = group["lr"] * keep
-        torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
-        torch._foreach_add_(matrices, list((update * -rate).to(matrices[0].dtype).unbind()))
+        foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+        foreach_add_(matrices, list((update * -rate).to(matrices[0].dtype).unbind()))
 
     def _momentum_of(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]

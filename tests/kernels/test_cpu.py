@@ -15,7 +15,7 @@ from torch import Tensor
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
-from nanogpt2.device import device
+from nanogpt2.device import device, torch_private
 from nanogpt2.kernels.cpu import SOURCE, CompiledOperators, compile_operators
 from nanogpt2.model.gpt import GPT, Attention
 from nanogpt2.model.operators import TORCH, Operators
@@ -211,7 +211,7 @@ def test_training_learns_as_with_torchs_operators(config: Config, text: str) -> 
 
 
 def test_mixed_precision_on_a_cpu_takes_bfloat16_only_with_compiled_operators() -> None:
-    cpu, has_it = torch.device("cpu"), device._cpu_has_bf16()
+    cpu, has_it = torch.device("cpu"), torch_private.cpu_has_bf16()
     quick = torch.bfloat16 if has_it else torch.float32
     assert device.precision_dtype("auto", cpu, compiled=True) == quick
     assert device.precision_dtype("auto", cpu, compiled=False) == torch.float32
