@@ -39,11 +39,11 @@ def spoil_operator(operators: Operators, name: str, *, gradient: bool) -> None:
         if gradient:
             place = 1 if name == "embed" else 0  # tokens have no gradient
             given = [first, *args]
-            given[place] = _Spoil.apply(given[place], True)
+            given[place] = _Spoil.apply(given[place], True)  # type: ignore[no-untyped-call]
             return right(*given, **options)
         found = right(first, *args, **options)
         if isinstance(found, tuple):
-            return (*found[:-1], _Spoil.apply(found[-1], False))
-        return _Spoil.apply(found, False)
+            return (*found[:-1], _Spoil.apply(found[-1], False))  # type: ignore[no-untyped-call]
+        return _Spoil.apply(found, False)  # type: ignore[no-untyped-call]
 
     setattr(operators, name, wrong)

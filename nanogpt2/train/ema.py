@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nanogpt2.device.torch_private import foreach_add_, foreach_mul_, foreach_sub
+
 
 class EMA:
     """A running mean of `weights`, which `decay` keeps of at each step; with 0 there is none.
@@ -26,9 +28,9 @@ class EMA:
     def update(self, share: Tensor) -> None:
         """Move the mean, where there is one, towards the weights by `share`."""
         if self.means:
-            change = torch._foreach_sub(self.weights, self.means)
-            torch._foreach_mul_(change, share)
-            torch._foreach_add_(self.means, change)
+            change = foreach_sub(self.weights, self.means)
+            foreach_mul_(change, share)
+            foreach_add_(self.means, change)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

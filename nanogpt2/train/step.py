@@ -17,6 +17,7 @@ from nanogpt2.device.device import (
 from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import share_cores
+from nanogpt2.device.torch_private import foreach_mul_
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH
@@ -160,7 +161,7 @@ class Stepper:
         clip = (limit / (norm + 1e-6)).clamp(max=1.0)
         on_gpu = self.device.type == "cuda"  # where the update itself divides
         if not on_gpu:
-            torch._foreach_mul_(gradients, clip / scale)
+            foreach_mul_(gradients, clip / scale)
         for optimizer in self.optimizers:
             optimizer.grad_scale = scale / clip if on_gpu else None  # type: ignore[attr-defined]
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,11 +140,11 @@ def test_the_processor_is_asked_for_bfloat16() -> None:
 
 
 def test_deterministic_mode_can_leave_new_memory_as_it_is() -> None:
-    settings = torch.utils.deterministic
+    settings: Any = torch.utils.deterministic
     before, mode = settings.fill_uninitialized_memory, torch.get_deterministic_debug_mode()
     try:
         torch.set_deterministic_debug_mode("error")
-        settings.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+        settings.fill_uninitialized_memory = True
         assert torch.empty(1000).isnan().all()
         torch_private.leave_memory_unfilled()
         kept = torch.ones(1000)
@@ -154,7 +155,7 @@ def test_deterministic_mode_can_leave_new_memory_as_it_is() -> None:
         assert settings.fill_uninitialized_memory is False
     finally:
         torch.set_deterministic_debug_mode(mode)
-        settings.fill_uninitialized_memory = before  # type: ignore[attr-defined]
+        settings.fill_uninitialized_memory = before
 
 
 def test_generators_share_their_state_where_a_graph_is_safe() -> None:

@@ -23,9 +23,9 @@ def run(library: Library) -> None:
             y, lse = library.attention(q, k, v, rate, 7)
             library.attention_gradients((q, k, v, y, lse), y.contiguous(), rate, 7)
         for normed in (True, False) if D % 2 == 0 else ():
-            angles = torch.randn(2, 1, T, D // 2)
-            library.rotate(q, *angles, normed)
-            library.rotate(q, *angles, normed, y)
+            cos, sin = torch.randn(2, 1, T, D // 2)
+            library.rotate(q, cos, sin, normed)
+            library.rotate(q, cos, sin, normed, y)
     for dtype, n in itertools.product(DTYPES, [1, 5, 1023, 1024, 2050]):
         x = torch.randn(n).to(dtype)
         library.gelu(x)

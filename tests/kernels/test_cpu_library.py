@@ -12,8 +12,7 @@ from imports import ROOT
 from torch import Tensor
 
 from nanogpt2.base.errors import DeviceError
-from nanogpt2.device import compiler as toolchain
-from nanogpt2.kernels.cpu import compile_operators
+from nanogpt2.kernels.cpu import SOURCE, compile_operators
 from nanogpt2.kernels.cpu_library import Library
 
 
@@ -128,7 +127,7 @@ def test_no_memory_is_misused(head_size: int, tmp_path: Path) -> None:
     built = tmp_path / "cpu.so"
     flags = ["-O1", "-g", "-std=gnu11", "-march=native", "-fopenmp", "-shared", "-fPIC"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = ["gcc", *flags, *sanitizers, f"-DHEAD_SIZE={head_size}", str(toolchain.SOURCE)]
+    command = ["gcc", *flags, *sanitizers, f"-DHEAD_SIZE={head_size}", str(SOURCE)]
     subprocess.run([*command, "-o", str(built), "-lm"], check=True)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),

@@ -46,7 +46,8 @@ def vetted(library: Imitation, dtype: torch.dtype = NARROW) -> tuple[Products, l
 
 def draw(*shape: int, seed: int = 1, dtype: torch.dtype = NARROW) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return (drawn / shape[-1] ** 0.25).to(dtype)
+    scale: float = shape[-1] ** 0.25
+    return (drawn / scale).to(dtype)
 
 
 def layer_products(products: Products, dtype: torch.dtype = NARROW) -> list[Tensor]:

@@ -119,7 +119,8 @@ class Imitation:
             auxiliary = view(described[AUXILIARY], dtype, (rows, columns), stride)
             if epilogue & IS_GRADIENT:
                 x = auxiliary.float()
-                return torch.ops.aten.gelu_backward(y, x, approximate="tanh")
+                slope: Tensor = torch.ops.aten.gelu_backward(y, x, approximate="tanh")
+                return slope
             auxiliary.copy_(y)
             y = F.gelu(y, approximate="tanh")
         return y
