@@ -7,28 +7,31 @@
 PATH is a checkout of karpathy/nanoGPT. Each side runs as it is quickest: nanoGPT's training step
 in float32 on a CPU, as its train.py has it, and on a GPU in bfloat16 with torch.compile and the
 fused AdamW; ours with `mixed_precision: true`. The model is GPT-2 without biases, trained by AdamW.
-First both train without dropout from the same weights on the same batches, and their losses are
-compared; then blocks of steps are timed in turn. The floor is the time of the step's matrix
-products alone, and of its weights through the memory.
+First each trains without dropout from the same weights on the same batches, and their losses are
+compared; then blocks of steps are timed in turn. Where nanoGPT runs out of memory, ours is measured
+alone. The floor is what floor.py says of the step.
 """
 
-import math
+import gc
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
+from floor import measure_floor
 from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, get_config
+from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset, draw_windows
 from nanogpt2.tokens.tokenizer import CharTokenizer
@@ -38,6 +41,8 @@ from nanogpt2.train.step import Stepper
 Step = Callable[[int], Tensor]  # trains on the batch of a step, and returns its loss
 LOSS_TOLERANCE = 0.005  # bfloat16 against float32, after CHECKED_STEPS
 CHECKED_STEPS = 20
+WARM_UP = 6
+T = TypeVar("T")
 KINDS = {
     "attention": ("attention", "Attention", "flash", "softmax_warp", "fmha", "sdpa", "cudnn"),
     "loss": ("log_softmax", "nll", "cross_entropy"),
@@ -120,54 +125,97 @@ def time_block(run: Step, first: int, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def compare_losses(ours: Step, theirs: Step) -> None:
-    """Print the losses of both sides on the same batches; end where they differ."""
-    pairs = [(ours(step).item(), theirs(step).item()) for step in range(CHECKED_STEPS)]
-    apart = max(abs(mine - other) / other for mine, other in pairs)
-    print(f"losses: {pairs[0][0]:.4f} and {pairs[0][1]:.4f} before the first step,", end=" ")
-    print(f"{pairs[-1][0]:.4f} and {pairs[-1][1]:.4f} after {CHECKED_STEPS}; apart by {apart:.2%}")
+def unless_memory_runs_out(work: Callable[[], T], instead: str) -> T | None:
+    """Return what nanoGPT's `work` does, or None where its memory runs out: say `instead`."""
+    try:
+        return work()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    print(f"nanoGPT runs out of memory: {instead}")
+    return None
+
+
+def release_memory() -> None:
+    """Give the device what no object holds any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides on the same text, and how each is made."""
+
+    nanogpt: Any
+    compiled: bool
+    config: Config
+    dataset: TokenDataset
+
+    def make_ours(self) -> tuple[Stepper, Step]:
+        """Return our step from the initial weights, and what does it."""
+        stepper = Stepper(GPT(self.config), self.config)
+        return stepper, lambda step: stepper.step(self.dataset, step).figures[0]
+
+    def make_theirs(self) -> Step:
+        """Return nanoGPT's step from the same weights."""
+        model = make_theirs(self.nanogpt, GPT(self.config))
+        return make_nanogpt_step(model, self.config, self.dataset, self.compiled)
+
+
+def compare_losses(sides: Comparison) -> None:
+    """Print the losses of both sides on the same batches, one side after the other.
+
+    Ends where they differ.
+    """
+
+    def losses(step: Step) -> list[float]:
+        return [step(number).item() for number in range(CHECKED_STEPS)]
+
+    theirs = unless_memory_runs_out(lambda: losses(sides.make_theirs()), "losses are not compared")
+    release_memory()
+    if theirs is None:
+        return
+    ours = losses(sides.make_ours()[1])
+    apart = max(abs(mine - other) / other for mine, other in zip(ours, theirs, strict=True))
+    print(f"losses: {ours[0]:.4f} and {theirs[0]:.4f} before the first step,", end=" ")
+    print(f"{ours[-1]:.4f} and {theirs[-1]:.4f} after {CHECKED_STEPS}; apart by {apart:.2%}")
     if apart > LOSS_TOLERANCE:
         raise click.ClickException("the two sides do not compute the same")
 
 
-def measure_floor(config: Config, dtype: torch.dtype, device: str, tokens: int) -> float:
-    """Return the seconds of a step's matrix products, and of its weights through the memory.
+def warm_theirs(sides: Comparison) -> Step | None:
+    """Return nanoGPT's step after some, or None where there is no memory for it beside ours."""
 
-    Attention's products are counted at the rate of the others, the masked half left out.
-    """
-    model = GPT(config)
-    shapes: dict[tuple[int, int], int] = defaultdict(int)
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            shapes[module.in_features, module.out_features] += 1
-    if config.tied_head:
-        shapes[config.n_embd, config.vocab_size] += 1
-    seconds = operations = 0.0
-    repeats = 50 if device == "cuda" else 3  # back to back, or launching them is what is measured
-    for (wide, high), count in shapes.items():
-        x, y = (torch.randn(tokens, n, device=device, dtype=dtype) for n in (wide, high))
-        weight = torch.randn(high, wide, device=device, dtype=dtype)
-        for factors in ((x, weight.t()), (y, weight), (y.t(), x)):
-            torch.mm(*factors)
-            times = [time_block(lambda _: torch.mm(*factors), 0, repeats) for _ in range(5)]  # noqa: B023
-            seconds += count * statistics.median(times)
-        operations += count * 6 * tokens * wide * high
-    attention = 3.5 * 2 * config.n_layer * config.n_embd * config.block_size * tokens
-    seconds += attention / (operations / seconds)
-    block = torch.ones(2**26, device=device)
-    copies = [time_block(lambda step: block.add_(1)[0], 0, 3) for _ in range(5)]
-    bandwidth = 2 * block.numel() * 4 / statistics.median(copies)
-    weights = sum(p.numel() for p in model.parameters())
-    moved = (
-        weights * 4 * 9 / bandwidth
-    )  # AdamW reads 4 and writes 3 numbers; backward writes, clipping reads
-    print(
-        f"floor: {(operations + attention) / 1e9:,.0f} billion operations at"
-        f" {operations / seconds / 1e9:,.0f} GFLOP/s: {seconds * 1e3:.1f} ms;"
-        f" {weights * 4 / 1e6:.1f} MB of weights nine times at {bandwidth / 1e9:.0f} GB/s:"
-        f" {moved * 1e3:.1f} ms"
-    )
-    return seconds + moved
+    def warm() -> Step:
+        step = sides.make_theirs()
+        time_block(step, 0, WARM_UP)
+        return step
+
+    return unless_memory_runs_out(warm, "ours is timed alone")
+
+
+def time_sides(sides: Comparison, pairs: int, steps: int) -> tuple[float, torch.dtype]:
+    """Print both speeds and their ratio; return the seconds of our step and its precision."""
+    stepper, ours = sides.make_ours()
+    time_block(ours, 0, WARM_UP)
+    theirs = warm_theirs(sides)
+    runs = [ours] if theirs is None else [ours, theirs]
+    times: list[list[float]] = []
+    for pair in range(pairs):
+        first = WARM_UP + pair * steps
+        order = range(len(runs))[:: 1 if pair % 2 else -1]
+        found = {side: time_block(runs[side], first, steps) for side in order}
+        times.append([found[side] for side in range(len(runs))])
+    medians = [statistics.median(pair[side] for pair in times) for side in range(len(runs))]
+    tokens = stepper.windows_per_step * sides.config.block_size
+    for name, seconds in zip(("nanoGPT2", "nanoGPT"), medians, strict=False):
+        print(f"{name:8} {seconds * 1e3:8.2f} ms a step, {tokens / seconds:11,.0f} tokens/s")
+    if len(runs) == 2:
+        ratio = statistics.median(other / mine for mine, other in times)
+        print(f"ratio {ratio:.2f} (median of {pairs} pairs)")
+    print_shares(ours, sides.config.device, WARM_UP + pairs * steps)
+    return medians[0], stepper.dtype
 
 
 def print_shares(run: Step, device: str, first: int) -> None:
@@ -200,7 +248,7 @@ def main(
     nanogpt: Path, text: Path, preset: str, dropout: float, device: str, pairs: int, steps: int,
     threads: int, nanogpt_compile: bool | None, settings: tuple[tuple[str, str], ...],
 ) -> None:  # fmt: skip
-    """Print both speeds, their ratio, the floor and what our step consists of."""
+    """Print both speeds, their ratio, what our step consists of and the floor."""
     if threads:
         torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -212,43 +260,26 @@ def main(
         "learning_rate": 1e-3,
         **{key: yaml12.parse(f"{key}: {value}", name="-S")[key] for key, value in settings},
     }  # fmt: skip
-    config = get_config(preset, **overrides, dropout=dropout).resolved()
-    dataset = TokenDataset(tokenizer.encode(words), config.block_size)
-    module = load_nanogpt(nanogpt)
     compiled = device == "cuda" if nanogpt_compile is None else nanogpt_compile
+    module = load_nanogpt(nanogpt)
 
-    def make_pair(rate: float) -> tuple[Stepper, Step, Step]:
-        case = get_config(preset, **overrides, dropout=rate).resolved()
-        model = GPT(case)
-        theirs = make_nanogpt_step(make_theirs(module, model), case, dataset, compiled)
-        stepper = Stepper(model, case)
-        return stepper, lambda step: stepper.step(dataset, step).figures[0], theirs
+    def compare(rate: float) -> Comparison:
+        config = get_config(preset, **overrides, dropout=rate).resolved()
+        dataset = TokenDataset(tokenizer.encode(words), config.block_size)
+        return Comparison(module, compiled, config, dataset)
 
     machine = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
     print(f"torch {torch.__version__}, {device}: {machine}; {preset}, dropout {dropout:g}")
-    compare_losses(*make_pair(0.0)[1:])
-    stepper, ours, theirs = make_pair(dropout)
-    tokens = stepper.windows_per_step * config.block_size
-    for run in (ours, theirs):
-        time_block(run, 0, 6)
-    times = []
-    for pair in range(pairs):
-        first = 6 + pair * steps
-        order = [(0, ours), (1, theirs)][:: 1 if pair % 2 else -1]
-        found = {side: time_block(run, first, steps) for side, run in order}
-        times.append((found[0], found[1]))
-    mine, other = (statistics.median(pair[side] for pair in times) for side in (0, 1))
-    ratio = statistics.median(other / mine for mine, other in times)
-    floor = measure_floor(config, stepper.dtype, device, tokens)
-    for name, seconds in (("nanoGPT2", mine), ("nanoGPT", other)):
-        print(f"{name:8} {seconds * 1e3:8.1f} ms a step, {tokens / seconds:11,.0f} tokens/s")
-    print(
-        f"ratio {ratio:.2f} (median of {pairs} pairs); our step is {mine / floor:.1f} x the floor"
-    )
-    print_shares(ours, device, 6 + pairs * steps)
-    assert math.isfinite(ratio)
+    compare_losses(compare(0.0))
+    sides = compare(dropout)
+    seconds, dtype = time_sides(sides, pairs, steps)
+    release_memory()
+    config = sides.config
+    windows = config.batch_size * config.gradient_accumulation_steps
+    floor = measure_floor(config, dtype, device, windows * config.block_size)
+    print(f"our step is {seconds / floor:.2f} x the floor")
 
 
 if __name__ == "__main__":
