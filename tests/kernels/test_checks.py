@@ -22,6 +22,7 @@ from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.step import Stepper
 
 CPU = torch.device("cpu")
+GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # or Triton's interpreter
 MODERN = ("rotate", "rms_norm")  # which the architecture gpt2 has not
 
 
@@ -40,7 +41,7 @@ def compiled(config: Config) -> CompiledOperators:
 
 def fused(_: Config) -> Operators:
     gpu = pytest.importorskip("nanogpt2.kernels.gpu", reason="needs Triton")
-    made: Operators = gpu.FusedOperators(CPU, in_parts=True)
+    made: Operators = gpu.FusedOperators(GPU, in_parts=True)
     return made
 
 
@@ -48,7 +49,8 @@ def check(
     operators: Operators, config: Config, dtype: torch.dtype = torch.float32
 ) -> tuple[set[str], list[str]]:
     lines: list[str] = []
-    return check_operators(operators, config, CPU, dtype, say=lines.append), lines
+    device = CPU if isinstance(operators, CompiledOperators) else GPU
+    return check_operators(operators, config, device, dtype, say=lines.append), lines
 
 
 def losses(operators: Operators, config: Config, text: str, steps: int = 3) -> list[float]:
@@ -85,7 +87,8 @@ def test_an_operator_wrong_in_one_element_is_refused_and_torchs_serves(
 def test_a_kernel_of_a_gpu_wrong_in_one_element_is_refused_and_torchs_serves(
     tiny: Config, text: str, name: str, gradient: bool
 ) -> None:
-    small = {"n_layer": 1, "block_size": 8, "batch_size": 2, "logit_softcap": 5.0}
+    small: dict[str, object] = {"n_layer": 1, "block_size": 8, "batch_size": 2}
+    small |= {"logit_softcap": 5.0, "device": GPU.type, "mixed_precision": False}
     config = config_of(tiny, name, **small)
     operators = fused(config)
     spoil_operator(operators, name, gradient=gradient)
