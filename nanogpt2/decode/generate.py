@@ -7,15 +7,16 @@ reads the whole window anew for each token; `half` reads the last half once each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
+from nanogpt2.decode.choose import choose_decoder, choose_draw, runs_kernels
 from nanogpt2.decode.cpu import LeanDecoder, LeanWeights, is_plain
 from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
-from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
+from nanogpt2.decode.draw import Controls, draw_uniforms
 from nanogpt2.device.threads import share_cores
 from nanogpt2.model.gpt import GPT
 
@@ -92,39 +93,8 @@ def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
     if is_plain(model):
         return partial(LeanDecoder, LeanWeights(model, n_tokens=n_tokens))
     if runs_kernels(model.wte.weight):
-        from nanogpt2.decode.gpu import FusedDecoder
-
-        return partial(FusedDecoder, model, n_tokens=n_tokens)
+        return partial(choose_decoder, model, n_tokens=n_tokens)
     return partial(ModuleDecoder, model, n_tokens=n_tokens)
-
-
-def runs_kernels(weight: Tensor) -> bool:
-    """Return whether the kernels of `fused_decoding` run where `weight` is, with its dtype."""
-    dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    return weight.is_cuda and weight.dtype in dtypes and kernels_work(weight.device)
-
-
-@cache
-def kernels_work(device: torch.device) -> bool:
-    """Return whether Triton is there, and finds what it needs to compile for `device`."""
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    try:
-        from nanogpt2.decode import gpu as fused_decoding
-
-        fused_decoding.try_kernels(device)
-    except Exception:  # Triton's and its C compiler's are of many kinds
-        return False
-    return True
-
-
-def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
-    """Return the quickest `draw_tokens` where `weight` is."""
-    if runs_kernels(weight):
-        from nanogpt2.decode.gpu import draw_fused
-
-        return draw_fused
-    return draw_tokens
 
 
 class Generation:

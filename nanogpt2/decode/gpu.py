@@ -63,29 +63,35 @@ class FusedDecoder(ModuleDecoder):
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
         positions = positions.contiguous()
-        self._embed(tokens.contiguous(), positions)
+        self.embed(tokens.contiguous(), positions)
         for block, cache in zip(self.model.h, self.cache.layers, strict=True):
             assert isinstance(block, Block)
             attention, mlp = block.attn, block.mlp
             apply_linear(self.x, attention.c_attn, self.qkv, norm=block.ln_1)
-            self._attend(attention, cache, positions)
+            self.attend(attention, cache, positions)
             apply_linear(self.read, attention.c_proj, self.x, add=True)
             apply_linear(self.x, mlp.c_fc, self.hidden, norm=block.ln_2, kind=str(mlp.kind))
             apply_linear(self.hidden, mlp.c_proj, self.x, add=True)
+        return self.head()
+
+    def head(self) -> Tensor:
+        """Return the logits (B, V) of `x`."""
         model, cap = self.model, float(self.model.config.logit_softcap or 0)
         head = model.head_weight[: self.n_tokens]
-        logits = torch.empty(len(tokens), len(head), device=head.device)
+        logits = torch.empty(len(self.x), len(head), device=head.device)
         multiply(self.x, head, None, logits, norm=model.ln_f, kind="cap" if cap else "", cap=cap)
         return logits
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> None:
+    def embed(self, tokens: Tensor, positions: Tensor) -> None:
+        """Write the embeddings of `tokens` (B,) at `positions` (B,) to `x`."""
         rows, C = self.x.shape
         wpe = None if self.frequencies is not None else self.model.wpe.weight
         grid = (rows, triton.cdiv(C, PART))
         wte = self.model.wte.weight
         kernels.embed[grid](tokens, positions, wte, wpe, self.x, C, COLUMNS=PART)
 
-    def _attend(self, attention: Attention, cache: LayerKeysValues, positions: Tensor) -> None:
+    def attend(self, attention: Attention, cache: LayerKeysValues, positions: Tensor) -> None:
+        """Write what the queries of `qkv` read of the cache to `read`; keep keys and values."""
         D = attention.head_size
         kernels.attend[(len(positions), attention.n_head)](
             self.qkv, cache.k, cache.v, self.frequencies, positions, self.read, cache.k.shape[2],
@@ -162,10 +168,3 @@ def draw_fused(
         PARTS=triton.next_power_of_2(count), PART=PART,
     )  # fmt: skip
     return tokens
-
-
-def try_kernels(device: torch.device) -> None:
-    """Draw a token of two parts of logits; raises what Triton does where it cannot compile."""
-    logits = torch.zeros(1, PART + 1, device=device)
-    uniforms = torch.zeros(1, 1, dtype=torch.float64, device=device)
-    draw_fused(logits, uniforms, Controls())

@@ -89,8 +89,18 @@ class Attention(Computes):
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Return (B, T, C) for `x` (B, T, C); `rotary` are the angles of its positions."""
-        B, T, C = x.shape
-        q, k, v = self.heads(x)
+        y = self.mix(*self.heads(x), rotary, cache)
+        return self.operators.linear(y, self.c_proj)
+
+    def mix(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        cache: LayerCache | None,
+    ) -> Tensor:
+        """Return what queries (B, n_head, T, D) read of keys and values: (B, T, C)."""
         if rotary is not None:
             q, k = (self.operators.rotate(x, rotary, normed=self.qk_norm) for x in (q, k))
         elif self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
@@ -100,8 +110,7 @@ class Attention(Computes):
             y = self.operators.attention(q, k, v, dropout=dropout)
         else:
             y = cache.attend(q, k, v)
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return self.operators.linear(y, self.c_proj)
+        return y.transpose(1, 2).flatten(2)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, n_head, T, D), keys and values (B, n_kv_head, T, D)."""

@@ -10,7 +10,7 @@ from variants import VARIANTS, warmed
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
-from nanogpt2.decode.generate import Request, generate_tokens, kernels_work
+from nanogpt2.decode.generate import Request, generate_tokens
 from nanogpt2.model.gpt import GPT
 
 pytest.importorskip("triton", reason="needs Triton")
@@ -119,23 +119,3 @@ def test_the_draw_is_the_controls_draw(temperature: float, penalty: float) -> No
     controls = Controls(temperature=temperature, repetition_penalty=penalty)
     drawn = draw_fused(logits, uniforms, controls, seen=seen)
     assert torch.equal(drawn, draw_tokens(logits, uniforms, controls, seen=seen))
-
-
-@pytest.mark.parametrize(
-    ("capability", "fault", "works"),
-    [((9, 0), None, True), ((9, 0), RuntimeError("no C compiler"), False), ((7, 5), None, False)],
-)
-def test_kernels_are_left_alone_where_they_do_not_work(
-    capability: tuple[int, int],
-    fault: Exception | None,
-    works: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def draw(*_: object) -> Tensor:
-        if fault:
-            raise fault
-        return torch.zeros(1)
-
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
-    monkeypatch.setattr(fused_decoding, "draw_fused", draw)
-    assert kernels_work.__wrapped__(DEVICE) is works
