@@ -1,4 +1,4 @@
-"""Kernels for training on a GPU, in Triton; `fused` calls them.
+"""Kernels for training on a GPU, in Triton; `kernels.gpu` calls them.
 
 A pointer's name ends in _ptr, and a null pointer is an absent tensor; C is the number of channels.
 """
