@@ -1,13 +1,12 @@
 """Which operators a device trains with: the one place that makes, checks and replaces them."""
 
 from collections.abc import Callable
-from ctypes import CDLL
 
 import torch
 
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.config.config import Config
-from nanogpt2.device import cublaslt
+from nanogpt2.device.cublaslt import load_library
 from nanogpt2.device.device import precision_dtype
 from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cublaslt import Products
@@ -46,7 +45,7 @@ def _fuse_operators(
         from nanogpt2.kernels import fp8, gpu  # slow to import, and not there for every system
     except ImportError as error:
         raise DeviceError("Triton is not installed") from error
-    products = Products(device, _find_cublaslt(say))
+    products = _find_products(device, say)
     products.vet(dtype, say=say)
     if config.precision == "fp8":
         eight = fp8.EightBitOperators(device, products)
@@ -61,10 +60,10 @@ def _fuse_operators(
     return fused
 
 
-def _find_cublaslt(say: Say) -> CDLL | None:
-    """Return the library for products of matrices, or None where torch is to multiply."""
+def _find_products(device: torch.device, say: Say) -> Products:
+    """Return products of cuBLASLt's, or torch's where it is not there or cannot be used."""
     try:
-        return cublaslt.load_library()
-    except DeviceError as error:
+        return Products(device, load_library())
+    except (DeviceError, RuntimeError) as error:
         say(f"note: {error}: torch multiplies")
-        return None
+        return Products(device)
