@@ -41,9 +41,9 @@ def make_works(preset: str) -> dict[str, Callable[[], object]]:
 
     from nanogpt2.config.config import get_config
     from nanogpt2.decode.draw import Controls
-    from nanogpt2.decode.generate import generate
     from nanogpt2.evaluate.evaluate import evaluate_tokens
     from nanogpt2.model.gpt import GPT
+    from nanogpt2.sample.generate import generate
     from nanogpt2.tokens.dataset import TokenDataset
     from nanogpt2.tokens.tokenizer import ByteTokenizer
     from nanogpt2.train.step import Stepper

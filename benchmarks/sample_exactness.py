@@ -13,9 +13,9 @@ import click
 import torch
 
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.generate import Request, generate_tokens
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import Request, generate_tokens
 
 BATCH = 50
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.generate import generate, prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import generate, prepare
 
 
 @dataclass(frozen=True)

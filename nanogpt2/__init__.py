@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanogpt2.config.config import Config, get_config
-    from nanogpt2.decode.generate import generate
     from nanogpt2.model.checkpoint import load_checkpoint
     from nanogpt2.model.gpt import GPT
+    from nanogpt2.sample.generate import generate
     from nanogpt2.tokens.dataset import CharDataset, TokenDataset
     from nanogpt2.train.trainer import Trainer
 
@@ -31,7 +31,7 @@ _ROOMS = {
     "Config": "config.config",
     "TokenDataset": "tokens.dataset",
     "Trainer": "train.trainer",
-    "generate": "decode.generate",
+    "generate": "sample.generate",
     "get_config": "config.config",
     "load_checkpoint": "model.checkpoint",
 }

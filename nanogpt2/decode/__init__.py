@@ -1,1 +1,1 @@
-"""In: a model and prompts of tokens. Out: one token after another, quickly."""
+"""In: a model, what is cached, and the next tokens. Out: logits, and tokens drawn from them."""

@@ -1,1 +1,1 @@
-"""In: a model, its tokenizer and prompts. Out: texts, whole or as they come."""
+"""In: a model, its tokenizer and prompts. Out: drawn tokens and texts, whole or as they come."""

@@ -12,8 +12,8 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import SampleConfig
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.generate import NEUTRAL, Request, generate_tokens, prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import NEUTRAL, Request, generate_tokens, prepare
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.text.corpus import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer

@@ -10,8 +10,8 @@ from variants import VARIANTS, warmed
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
-from nanogpt2.decode.generate import Request, generate_tokens
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import Request, generate_tokens
 
 pytest.importorskip("triton", reason="needs Triton")
 

@@ -17,12 +17,12 @@ from variants import warmed
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.generate import Request, generate_tokens
 from nanogpt2.device import graph
 from nanogpt2.device.cublaslt import load_library
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import Request, generate_tokens
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.resume import hash_tensors
 from nanogpt2.train.trainer import Trainer

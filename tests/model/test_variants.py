@@ -10,8 +10,8 @@ from variants import VARIANTS, warmed
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.cpu import is_plain
-from nanogpt2.decode.generate import prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import prepare
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.optimizer import Muon, learning_rate_factor, orthogonalise
 from nanogpt2.train.trainer import Trainer

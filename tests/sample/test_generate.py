@@ -12,8 +12,8 @@ from nanogpt2.config.config import Config
 from nanogpt2.decode.cpu import LeanDecoder, LeanWeights
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.generate import Request, generate, generate_tokens
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import Request, generate, generate_tokens
 
 GREEDY = Controls(temperature=0)
 
