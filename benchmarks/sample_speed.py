@@ -20,9 +20,10 @@ from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
 from nanogpt2.config.config import get_config
+from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import generate, prepare
+from nanogpt2.sample.generate import generate
 
 
 @dataclass(frozen=True)

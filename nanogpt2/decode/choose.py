@@ -1,30 +1,109 @@
-"""Whether a GPU decodes with kernels: where each computes what the model's modules do.
+"""Which decoder and which draw are the quickest for a model where it is, and right.
 
-They are compared once for each shape of model. What is wrong is named on stderr, and torch serves.
+Compiled ones are compared with torch's once for each shape of model. What is wrong is named on
+stderr, and torch serves.
 """
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nanogpt2.decode.decoder import Decoder, ModuleDecoder
+from nanogpt2.base.errors import DeviceError
+from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights, draw_compiled
+from nanogpt2.decode.cpu_library import SOURCE, load
+from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
 from nanogpt2.decode.draw import draw_tokens
+from nanogpt2.decode.trials import try_compiled, try_draw
+from nanogpt2.device.compiler import name_of
 from nanogpt2.model.check import find_fault
-from nanogpt2.model.gpt import GPT
+from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
 
 Shape: TypeAlias = tuple[tuple[str, Any], ...]
-"""The keys of a configuration on which kernels depend."""
+"""The keys of a configuration on which compiled code depends."""
 
+CPU = torch.device("cpu")
 VARIANT = (
     *("n_embd", "n_head", "n_kv_head", "positions", "norm", "qk_norm", "mlp"),
     *("tied_head", "bias", "logit_softcap"),
 )
-MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels
+MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels of a GPU
 MOST_ROWS = 48
+KNOWN = {Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
+
+
+def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
+    """Return what makes the quickest decoders for `model` where it is, for any number of rows.
+
+    It may hold a copy of the weights, as they are now. `n_tokens` keeps to the logits of the
+    tokens below it.
+    """
+    if takes_compiled(model):
+        return partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
+    if runs_kernels(model.wte.weight):
+        return partial(choose_decoder, model, n_tokens=n_tokens)
+    return partial(ModuleDecoder, model, n_tokens=n_tokens)
+
+
+def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
+    """Return the quickest `draw_tokens` where `weight` (V, C) is."""
+    if runs_kernels(weight) and draw_works(weight.device, len(weight)):
+        from nanogpt2.decode.gpu import draw_fused
+
+        return draw_fused
+    if weight.device == CPU and compiles() and compiled_draw_works():
+        return draw_compiled
+    return draw_tokens
+
+
+# --- On a CPU ---
+
+
+def takes_compiled(model: GPT) -> bool:
+    """Return whether cpu.c decodes `model`, and computes what its modules do."""
+    weight = model.wte.weight
+    if weight.device != CPU or weight.dtype != torch.float32:
+        return False
+    found = {type(module) for module in model.modules() if module is not model}
+    if unknown := sorted(kind.__name__ for kind in found - KNOWN):
+        return is_right(name_of(SOURCE), f"does not know {', '.join(unknown)}")
+    heads = model.config.n_kv_head or model.config.n_head
+    sizes = {  # of two heads that are read
+        "n_head": 2 * model.config.n_head // heads,
+        "n_kv_head": 2,
+        "n_embd": 2 * model.config.n_embd // heads,
+    }
+    return compiles() and compiled_works(tuple({**dict(variant_of(model)), **sizes}.items()))
+
+
+@cache
+def compiles() -> bool:
+    """Return whether cpu.c compiles here."""
+    try:
+        load()
+    except DeviceError as error:
+        say(f"note: {error}: decoding goes on with torch's operators, more slowly")
+        return False
+    return True
+
+
+@cache
+@torch.no_grad()
+def compiled_works(shape: Shape) -> bool:
+    """Return whether cpu.c computes the logits of a small model of this shape."""
+    return is_right(name_of(SOURCE), find_fault(lambda: try_compiled(dict(shape))))
+
+
+@cache
+def compiled_draw_works() -> bool:
+    """Return whether cpu.c draws what `draw_tokens` does."""
+    return is_right("draw", find_fault(lambda: try_draw(draw_compiled, CPU, 1000)))
+
+
+# --- On a GPU ---
 
 
 def runs_kernels(weight: Tensor) -> bool:
@@ -46,15 +125,6 @@ def kernels_work(device: torch.device) -> bool:
     return True
 
 
-def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
-    """Return the quickest `draw_tokens` where `weight` (V, C) is."""
-    if runs_kernels(weight) and draw_works(weight.device, len(weight)):
-        from nanogpt2.decode.gpu import draw_fused
-
-        return draw_fused
-    return draw_tokens
-
-
 def choose_decoder(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
     """Return a decoder of `rows` samples: with kernels, or with the model's modules."""
     weight, shape = model.wte.weight, shape_of(model)
@@ -67,9 +137,8 @@ def choose_decoder(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
 
 def shape_of(model: GPT) -> Shape:
     """Return the shape of a small model that takes the kernels of `model`."""
-    same = ((name, getattr(model.config, name)) for name in VARIANT)
     sizes = ((name, at_most(most, getattr(model.config, name))) for name, most in MOST.items())
-    return ("n_layer", 1), *same, *sizes
+    return ("n_layer", 1), *variant_of(model), *sizes
 
 
 def at_most(most: int, size: int) -> int:
@@ -80,9 +149,9 @@ def at_most(most: int, size: int) -> int:
 @cache
 def draw_works(device: torch.device, n_logits: int) -> bool:
     """Return whether the draw's kernels draw from so many logits what `draw_tokens` does."""
-    from nanogpt2.decode.gpu_trials import try_draw
+    from nanogpt2.decode.gpu import draw_fused
 
-    return is_right("draw", find_fault(lambda: try_draw(device, n_logits)))
+    return is_right("draw", find_fault(lambda: try_draw(draw_fused, device, n_logits)))
 
 
 @cache
@@ -94,6 +163,14 @@ def decoder_works(shape: Shape, device: torch.device, dtype: torch.dtype, rows: 
     trial = Trial(dict(shape), device, dtype, rows)
     faults = ((name, find_fault(lambda: attempt(trial))) for name, attempt in TRIALS.items())  # noqa: B023
     return all(is_right(name, fault) for name, fault in faults)
+
+
+# --- On both ---
+
+
+def variant_of(model: GPT) -> Shape:
+    """Return the keys that make a variant of the architecture, and the sizes of its layers."""
+    return tuple((name, getattr(model.config, name)) for name in VARIANT)
 
 
 def is_right(name: str, fault: str | None) -> bool:

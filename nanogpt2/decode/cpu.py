@@ -1,298 +1,260 @@
-"""GPT-2's function with few operations, for the CPU, where each operation costs microseconds.
+"""Decoding on a CPU with cpu.c: a step, a prompt or a whole chunk in one call, for any variant.
 
-The weights are folded once. Only layer norms read the residual stream, and they do not see its
-mean, so everything written to it is centred: a norm is then one division by the root mean square.
-Its gain and bias move into the linear layer that follows, as do 1/sqrt(D) of attention and the
-constants of GELU. Rounding aside, the logits are the model's.
+The weights are packed once into panels, which the products read from one end to the other.
 """
 
-import math
-from dataclasses import dataclass, replace
+import ctypes
+from functools import cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.config.schema import ARCHITECTURES
-from nanogpt2.model.gpt import GPT, MLP, Attention, Block
+from nanogpt2.decode.cpu_library import (
+    MLP_KINDS,
+    BlockWeights,
+    Cache,
+    DrawControls,
+    LinearWeights,
+    ModelWeights,
+    NormWeights,
+    load,
+)
+from nanogpt2.decode.draw import Controls
+from nanogpt2.model.gpt import GPT, Block, rotary_frequencies
+from nanogpt2.model.operators import QK_EPS
 
-Array = npt.NDArray[np.float32]
-
-CUBIC = 0.044715  # GPT-2's GELU: h/2 * (1 + tanh(sqrt(2/pi) * (h + CUBIC * h^3)))
-SCALE = (math.sqrt(2 / math.pi) * CUBIC) ** (1 / 3)  # in u = SCALE * h the cubic term is u^3
-LINEAR = math.sqrt(2 / math.pi) / SCALE  # and the linear one LINEAR * u
-
-
-@dataclass(frozen=True)
-class Linear:
-    """x @ weight + bias, the weight (in, out) contiguous: the quickest layout for one row."""
-
-    weight: Tensor
-    bias: Array
-
-
-@dataclass(frozen=True)
-class LeanBlock:
-    """The four linear layers of a block, folded."""
-
-    qkv: Linear
-    attention_out: Linear
-    mlp_in: Linear
-    mlp_out: Linear
+# Weights times tokens from which all of torch's threads share the work: waking them costs more
+# than it saves below, and beside other work they wait for one another.
+SHARED_WORK = 50_000_000
+WRONG = {1: "a token is not in the vocabulary", 2: "a position is past the block"}
 
 
-def is_plain(model: GPT) -> bool:
-    """Return whether `model` is GPT-2 as the paper has it, in float32 on the CPU."""
-    weight, config = model.wte.weight, model.config
-    parts = {type(part) for block in model.h for part in (block.attn, block.mlp, block.ln_1)}
-    return (
-        config == replace(config, architecture="gpt2", **without_bias(ARCHITECTURES["gpt2"]))
-        and config.n_kv_head == config.n_head
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and {type(block) for block in model.h} == {Block}
-        and parts == {Attention, MLP, nn.LayerNorm}
-    )
+class CompiledWeights:
+    """A packed copy of a model's weights, for any number of decoders.
 
-
-def without_bias(parts: dict[str, Any]) -> dict[str, Any]:
-    """Return `parts` less the bias, which may be there or not."""
-    return {name: part for name, part in parts.items() if name != "bias"}
-
-
-class Shared:
-    """One piece of memory as a tensor, whose products are quick, and as an array, for the rest."""
-
-    def __init__(self, rows: int, width: int) -> None:
-        self.tensor = torch.empty(rows, width)
-        self.array: Array = self.tensor.numpy()
-
-
-class Workspace:
-    """Activations of R rows, allocated once; layers take turns in them."""
-
-    def __init__(self, rows: int, n_embd: int, *, eps: float) -> None:
-        self.rows, self.n_embd, self.eps = rows, n_embd, eps
-        self.x = Shared(rows, n_embd)  # the residual stream
-        self.qkv = Shared(rows, 3 * n_embd)
-        self.read = Shared(rows, n_embd)  # what attention read
-        self.hidden = Shared(rows, 4 * n_embd)
-        self.activated = Shared(rows, 4 * n_embd)
-        self.squares = np.empty((rows, n_embd), dtype=np.float32)
-        self.mean = np.full((n_embd, 1), 1 / n_embd, dtype=np.float32)
-
-    def norm(self) -> Array | float:
-        """Return the root mean square of each row of x: (R, 1), or a number for one row."""
-        if self.rows == 1:
-            row = self.x.array[0]
-            return math.sqrt(float(np.dot(row, row)) / self.n_embd + self.eps)
-        norm: Array = np.dot(np.multiply(self.x.array, self.x.array, out=self.squares), self.mean)
-        norm += self.eps
-        return np.sqrt(norm, out=norm)
-
-    def read_normed(self, linear: Linear, out: Shared) -> None:
-        """Write what `linear` makes of the normed x to `out`."""
-        torch.mm(self.x.tensor, linear.weight, out=out.tensor)
-        out.array /= self.norm()
-        out.array += linear.bias
-
-    def add(self, linear: Linear, source: Shared) -> None:
-        """Add what `linear` makes of `source` to x."""
-        self.x.tensor.addmm_(source.tensor, linear.weight)
-        self.x.array += linear.bias
-
-    def add_mlp(self, block: LeanBlock) -> None:
-        """Add what the MLP makes of x to x."""
-        self.read_normed(block.mlp_in, self.hidden)
-        u, activated = self.hidden.array, self.activated.array
-        np.multiply(u, u, out=activated)
-        activated += LINEAR
-        activated *= u
-        np.tanh(activated, out=activated)
-        activated += 1
-        activated *= u
-        self.add(block.mlp_out, self.activated)
-
-    def make_logits(self, head: Linear) -> Tensor:
-        """Return the logits (R, V) of x."""
-        logits = Shared(self.rows, head.weight.shape[1])
-        self.read_normed(head, logits)
-        return logits.tensor
-
-
-class LeanWeights:
-    """A folded copy of a plain GPT-2's weights, for any number of decoders.
-
-    Logits are made for the first `n_tokens` tokens, or all.
+    Logits are made for the first `n_tokens` tokens, or all. DeviceError where cpu.c does not
+    compile.
     """
 
     def __init__(self, model: GPT, *, n_tokens: int | None) -> None:
-        config = model.config
-        self.n_layer, self.n_head, self.n_embd = config.n_layer, config.n_head, config.n_embd
-        self.block_size, self.eps = config.block_size, layer_norm(model.ln_f).eps
-        self.embedding = centred(model.wte.weight).numpy()
-        self.position_embedding = centred(model.wpe.weight).numpy()
-        self.blocks = [fold_block(block, config.n_head) for block in model.h]
-        self.head = fold(model.wte.weight[:n_tokens], None, after=layer_norm(model.ln_f))
+        self.library, config = load(), model.config
+        self.tensors: list[Tensor] = []  # what the structures point to
+        self.blocks = (BlockWeights * config.n_layer)(*map(self._pack_block, model.h))
+        self.struct = self._pack_model(model, n_tokens)
+        self.pointer = ctypes.addressof(self.struct)
+        self.size = sum(factor.numel() for factor in model.factors())  # weights that a token meets
+
+    def _pack_model(self, model: GPT, n_tokens: int | None) -> ModelWeights:
+        config, first = model.config, model.h[0]
+        assert isinstance(first, Block)
+        attention, rotary = first.attn, config.positions == "rotary"
+        frequencies = rotary_frequencies(attention.head_size, torch.device("cpu"))
+        return ModelWeights(
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_kv_head=attention.n_kv_head,
+            head_size=attention.head_size,
+            n_embd=config.n_embd,
+            n_hidden=first.mlp.c_proj.in_features,
+            block_size=config.block_size,
+            vocab_size=config.vocab_size,
+            centred=isinstance(model.ln_f, nn.LayerNorm),
+            qk_norm=attention.qk_norm,
+            mlp=MLP_KINDS.index(str(first.mlp.kind)),
+            eps=model.ln_f.eps,
+            qk_eps=QK_EPS,
+            softcap=config.logit_softcap or 0.0,
+            tokens=self._keep(model.wte.weight.detach().clone()),
+            positions=None if rotary else self._keep(model.wpe.weight.detach().clone()),
+            frequencies=self._keep(frequencies) if rotary else None,
+            blocks=ctypes.addressof(self.blocks),
+            norm=self._pack_norm(model.ln_f),
+            head=self._pack(model.head_weight[:n_tokens], None),
+        )
+
+    def _pack_block(self, block: nn.Module) -> BlockWeights:
+        assert isinstance(block, Block)
+        attention, mlp = block.attn, block.mlp
+        mlp_in = [mlp.c_fc.weight, mlp.c_fc.bias]
+        if mlp.kind == "swiglu":  # gates, and then values, each up to the end of a panel
+            mlp_in = [None if part is None else self._pad_halves(part) for part in mlp_in]
+        return BlockWeights(
+            norm_1=self._pack_norm(block.ln_1),
+            norm_2=self._pack_norm(block.ln_2),
+            attention_in=self._pack(attention.c_attn.weight, attention.c_attn.bias),
+            attention_out=self._pack(attention.c_proj.weight, attention.c_proj.bias),
+            mlp_in=self._pack(*mlp_in),
+            mlp_out=self._pack(mlp.c_proj.weight, mlp.c_proj.bias),
+        )
+
+    def _pack(self, weight: Tensor, bias: Tensor | None) -> LinearWeights:
+        """Return the layer of `weight` (outputs, inputs) in panels."""
+        outputs, inputs = weight.shape
+        weight, bias = weight.detach().contiguous(), None if bias is None else bias.contiguous()
+        panels = torch.empty(self.library.panel_floats(inputs, outputs))
+        self.library.pack(
+            weight.data_ptr(), None if bias is None else bias.data_ptr(), panels.data_ptr(),
+            inputs, outputs, torch.get_num_threads(),
+        )  # fmt: skip
+        return LinearWeights(self._keep(panels), inputs, outputs)
+
+    def _pack_norm(self, norm: Any) -> NormWeights:
+        shift = getattr(norm, "bias", None)
+        return NormWeights(
+            self._keep(self._pad(norm.weight.detach())),
+            None if shift is None else self._keep(self._pad(shift.detach())),
+        )
+
+    def _pad_halves(self, tensor: Tensor) -> Tensor:
+        return torch.cat([self._pad(half) for half in tensor.detach().chunk(2)])
+
+    def _pad(self, tensor: Tensor) -> Tensor:
+        """Return `tensor` (N, ...) with zeros up to the end of a panel."""
+        missing = self.library.padded_size(len(tensor)) - len(tensor)
+        return F.pad(tensor, [0, 0] * (tensor.dim() - 1) + [0, missing]).contiguous()
+
+    def _keep(self, tensor: Tensor) -> int:
+        self.tensors.append(tensor)
+        return tensor.data_ptr()
 
 
-class LeanDecoder:
-    """Decodes a plain GPT-2 on the CPU; see `Decoder`."""
+class CompiledDecoder:
+    """Decodes on the CPU; see `Decoder`."""
 
-    def __init__(self, weights: LeanWeights, *, rows: int) -> None:
-        self.weights, self.blocks = weights, weights.blocks
-        self.n_head, self.n_embd = weights.n_head, weights.n_embd
-        # keys, then values, of each token
-        shape = (weights.n_layer, rows, weights.block_size, 2 * weights.n_embd)
-        self.cache = np.zeros(shape, dtype=np.float32)
-        self.spare: Array = self.cache[:, 0, :0]  # a row for windows that are not kept
-        self.row_starts = np.arange(rows) * weights.block_size
-        self.workspaces: dict[int, Workspace] = {}
+    def __init__(self, weights: CompiledWeights, *, rows: int) -> None:
+        self.weights, self.library, model = weights, weights.library, weights.struct
+        self.n_tokens: int = model.head.outputs
+        self.width = self.library.padded_size(self.n_tokens)
+        floats = self.library.cache_floats(weights.pointer)
+        self.keys_values = torch.zeros(model.n_layer, rows, floats)
+        self.cache = Cache(self.keys_values.data_ptr(), rows * floats)
+        self.row_numbers, self.slots = torch.arange(rows), torch.arange(model.block_size)
+        self.scratch = torch.empty(0)
+        self.spare: Tensor | None = None  # keys and values of one layer, for windows not kept
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
-        return self._read(tokens.numpy(), self.cache[:, row])
+        rows = self.row_numbers[row].expand(len(tokens)).contiguous()
+        return self._read(self.cache, tokens, rows, self.slots[: len(tokens)], last=1)[0]
 
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
-        self.cache[:, row] = self.cache[:, source]
+        self.keys_values[:, row] = self.keys_values[:, source]
 
     def reach(self, length: int) -> int:
         """Return `length`: `step` reads what it needs."""
         return length
 
-    def last_logits(self, idx: Tensor) -> Tensor:
-        """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
-        if not self.spare.size:
-            self.spare = np.zeros_like(self.cache[:, 0])
-        return torch.stack([self._read(row, self.spare) for row in idx.numpy()])
-
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
-        space = self._workspace(len(tokens))
-        slots = positions.numpy()
-        length, shortest = int(slots.max()) + 1, int(slots.min()) + 1
-        after = None
-        if shortest < length:
-            after = np.arange(length) > slots[:, None, None, None]  # (B, 1, 1, length)
-        self._embed(space, tokens.numpy(), slots)
-        slots = slots + self.row_starts
-        for block, cache in zip(self.blocks, self.cache, strict=True):
-            space.read_normed(block.qkv, space.qkv)
-            cache.reshape(-1, 2 * self.n_embd)[slots] = space.qkv.array[:, self.n_embd :]
-            self._attend_one(space, cache[:, :length], after)
-            space.add(block.attention_out, space.read)
-            space.add_mlp(block)
-        return space.make_logits(self.weights.head)
+        rows = self.row_numbers
+        return self._read(self.cache, tokens, rows, positions, last=len(rows))
 
-    def _workspace(self, rows: int) -> Workspace:
-        if rows not in self.workspaces:
-            self.workspaces[rows] = Workspace(rows, self.n_embd, eps=self.weights.eps)
-        return self.workspaces[rows]
+    def last_logits(self, idx: Tensor) -> Tensor:
+        """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
+        if self.spare is None:
+            self.spare = torch.zeros(self.keys_values.shape[2])
+        cache, rows = Cache(self.spare.data_ptr(), 0), torch.zeros_like(idx[0])
+        slots = self.slots[: idx.shape[1]]
+        return torch.cat([self._read(cache, tokens, rows, slots, last=1) for tokens in idx])
 
-    def _embed(
-        self, space: Workspace, tokens: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
-    ) -> None:
-        # with "clip", take writes straight to out
-        self.weights.embedding.take(tokens, axis=0, out=space.x.array, mode="clip")
-        space.x.array += self.weights.position_embedding[at]
+    def go_on(
+        self, tokens: Tensor, positions: Tensor, uniforms: Tensor, controls: Controls,
+        seen: Tensor | None, drawn: Tensor,
+    ) -> None:  # fmt: skip
+        """Step and draw until `drawn` (B, count) is full, all in place.
 
-    def _attend_one(self, space: Workspace, kv: Array, after: npt.NDArray[np.bool_] | None) -> None:
-        """Write what each row's query reads of its `kv` (B, K, 2C), but `after`, to space.read."""
-        B, K = kv.shape[:2]
-        D = self.n_embd // self.n_head
-        heads = kv.reshape(B, K, 2, self.n_head, D).transpose(2, 0, 3, 1, 4)  # (2, B, heads, K, D)
-        q = space.qkv.array[:, : self.n_embd].reshape(B, self.n_head, 1, D)
-        scores = np.matmul(q, heads[0].swapaxes(2, 3))
-        if after is not None:
-            np.putmask(scores, np.broadcast_to(after, scores.shape), -np.inf)
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        np.matmul(scores, heads[1], out=space.read.array.reshape(B, self.n_head, 1, D))
-
-    def _read(self, tokens: npt.NDArray[np.int64], cache: Array) -> Tensor:
-        """Return the logits (V,) after `tokens` (T,); keys and values go to `cache` (L, T.., 2C).
-
-        In the last layer only the last token's query matters.
+        `uniforms` (B, count) pick the tokens; `seen` (B, V) takes note of them.
         """
-        T, C = len(tokens), self.n_embd
-        space, last = self._workspace(T), self._workspace(1)
-        self._embed(space, tokens, np.arange(T))
-        for block, kept in zip(self.blocks, cache, strict=True):
-            space.read_normed(block.qkv, space.qkv)
-            kept[:T] = space.qkv.array[:, C:]
-            if block is self.blocks[-1]:
-                break
-            self._attend_all(space)
-            space.add(block.attention_out, space.read)
-            space.add_mlp(block)
-        last.x.array[0], last.qkv.array[0] = space.x.array[-1], space.qkv.array[-1]
-        self._attend_one(last, kept[None, :T], None)
-        last.add(block.attention_out, last.read)
-        last.add_mlp(block)
-        return last.make_logits(self.weights.head)[0]
+        rows, count = drawn.shape
+        assert tokens.shape == positions.shape == self.row_numbers.shape == (rows,)
+        assert tokens.dtype == positions.dtype == drawn.dtype == torch.long
+        assert tokens.is_contiguous()
+        assert positions.is_contiguous()
+        assert drawn.stride(1) == uniforms.stride(1) == 1
+        assert uniforms.shape == drawn.shape
+        assert uniforms.dtype == torch.float64
+        assert seen is None or (seen.shape == (rows, self.n_tokens) and seen.is_contiguous())
+        threads = self._count_threads(rows)
+        # a signal is heard between two calls
+        at_once = min(count, max(1, SHARED_WORK // (rows * self.weights.size)))
+        logits = torch.empty(rows, self.width)
+        for first in range(0, count, at_once):
+            self._check(
+                self.library.go_on(
+                    self.weights.pointer, ctypes.addressof(self.cache),
+                    rows, min(at_once, count - first),
+                    tokens.data_ptr(), self.row_numbers.data_ptr(), positions.data_ptr(),
+                    uniforms[:, first:].data_ptr(), uniforms.stride(0),
+                    ctypes.addressof(as_struct(controls)),
+                    None if seen is None else seen.data_ptr(),
+                    drawn[:, first:].data_ptr(), drawn.stride(0), logits.data_ptr(),
+                    self._make_scratch(rows, threads), threads,
+                )
+            )  # fmt: skip
 
-    def _attend_all(self, space: Workspace) -> None:
-        """Write what every query of one sample reads of it and the tokens before to space.read."""
-        q, k, v = space.qkv.tensor.view(1, space.rows, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
-        space.read.tensor.copy_(y.transpose(1, 2).reshape(space.rows, -1))
+    def _read(
+        self, cache: Cache, tokens: Tensor, rows: Tensor, positions: Tensor, *, last: int
+    ) -> Tensor:
+        """Return the logits (`last`, V) after the last of `tokens` (N,) in each row."""
+        tokens, positions = tokens.contiguous(), positions.contiguous()
+        assert tokens.shape == rows.shape == positions.shape
+        assert tokens.dtype == positions.dtype == torch.long
+        threads = self._count_threads(len(tokens))
+        logits = torch.empty(last, self.width)
+        self._check(
+            self.library.read_tokens(
+                self.weights.pointer, ctypes.addressof(cache), len(tokens),
+                tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(),
+                logits.data_ptr(), self._make_scratch(len(tokens), threads), threads,
+            )
+        )  # fmt: skip
+        return logits[:, : self.n_tokens]
 
+    def _count_threads(self, tokens: int) -> int:
+        return torch.get_num_threads() if tokens * self.weights.size >= SHARED_WORK else 1
 
-def centred(weight: Tensor) -> Tensor:
-    """Return `weight` (N, C) less each row's mean."""
-    weight = weight.detach()
-    return weight - weight.mean(dim=1, keepdim=True)
+    def _make_scratch(self, tokens: int, threads: int) -> int:
+        """Return the address of memory for reading so many tokens; it lasts until the next call."""
+        needed = self.library.scratch_floats(self.weights.pointer, tokens, threads)
+        if self.scratch.numel() < needed:
+            self.scratch = torch.empty(needed)
+        return self.scratch.data_ptr()
 
-
-def fold(
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    after: nn.LayerNorm | None = None,
-    scale: Tensor | float = 1.0,
-    writes_residual: bool = False,
-) -> Linear:
-    """Return the linear layer of `weight` (out, in), with what surrounds it folded in.
-
-    `after` is the norm before it; `scale` multiplies its output, or each part of it.
-    """
-    folded = weight.detach().mT.contiguous()
-    offset = folded.new_zeros(folded.shape[1]) if bias is None else bias.detach()
-    if after is not None:
-        if after.bias is not None:
-            offset = offset + after.bias.detach() @ folded
-        folded *= after.weight.detach()[:, None]
-    folded *= scale
-    offset = offset * scale
-    if writes_residual:
-        folded -= folded.mean(dim=1, keepdim=True)
-        offset -= offset.mean()
-    return Linear(folded, offset.numpy())
-
-
-def layer_norm(module: nn.Module) -> nn.LayerNorm:
-    """Return `module`, which `is_plain` has found to be a layer norm."""
-    assert isinstance(module, nn.LayerNorm)
-    return module
+    def _check(self, wrong: int) -> None:
+        if wrong:
+            raise IndexError(WRONG[wrong])
 
 
-def fold_block(block: nn.Module, n_head: int) -> LeanBlock:
-    """Return the linear layers of `block`, folded."""
-    assert isinstance(block, Block)
-    attn, mlp = block.attn, block.mlp
-    C = attn.c_proj.weight.shape[0]
-    scale = torch.ones(3 * C)
-    scale[:C] = math.sqrt(n_head / C)  # queries carry attention's 1/sqrt(D)
-    mlp_out = fold(mlp.c_proj.weight, mlp.c_proj.bias, writes_residual=True)
-    mlp_out.weight.mul_(0.5 / SCALE)  # `add_mlp` leaves 2 * SCALE times GELU's value
-    return LeanBlock(
-        qkv=fold(attn.c_attn.weight, attn.c_attn.bias, after=layer_norm(block.ln_1), scale=scale),
-        attention_out=fold(attn.c_proj.weight, attn.c_proj.bias, writes_residual=True),
-        mlp_in=fold(mlp.c_fc.weight, mlp.c_fc.bias, after=layer_norm(block.ln_2), scale=SCALE),
-        mlp_out=mlp_out,
+def draw_compiled(
+    logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
+) -> Tensor:
+    """Return what `draw_tokens` does."""
+    rows, V = logits.shape
+    assert uniforms.shape == (rows, 1)
+    assert seen is None or (seen.shape == logits.shape and seen.is_contiguous())
+    assert logits.stride(1) == 1
+    assert logits.dtype == torch.float32
+    assert uniforms.dtype == torch.float64
+    library, tokens = load(), torch.empty(rows, dtype=torch.long)
+    scratch = torch.empty(library.draw_floats(V, 1))
+    library.draw_rows(
+        logits.data_ptr(), logits.stride(0), rows, V, uniforms.data_ptr(), uniforms.stride(0),
+        ctypes.addressof(as_struct(controls)), None if seen is None else seen.data_ptr(),
+        tokens.data_ptr(), scratch.data_ptr(), 1,
+    )  # fmt: skip
+    return tokens
+
+
+@cache
+def as_struct(controls: Controls) -> DrawControls:
+    """Return `controls` as cpu.c has them."""
+    return DrawControls(
+        temperature=controls.temperature,
+        top_p=1.0 if controls.top_p is None else controls.top_p,
+        min_p=controls.min_p or 0.0,
+        repetition_penalty=controls.repetition_penalty,
+        top_k=min(controls.top_k or 0, 2**31 - 1),
     )

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from nanogpt2.decode import gpu
 from nanogpt2.decode.decoder import ModuleDecoder
-from nanogpt2.decode.draw import Controls, draw_tokens
 from nanogpt2.model.gpt import GPT, Block, rotary_angles
 from nanogpt2.model.samples import Pair
 
 # How far a number may be off, as a share of the largest: by sums in another order, and by each
 # time that it is stored in the dtype of the weights on its way through a block.
 SUMS, ROUNDINGS = 1e-5, 8
-DRAWN_ROWS = 40
 
 
 class Trial:
@@ -109,12 +107,3 @@ TRIALS: dict[str, Callable[[Trial], Iterator[Pair]]] = {
     "attend": try_attend,
     "step": try_step,
 }
-
-
-def try_draw(device: torch.device, n_logits: int) -> Iterator[Pair]:
-    """Try drawing tokens from `n_logits` each: they are the same, every one."""
-    generator = torch.Generator(device).manual_seed(1)
-    rows = torch.empty(DRAWN_ROWS, n_logits, device=device).normal_(0.0, 2.0, generator=generator)
-    uniforms = torch.rand(DRAWN_ROWS, 1, dtype=torch.float64, generator=generator, device=device)
-    for controls in (Controls(), Controls(temperature=0.7)):
-        yield gpu.draw_fused(rows, uniforms, controls), draw_tokens(rows, uniforms, controls), 0.0

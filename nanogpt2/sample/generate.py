@@ -7,15 +7,14 @@ reads the whole window anew for each token; `half` reads the last half once each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
-from nanogpt2.decode.choose import choose_decoder, choose_draw, runs_kernels
-from nanogpt2.decode.cpu import LeanDecoder, LeanWeights, is_plain
-from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
+from nanogpt2.decode.choose import choose_draw, prepare
+from nanogpt2.decode.cpu import CompiledDecoder
+from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls, draw_uniforms
 from nanogpt2.device.threads import share_cores
 from nanogpt2.model.gpt import GPT
@@ -83,18 +82,6 @@ def generate_tokens(
             yield from Generation(model, request, make_decoder).run()
     finally:
         model.train(training)
-
-
-def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
-    """Return what makes the quickest decoders for `model` where it is, for any number of rows.
-
-    It may hold a copy of the weights, as they are now.
-    """
-    if is_plain(model):
-        return partial(LeanDecoder, LeanWeights(model, n_tokens=n_tokens))
-    if runs_kernels(model.wte.weight):
-        return partial(choose_decoder, model, n_tokens=n_tokens)
-    return partial(ModuleDecoder, model, n_tokens=n_tokens)
 
 
 class Generation:
@@ -240,6 +227,9 @@ class Generation:
 
     def step_many(self, count: int) -> None:
         """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache."""
+        if isinstance(self.decoder, CompiledDecoder):
+            self.go_on(self.decoder, count)
+            return
         reach = self.decoder.reach(min(max(self.cached) + count, self.block_size))
         if self.device.type != "cuda":
             for _ in range(count):
@@ -249,6 +239,20 @@ class Generation:
             self.graphs[reach] = capture(self.step, self.changed_in_place())
         for _ in range(count):
             self.graphs[reach]()
+
+    def go_on(self, decoder: CompiledDecoder, count: int) -> None:
+        """Do what `count` calls of `step` do, in few calls of `decoder`."""
+        done, start = int(self.count), int(self.chunk_count)
+        decoder.go_on(
+            self.tokens,
+            self.positions,
+            self.uniforms[:, done : done + count],
+            self.request.controls,
+            self.seen,
+            self.drawn[:, start : start + count],
+        )
+        self.count += count
+        self.chunk_count += count
 
     def changed_in_place(self) -> list[Tensor]:
         """Return the tensors that `step` changes, but for the cache, which it writes alike."""

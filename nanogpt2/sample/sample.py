@@ -10,10 +10,11 @@ from pathlib import Path
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import SampleConfig
+from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import NEUTRAL, Request, generate_tokens, prepare
+from nanogpt2.sample.generate import NEUTRAL, Request, generate_tokens
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.text.corpus import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer

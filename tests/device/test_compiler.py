@@ -1,12 +1,17 @@
 """Compiled libraries are kept, and a damaged one is made anew before it can end the program."""
 
+import os
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nanogpt2.base.errors import DeviceError
+from nanogpt2.decode import cpu_library
 from nanogpt2.device import compiler
+from nanogpt2.kernels import cpu as training
 
 SOURCE = "int answer(void) { return ANSWER; }\n"
 
@@ -129,3 +134,22 @@ def test_a_user_without_a_name_or_a_home_can_compile(
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert load(source) == 42
+
+
+@pytest.mark.parametrize(
+    ("source", "defines"),
+    [(training.SOURCE, ["-DHEAD_SIZE=24"]), (cpu_library.SOURCE, [])],
+    ids=["training", "decoding"],
+)
+def test_no_vector_is_wider_than_the_processors(
+    source: Path, defines: list[str], tmp_path: Path
+) -> None:
+    """A wider one is taken apart into single numbers, which made attention ten times as slow."""
+    warning = "-Wvector-operation-performance"
+    flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *defines, warning]
+    command = [*shlex.split(os.environ.get("CC") or "cc"), *flags]
+    command += [str(source), "-o", str(tmp_path / "kernels.so"), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or f"unknown warning option '{warning}'" in done.stderr:
+        pytest.skip("needs gcc")
+    assert "expanded" not in done.stderr

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config
-from nanogpt2.decode.cpu import LeanDecoder, LeanWeights
+from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
@@ -18,11 +18,11 @@ from nanogpt2.sample.generate import Request, generate, generate_tokens
 GREEDY = Controls(temperature=0)
 
 
-def make_lean(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
-    return LeanDecoder(LeanWeights(model, n_tokens=n_tokens), rows=rows)
+def make_compiled(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
+    return CompiledDecoder(CompiledWeights(model, n_tokens=n_tokens), rows=rows)
 
 
-DECODERS = [make_lean, ModuleDecoder]
+DECODERS = [make_compiled, ModuleDecoder]
 
 
 def lively(config: Config, *, seed: int = 0) -> GPT:

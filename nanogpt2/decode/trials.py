@@ -1,0 +1,51 @@
+"""Trials of what decodes: what compiled code makes of random numbers, and what torch makes of them.
+
+Those of single kernels of a GPU stand in gpu_trials.py.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.config.config import complete
+from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode.draw import Controls, draw_tokens
+from nanogpt2.model.gpt import GPT
+from nanogpt2.model.samples import Pair
+
+SMALL = {"n_layer": 2, "vocab_size": 67, "block_size": 9}
+TOLERANCE = 1e-4  # of the largest logit: sums in another order
+DRAWN_ROWS = 40
+CONTROLS = (
+    Controls(),
+    Controls(temperature=0.7),
+    Controls(temperature=0),
+    Controls(top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.2),
+)
+
+
+def try_compiled(shape: Mapping[str, Any]) -> Iterator[Pair]:
+    """Try cpu.c: a prompt and a step of a small model with the keys and values of `shape`."""
+    model = GPT(complete({**shape, **SMALL})).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.normal_(0.0, 0.3, generator=generator)
+    idx = torch.randint(SMALL["vocab_size"], (SMALL["block_size"],), generator=generator)
+    decoder = CompiledDecoder(CompiledWeights(model, n_tokens=None), rows=1)
+    expected = model(idx[None])[0]
+    yield decoder.encode(idx[:-1], 0), expected[-2], TOLERANCE
+    last = torch.tensor([len(idx) - 1])
+    yield decoder.step(idx[-1:], last)[0], expected[-1], TOLERANCE
+
+
+def try_draw(draw: Callable[..., Tensor], device: torch.device, n_logits: int) -> Iterator[Pair]:
+    """Try drawing tokens from `n_logits` each: they are the same, every one."""
+    generator = torch.Generator(device).manual_seed(1)
+    rows = torch.empty(DRAWN_ROWS, n_logits, device=device).normal_(0.0, 2.0, generator=generator)
+    uniforms = torch.rand(DRAWN_ROWS, 1, dtype=torch.float64, generator=generator, device=device)
+    seen = rows > 1
+    for controls in CONTROLS:
+        given = rows.clone(), uniforms, controls
+        yield draw(*given, seen=seen.clone()), draw_tokens(*given, seen=seen), 0.0
