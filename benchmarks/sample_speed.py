@@ -1,16 +1,20 @@
-"""Tokens per second of generation, in turn with nanoGPT's own `generate`, same random weights.
+"""Tokens per second of generation, in turn with another way to generate, same random weights.
 
-    python benchmarks/sample_speed.py --nanogpt PATH                    # CPU: nano and 124M
+    python benchmarks/sample_speed.py --nanogpt PATH                    # CPU: nano, small and 124M
     python benchmarks/sample_speed.py --nanogpt PATH --device cuda      # GPU: 124M
+    python benchmarks/sample_speed.py --only small                      # CPU, without nanoGPT
 
-PATH is a checkout of karpathy/nanoGPT. Each figure is the median of `--repeats` pairs; the floor
-of a cached step is the time in which its weights come through the memory once.
+PATH is a checkout of karpathy/nanoGPT; its cases take a preset's shape as GPT-2. The others take a
+preset as it is, beside the model's own modules over a cache. Each figure is the median of
+`--repeats` pairs; the floor of a cached step is the time in which its weights come through the
+memory once.
 """
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +25,17 @@ from torch import Tensor
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.choose import prepare
+from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
 
+MODULES, NANOGPT = "modules", "nanoGPT"
+
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: `tokens` of ours and `their_tokens` of nanoGPT's."""
+    """One comparison: `tokens` of ours and `their_tokens` of the other side, after a prompt."""
 
     preset: str
     rows: int
@@ -37,18 +44,34 @@ class Case:
     window: str = "exact"
     dtype: str = "float32"
     prompt: int = 1
+    beside: str = NANOGPT
+    block_size: int | None = None  # the preset's
+    method: bool = False  # ours is model.generate, which draws with torch's generator
+
+    @property
+    def shape(self) -> tuple[str, str, str, int | None]:
+        """What the model of the case depends on."""
+        return self.preset, self.beside, self.dtype, self.block_size
+
+    def describe(self) -> str:
+        """Return the case in a few columns."""
+        kind = "as it is" if self.beside == MODULES else "as GPT-2"
+        way = "model.generate" if self.method else self.window
+        sizes = f"{self.rows:2} x {self.prompt:3} + {self.tokens:3}"
+        return f"{self.preset:5} {kind} {self.dtype:8} {sizes} {way:14}"
 
 
 CPU_CASES = [
-    Case("nano", 1, 500, 500),
-    Case("nano", 1, 500, 500, window="half"),
-    Case("nano", 1, 127, 127),
-    Case("nano", 32, 500, 500),
-    Case("nano", 32, 500, 500, window="half"),
-    Case("nano", 32, 127, 127),
-    Case("base", 1, 500, 500),
+    *(Case("nano", rows, 127, 127, beside=MODULES) for rows in (1, 32)),
+    *(Case("nano", rows, 500, 500, window="half", beside=MODULES) for rows in (1, 32)),
+    *(Case("small", rows, 255, 255, beside=MODULES) for rows in (1, 32)),
+    *(Case("nano", rows, 127, 127) for rows in (1, 32)),
+    *(Case("nano", rows, 500, 500, window="half") for rows in (1, 32)),
+    *(Case("nano", rows, 500, 500) for rows in (1, 32)),
+    Case("nano", 1, 500, 500, block_size=512, method=True),
     Case("base", 1, 32, 8),
     Case("base", 1, 32, 4, prompt=500),
+    Case("base", 32, 16, 4),
 ]
 CUDA_CASES = [
     Case("base", rows, 500, 100, dtype=dtype)
@@ -57,79 +80,102 @@ CUDA_CASES = [
 ]
 
 
-def make_pair(nanogpt: Any, preset: str, device: str, dtype: str) -> tuple[GPT, Any]:
-    """Return our model and theirs with our weights."""
-    vocab_size = 50257 if preset == "base" else 256
-    config = get_config(preset, dropout=0.0, vocab_size=vocab_size)
-    ours = GPT(config)
-    theirs = make_theirs(nanogpt, ours)
-    to = {"device": device, "dtype": getattr(torch, dtype)}
-    return ours.to(**to).eval(), theirs.to(**to).eval()
+def make_model(case: Case, device: str) -> GPT:
+    """Return the model of `case` with random weights."""
+    changes: dict[str, Any] = {"dropout": 0.0}
+    if case.beside == NANOGPT:
+        changes |= {"architecture": "gpt2", "vocab_size": 50257 if case.preset == "base" else 256}
+    if case.block_size:
+        changes["block_size"] = case.block_size
+    model = GPT(get_config(case.preset, **changes))
+    return model.to(device=device, dtype=getattr(torch, case.dtype)).eval()
 
 
-def seconds(run: Callable[[], Tensor]) -> float:
-    """Return how long `run` takes, its result on the host included."""
-    start = time.perf_counter()
-    run().cpu()
-    return time.perf_counter() - start
+class Sides:
+    """A model and the other side, which shares its weights."""
 
+    def __init__(self, case: Case, device: str, nanogpt: Any) -> None:
+        self.model = make_model(case, device)
+        self.make_decoder = prepare(self.model)  # packing weights once is not counted
+        self.theirs: Any = None
+        if case.beside == NANOGPT:
+            weight = self.model.wte.weight
+            self.theirs = make_theirs(nanogpt, self.model).to(weight.device, weight.dtype).eval()
 
-def measure(case: Case, ours: GPT, theirs: Any, repeats: int) -> None:
-    """Print the medians of both sides, and their ratio; folding weights once is not counted."""
-    make_decoder = prepare(ours)
-    idx = torch.zeros(case.rows, case.prompt, dtype=torch.long)
-    their_idx = idx.to(ours.wte.weight.device)
+    def run_ours(self, case: Case, idx: Tensor, tokens: int) -> Tensor:
+        if case.method:
+            return self.model.generate(idx, tokens)
+        return self._generate(case, idx, tokens, self.make_decoder)
 
-    def run_ours() -> Tensor:
+    def run_theirs(self, case: Case, idx: Tensor, tokens: int) -> Tensor:
+        if self.theirs is None:
+            modules = partial(ModuleDecoder, self.model, n_tokens=None)
+            return self._generate(case, idx, tokens, modules)
+        drawn: Tensor = self.theirs.generate(idx.to(self.model.wte.weight.device), tokens)
+        return drawn
+
+    def _generate(self, case: Case, idx: Tensor, tokens: int, make_decoder: Any) -> Tensor:
         return generate(
-            ours,
+            self.model,
             idx,
-            case.tokens,
+            tokens,
             controls=Controls(),
             seed=0,
             window=case.window,
             make_decoder=make_decoder,
         )
 
-    def run_theirs() -> Tensor:
-        drawn: Tensor = theirs.generate(their_idx, case.their_tokens)
-        return drawn
 
-    generate(ours, idx, 3, controls=Controls(), seed=0)
-    theirs.generate(their_idx, 2)
-    pairs = [(seconds(run_ours), seconds(run_theirs)) for _ in range(repeats)]
-    our_speed = case.rows * case.tokens / statistics.median(pair[0] for pair in pairs)
-    their_speed = case.rows * case.their_tokens / statistics.median(pair[1] for pair in pairs)
-    ratios = [case.tokens / ours / (case.their_tokens / theirs) for ours, theirs in pairs]
+def seconds(run: Callable[[], Tensor], clock: Callable[[], float]) -> float:
+    """Return how long `run` takes, its result on the host included."""
+    start = clock()
+    run().cpu()
+    return clock() - start
+
+
+def measure(case: Case, sides: Sides, repeats: int, clock: Callable[[], float]) -> None:
+    """Print the medians of both sides, and of the ratios of the pairs."""
+    idx = torch.zeros(case.rows, case.prompt, dtype=torch.long)
+    ours = partial(sides.run_ours, case, idx)
+    theirs = partial(sides.run_theirs, case, idx)
+    ours(3), theirs(2)
+    pairs = [
+        (
+            seconds(partial(ours, case.tokens), clock) / case.tokens,
+            seconds(partial(theirs, case.their_tokens), clock) / case.their_tokens,
+        )
+        for _ in range(repeats)
+    ]
+    speeds = [case.rows / statistics.median(side) for side in zip(*pairs, strict=True)]
+    ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     print(
-        f"{case.preset:5} {case.dtype:9} {case.rows:2} x {case.prompt:3} + {case.tokens:3}"
-        f" {case.window:6} {our_speed:9.0f} tok/s"
-        f"   nanoGPT ({case.their_tokens:3}) {their_speed:7.0f} tok/s"
-        f"   {statistics.median(ratios):6.1f} x",
+        f"{case.describe()} {speeds[0]:9.0f} tok/s"
+        f"   {case.beside} ({case.their_tokens:3}) {speeds[1]:7.0f} tok/s   {ratio:6.1f} x",
         flush=True,
     )
 
 
-def count_greedy(ours: GPT, theirs: Any) -> None:
-    """Print up to where greedy texts of both sides are the same."""
-    tokens = 100
-    idx = torch.randint(256, (4, 8))
-    our_text = generate(ours, idx, tokens, controls=Controls(temperature=0), seed=0)
-    their_text = theirs.generate(idx.to(ours.wte.weight.device), tokens, top_k=1).cpu()
-    same = (our_text == their_text).cumprod(dim=1).sum(dim=1) - idx.shape[1]
-    print(f"greedy tokens the same as nanoGPT's: {same.tolist()} of {tokens} in each of 4 texts")
+def count_greedy(case: Case, sides: Sides) -> None:
+    """Print up to where greedy texts of ours, and of model.generate, are nanoGPT's."""
+    tokens, idx = 100, torch.randint(256, (4, 8))
+    idx = idx.to(sides.model.wte.weight.device)
+    assert sides.theirs is not None
+    expected = sides.theirs.generate(idx, tokens, top_k=1).cpu()
+    greedy = Controls(temperature=0)
+    texts = {
+        "generate": generate(sides.model, idx.cpu(), tokens, controls=greedy, seed=0),
+        "model.generate": sides.model.generate(idx, tokens, temperature=0).cpu(),
+    }
+    for name, text in texts.items():
+        same = (text == expected).cumprod(dim=1).sum(dim=1) - idx.shape[1]
+        print(f"{name}: greedy tokens as nanoGPT's: {same.tolist()} of {tokens} in each of 4 texts")
 
 
-def measure_floor(model: GPT, device: str, repeats: int) -> None:
+def measure_floor(model: GPT, device: str, clock: Callable[[], float]) -> None:
     """Print how long the weights of one cached step take to come through the memory."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    weights -= model.wpe.weight.numel() * model.wpe.weight.element_size()  # one row of it is read
+    weights = sum(factor.numel() * factor.element_size() for factor in model.factors())
     block = torch.ones(2**28 if device == "cuda" else 2**26, device=device)
-    times = []
-    for _ in range(max(5, repeats)):
-        start = time.perf_counter()
-        block.sum().item()
-        times.append(time.perf_counter() - start)
+    times = [seconds(block.sum, clock) for _ in range(7)]
     bandwidth = block.numel() * 4 / statistics.median(times)
     print(
         f"floor: {weights / 1e6:.1f} MB of weights at {bandwidth / 1e9:.0f} GB/s:"
@@ -138,31 +184,34 @@ def measure_floor(model: GPT, device: str, repeats: int) -> None:
 
 
 @click.command()
-@click.option("--nanogpt", type=Path, required=True, help="A checkout of karpathy/nanoGPT.")
+@click.option("--nanogpt", type=Path, help="A checkout of karpathy/nanoGPT, for its cases.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--threads", default=0, help="Of the CPU; 0 leaves torch's choice.")
 @click.option("--only", default="", help="A preset: its cases alone.")
-def main(nanogpt: Path, device: str, repeats: int, threads: int, only: str) -> None:
-    """Print a line for each case: our tokens per second, nanoGPT's, and the ratio of the pairs."""
+@click.option("--busy", is_flag=True, help="Count the processor's time: other work shares it.")
+def main(
+    nanogpt: Path | None, device: str, repeats: int, threads: int, only: str, busy: bool
+) -> None:
+    """Print a line for each case: our tokens per second, theirs, and the ratio of the pairs."""
     if threads:
         torch.set_num_threads(threads)
     name = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
-    print(f"torch {torch.__version__}, {device}: {name}")
-    module = load_nanogpt(nanogpt)
-    last, pair = None, None
+    clock = time.process_time if busy else time.perf_counter
+    print(f"torch {torch.__version__}, {device}: {name}{', processor time' * busy}")
+    module = load_nanogpt(nanogpt) if nanogpt else None
+    sides, last = None, None
     for case in CUDA_CASES if device == "cuda" else CPU_CASES:
-        if only not in ("", case.preset):
+        if only not in ("", case.preset) or (module is None and case.beside == NANOGPT):
             continue
-        if (case.preset, case.dtype) != last or pair is None:
-            last = case.preset, case.dtype
-            pair = make_pair(module, case.preset, device, case.dtype)
-            measure_floor(pair[0], device, repeats)
-            if case.dtype == "float32" and (device == "cuda" or case.preset == "nano"):
-                count_greedy(*pair)
-        measure(case, *pair, repeats)
+        if sides is None or case.shape != last:
+            sides, last = Sides(case, device, module), case.shape
+            measure_floor(sides.model, device, clock)
+            if sides.theirs and case.dtype == "float32" and (device, only) != ("cpu", "base"):
+                count_greedy(case, sides)
+        measure(case, sides, repeats, clock)
 
 
 if __name__ == "__main__":

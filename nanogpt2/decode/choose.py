@@ -32,7 +32,8 @@ VARIANT = (
 )
 MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels of a GPU
 MOST_ROWS = 48
-KNOWN = {Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
+SLOWLY = "decoding goes on with torch's operators, more slowly"
+KNOWN = {GPT, Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
 
 
 def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
@@ -41,10 +42,11 @@ def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
     It may hold a copy of the weights, as they are now. `n_tokens` keeps to the logits of the
     tokens below it.
     """
-    if takes_compiled(model):
-        return partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
-    if runs_kernels(model.wte.weight):
-        return partial(choose_decoder, model, n_tokens=n_tokens)
+    if knows_modules(model):
+        if takes_compiled(model):
+            return partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
+        if runs_kernels(model.wte.weight):
+            return partial(choose_decoder, model, n_tokens=n_tokens)
     return partial(ModuleDecoder, model, n_tokens=n_tokens)
 
 
@@ -67,9 +69,6 @@ def takes_compiled(model: GPT) -> bool:
     weight = model.wte.weight
     if weight.device != CPU or weight.dtype != torch.float32:
         return False
-    found = {type(module) for module in model.modules() if module is not model}
-    if unknown := sorted(kind.__name__ for kind in found - KNOWN):
-        return is_right(name_of(SOURCE), f"does not know {', '.join(unknown)}")
     heads = model.config.n_kv_head or model.config.n_head
     sizes = {  # of two heads that are read
         "n_head": 2 * model.config.n_head // heads,
@@ -85,7 +84,7 @@ def compiles() -> bool:
     try:
         load()
     except DeviceError as error:
-        say(f"note: {error}: decoding goes on with torch's operators, more slowly")
+        say(f"note: {error}: {SLOWLY}")
         return False
     return True
 
@@ -120,7 +119,7 @@ def kernels_work(device: torch.device) -> bool:
     try:
         from nanogpt2.decode import gpu  # noqa: F401  # slow, and Triton is not everywhere
     except ImportError:
-        say("note: Triton is not installed: decoding goes on with torch's operators, more slowly")
+        say(f"note: Triton is not installed: {SLOWLY}")
         return False
     return True
 
@@ -168,6 +167,16 @@ def decoder_works(shape: Shape, device: torch.device, dtype: torch.dtype, rows: 
 # --- On both ---
 
 
+def knows_modules(model: GPT) -> bool:
+    """Return whether each module of `model` is one that compiled code knows; say it if not."""
+    unknown = sorted(
+        {type(module).__name__ for module in model.modules() if type(module) not in KNOWN}
+    )
+    if unknown:
+        say(f"note: {', '.join(unknown)}: known to no compiled code: {SLOWLY}")
+    return not unknown
+
+
 def variant_of(model: GPT) -> Shape:
     """Return the keys that make a variant of the architecture, and the sizes of its layers."""
     return tuple((name, getattr(model.config, name)) for name in VARIANT)
@@ -176,7 +185,7 @@ def variant_of(model: GPT) -> Shape:
 def is_right(name: str, fault: str | None) -> bool:
     """Return whether there is no fault; say it where there is."""
     if fault is not None:
-        say(f"note: {name}: {fault}: decoding goes on with torch's operators, more slowly")
+        say(f"note: {name}: {fault}: {SLOWLY}")
     return fault is None
 
 

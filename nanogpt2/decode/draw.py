@@ -96,3 +96,16 @@ def filter_probabilities(probabilities: Tensor, controls: Controls) -> Tensor:
         least = controls.min_p * probabilities.amax(dim=-1, keepdim=True)
         probabilities = probabilities.masked_fill(probabilities < least, 0.0)
     return probabilities
+
+
+def draw_token(
+    logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> Tensor:
+    """Return one token for each row of `logits` (B, V), as torch draws it: (B, 1)."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None:
+        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
+        logits = logits.masked_fill(logits < kept[:, -1:], -math.inf)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)

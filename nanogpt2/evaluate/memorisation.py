@@ -12,6 +12,7 @@ from nanogpt2.base.files import rounded
 from nanogpt2.config.config import EvaluateConfig
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.generate import continue_tokens
 from nanogpt2.text.overlap import Codes, character_codes, longest_stretches, share_of_windows
 from nanogpt2.tokens.dataset import load_tokens
 from nanogpt2.tokens.tokenizer import Tokenizer
@@ -77,12 +78,14 @@ def draw_texts(
 ) -> list[str]:
     """Return a text of `n_tokens` drawn after each of the tokens `starts`, which it leaves out."""
     device = model.wte.weight.device
-    drawn = model.generate(
+    generator = torch.Generator(device).manual_seed(seed)
+    drawn = continue_tokens(
+        model,
         torch.tensor(starts, device=device)[:, None],
         n_tokens,
-        temperature,
+        temperature=temperature,
         n_tokens=tokenizer.size,
-        generator=torch.Generator(device).manual_seed(seed),
+        generator=generator,
     )
     return [tokenizer.decode(row) for row in drawn[:, 1:].tolist()]
 

@@ -308,15 +308,22 @@ class GPT(Computes):
         The model sees the last block_size tokens. Temperature 0 takes the most likely token;
         `n_tokens` keeps to the token numbers below it.
         """
+        import nanogpt2  # the cache belongs to a room that builds on this one
+
         training = self.training
         self.eval()
-        for _ in range(max_new_tokens):
-            context = idx[:, -self.config.block_size :]
-            logits = self.head(self.hidden(context)[:, -1])[:, :n_tokens].float()
-            token = draw_token(logits, temperature=temperature, top_k=top_k, generator=generator)
-            idx = torch.cat([idx, token], dim=1)
-        self.train(training)
-        return idx
+        try:
+            return nanogpt2.continue_tokens(
+                self,
+                idx,
+                max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                n_tokens=n_tokens,
+                generator=generator,
+            )
+        finally:
+            self.train(training)
 
     def factors(self) -> list[Tensor]:
         """Return the weights of all matrix products, each once."""
@@ -335,16 +342,3 @@ def unwrapped(model: nn.Module) -> GPT:
     if not isinstance(model, GPT):
         raise ConfigError(f"a GPT is needed, and this is a {type(model).__name__}")
     return model
-
-
-def draw_token(
-    logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator | None
-) -> Tensor:
-    """Return one token for each row of `logits` (B, V): (B, 1)."""
-    if temperature == 0:
-        return logits.argmax(dim=-1, keepdim=True)
-    logits = logits / temperature
-    if top_k is not None:
-        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
-        logits = logits.masked_fill(logits < kept[:, -1:], -math.inf)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)

@@ -7,6 +7,7 @@ reads the whole window anew for each token; `half` reads the last half once each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from torch import Tensor
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.decode.choose import choose_draw, prepare
 from nanogpt2.decode.cpu import CompiledDecoder
-from nanogpt2.decode.decoder import MakeDecoder
-from nanogpt2.decode.draw import Controls, draw_uniforms
+from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
+from nanogpt2.decode.draw import Controls, draw_token, draw_uniforms
 from nanogpt2.device.threads import share_cores
 from nanogpt2.model.gpt import GPT
 
 NEUTRAL = Controls()
 WINDOWS = ("exact", "half")
+FEW = 8  # tokens, below which a copy of the weights costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,44 @@ def generate_tokens(
             yield from Generation(model, request, make_decoder).run()
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def continue_tokens(
+    model: GPT,
+    idx: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    n_tokens: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return `idx` (B, T) followed by tokens that torch draws: (B, T + max_new_tokens).
+
+    The model, which is in evaluation mode, sees the last block_size tokens from position 0 on, with
+    rotary positions too.
+    """
+    share_cores()
+    (rows, length), block_size = idx.shape, model.config.block_size
+    make_decoder: MakeDecoder = partial(ModuleDecoder, model, n_tokens=n_tokens)
+    if max_new_tokens >= FEW:
+        make_decoder = prepare(model, n_tokens=n_tokens)
+    cached = max_new_tokens > 1 and length < block_size
+    decoder = make_decoder(rows=rows if cached else 1)
+    text = torch.cat([idx.long(), idx.new_zeros(rows, max_new_tokens, dtype=torch.long)], dim=1)
+    for end in range(length, text.shape[1]):
+        if end > block_size or not cached:
+            logits = decoder.last_logits(text[:, max(0, end - block_size) : end])
+        elif end == length:
+            logits = torch.stack([decoder.encode(text[row, :end], row) for row in range(rows)])
+        else:
+            decoder.reach(end)
+            logits = decoder.step(text[:, end - 1], idx.new_full((rows,), end - 1))
+        text[:, end : end + 1] = draw_token(
+            logits, temperature=temperature, top_k=top_k, generator=generator
+        )
+    return text
 
 
 class Generation:

@@ -231,7 +231,7 @@ def test_other_weights_and_modules_are_left_to_the_modules(
     model.h[0].add_module("extra", torch.nn.Bilinear(2, 2, 2))
     assert isinstance(prepare(model)(rows=1), ModuleDecoder)
     assert capsys.readouterr().err == (
-        "note: decode/cpu.c: does not know Bilinear: decoding goes on with torch's operators, more"
+        "note: Bilinear: known to no compiled code: decoding goes on with torch's operators, more"
         " slowly\n"
     )
 
