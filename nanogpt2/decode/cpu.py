@@ -22,7 +22,7 @@ from nanogpt2.decode.cpu_library import (
     load,
 )
 from nanogpt2.decode.draw import Controls
-from nanogpt2.model.gpt import GPT, Block, rotary_frequencies
+from nanogpt2.model.gpt import GPT, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 
 # Weights times tokens from which all of torch's threads share the work: waking them costs more
@@ -50,7 +50,7 @@ class CompiledWeights:
         config, first = model.config, model.h[0]
         assert isinstance(first, Block)
         attention, rotary = first.attn, config.positions == "rotary"
-        frequencies = rotary_frequencies(attention.head_size, torch.device("cpu"))
+        frequencies = rope_frequencies(attention.head_size, torch.device("cpu"))
         return ModelWeights(
             n_layer=config.n_layer,
             n_head=config.n_head,
@@ -128,8 +128,8 @@ class CompiledDecoder:
         self.n_tokens: int = model.head.outputs
         self.width = self.library.padded_size(self.n_tokens)
         floats = self.library.cache_floats(weights.pointer)
-        self.keys_values = torch.zeros(model.n_layer, rows, floats)
-        self.cache = Cache(self.keys_values.data_ptr(), rows * floats)
+        self.kv_cache = torch.zeros(model.n_layer, rows, floats)
+        self.cache = Cache(self.kv_cache.data_ptr(), rows * floats)
         self.row_numbers, self.slots = torch.arange(rows), torch.arange(model.block_size)
         self.scratch = torch.empty(0)
         self.spare: Tensor | None = None  # keys and values of one layer, for windows not kept
@@ -141,7 +141,7 @@ class CompiledDecoder:
 
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
-        self.keys_values[:, row] = self.keys_values[:, source]
+        self.kv_cache[:, row] = self.kv_cache[:, source]
 
     def reach(self, length: int) -> int:
         """Return `length`: `step` reads what it needs."""
@@ -155,7 +155,7 @@ class CompiledDecoder:
     def last_logits(self, idx: Tensor) -> Tensor:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
         if self.spare is None:
-            self.spare = torch.zeros(self.keys_values.shape[2])
+            self.spare = torch.zeros(self.kv_cache.shape[2])
         cache, rows = Cache(self.spare.data_ptr(), 0), torch.zeros_like(idx[0])
         slots = self.slots[: idx.shape[1]]
         return torch.cat([self._read(cache, tokens, rows, slots, last=1) for tokens in idx])

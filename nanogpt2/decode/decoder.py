@@ -44,10 +44,10 @@ class MakeDecoder(Protocol):
     def __call__(self, *, rows: int) -> Decoder: ...
 
 
-class LayerKeysValues:
+class LayerKVCache:
     """Keys and values of one layer: k and v are (B, heads, slots, D)."""
 
-    def __init__(self, owner: "KeysValues", k: Tensor, v: Tensor) -> None:
+    def __init__(self, owner: "KVCache", k: Tensor, v: Tensor) -> None:
         self.owner, self.k, self.v = owner, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class LayerKeysValues:
         return torch.bmm(scores.softmax(dim=-1), values).view(B, heads, 1, D)
 
 
-class KeysValues:
+class KVCache:
     """The key-value cache of a model: `layers` hold it, the rest says what is being read."""
 
     def __init__(self, model: GPT, *, rows: int) -> None:
@@ -82,7 +82,7 @@ class KeysValues:
         heads = getattr(config, "n_kv_head", None) or config.n_head
         shape = (2, rows, heads, config.block_size, config.n_embd // config.n_head)
         stored = [weight.new_zeros(shape) for _ in range(config.n_layer)]
-        self.layers = [LayerKeysValues(self, k, v) for k, v in stored]
+        self.layers = [LayerKVCache(self, k, v) for k, v in stored]
         self.rows = torch.arange(rows, device=weight.device)[:, None]
         self.heads = torch.arange(heads, device=weight.device)
         self.slot_numbers = torch.arange(config.block_size, device=weight.device)
@@ -110,7 +110,7 @@ class ModuleDecoder:
 
     def __init__(self, model: GPT, *, rows: int, n_tokens: int | None) -> None:
         self.model, self.n_tokens = model, n_tokens
-        self.cache = KeysValues(model, rows=rows)
+        self.cache = KVCache(model, rows=rows)
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""

@@ -13,9 +13,9 @@ import triton
 from torch import Tensor, nn
 
 from nanogpt2.decode import gpu_kernels as kernels
-from nanogpt2.decode.decoder import LayerKeysValues, ModuleDecoder
+from nanogpt2.decode.decoder import LayerKVCache, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, penalise
-from nanogpt2.model.gpt import GPT, Attention, Block, rotary_frequencies
+from nanogpt2.model.gpt import GPT, Attention, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 
 
@@ -50,7 +50,7 @@ class FusedDecoder(ModuleDecoder):
         assert isinstance(first, Block)
         self.frequencies = None
         if config.positions == "rotary":
-            self.frequencies = rotary_frequencies(first.attn.head_size, weight.device)
+            self.frequencies = rope_frequencies(first.attn.head_size, weight.device)
         self.x = weight.new_empty(rows, config.n_embd)
         self.qkv = weight.new_empty(rows, first.attn.c_attn.out_features)
         self.read = weight.new_empty(rows, config.n_embd)
@@ -90,7 +90,7 @@ class FusedDecoder(ModuleDecoder):
         wte = self.model.wte.weight
         kernels.embed[grid](tokens, positions, wte, wpe, self.x, C, COLUMNS=PART)
 
-    def attend(self, attention: Attention, cache: LayerKeysValues, positions: Tensor) -> None:
+    def attend(self, attention: Attention, cache: LayerKVCache, positions: Tensor) -> None:
         """Write what the queries of `qkv` read of the cache to `read`; keep keys and values."""
         D = attention.head_size
         kernels.attend[(len(positions), attention.n_head)](

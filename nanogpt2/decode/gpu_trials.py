@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nanogpt2.decode import gpu
 from nanogpt2.decode.decoder import ModuleDecoder
-from nanogpt2.model.gpt import GPT, Block, rotary_angles
+from nanogpt2.model.gpt import GPT, Block, rope_angles
 from nanogpt2.model.samples import Pair
 
 # How far a number may be off, as a share of the largest: by sums in another order, and by each
@@ -82,14 +82,14 @@ def try_linear(trial: Trial) -> Iterator[Pair]:
 
 
 def try_attend(trial: Trial) -> Iterator[Pair]:
-    right, rotary = trial.right_block.attn, None
+    right, rope = trial.right_block.attn, None
     D, counts = right.head_size, [right.n_head, right.n_kv_head, right.n_kv_head]
     packed = trial.draw(trial.decoder.qkv).view(len(trial.positions), 1, -1, D)
     q, k, v = torch.split(packed.transpose(1, 2), counts, dim=1)
     if trial.decoder.frequencies is not None:
-        rotary = rotary_angles(trial.positions[:, None], D)
+        rope = rope_angles(trial.positions[:, None], D)
     trial.decoder.attend(trial.block.attn, trial.cache, trial.positions)
-    read = right.mix(q, k, v, rotary, trial.right_cache)[:, 0]
+    read = right.mix(q, k, v, rope, trial.right_cache)[:, 0]
     yield trial.decoder.read, read, trial.tolerance
     yield trial.cache.k, trial.right_cache.k, trial.tolerance
     yield trial.cache.v, trial.right_cache.v, trial.tolerance

@@ -157,14 +157,14 @@ def _compare(
     shapes = (M, K), (N, K), (N,), (M, N)
     drawn = [torch.randn(shape, generator=generator, device=own.device) for shape in shapes]
     drawn[1] /= K**0.5
-    narrow = _Sample(*(x.to(dtype) for x in drawn))
-    wide = _Sample(*(x.float() for x in narrow))
+    cast = _Sample(*(x.to(dtype) for x in drawn))
+    wide = _Sample(*(x.float() for x in cast))
     tolerance = ROUNDINGS * torch.finfo(dtype).eps
-    for found, right in zip(use(own, narrow), use(Products(own.device), wide), strict=True):
+    for found, right in zip(use(own, cast), use(Products(own.device), wide), strict=True):
         yield found, right, tolerance
 
 
-def narrow_bias(bias: Tensor | None, x: Tensor) -> Tensor | None:
+def cast_bias(bias: Tensor | None, x: Tensor) -> Tensor | None:
     """Return `bias` in the dtype of `x`."""
     return None if bias is None else bias.to(x.dtype)
 

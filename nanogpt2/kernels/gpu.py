@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nanogpt2.device.memory import available_bytes
 from nanogpt2.device.torch_private import embedding_gradient, foreach_copy_
-from nanogpt2.kernels.cublaslt import Products, narrow_bias, sum_rows
+from nanogpt2.kernels.cublaslt import Products, cast_bias, sum_rows
 from nanogpt2.kernels.gpu_kernels import (
     add_norm_backward,
     add_norm_forward,
@@ -47,7 +47,7 @@ class FusedOperators(Operators):
         self.calls = 0
         self.logits_bytes = LOGITS_SHARE * available_bytes(device)
         self.ones = torch.ones(PARTIAL_SUMS, device=device)
-        # copies of weights, by the id of each, within `narrowed`
+        # copies of weights, by the id of each, within `cast_weights`
         self.copies: dict[int, Tensor] = {}
 
     def __reduce__(self) -> tuple[type[Operators], tuple[()]]:
@@ -64,7 +64,7 @@ class FusedOperators(Operators):
         return self.calls
 
     @contextmanager
-    def narrowed(self, weights: Iterable[Tensor], dtype: torch.dtype) -> Iterator[None]:
+    def cast_weights(self, weights: Iterable[Tensor], dtype: torch.dtype) -> Iterator[None]:
         wide = [weight for weight in weights if weight.dtype != dtype]
         copies = [torch.empty_like(weight, dtype=dtype) for weight in wide]
         if wide:
@@ -77,7 +77,7 @@ class FusedOperators(Operators):
         finally:
             self.copies = {}
 
-    def narrow(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    def cast(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """Return `weight` in `dtype`: a copy that is there already, or a new one."""
         copy = self.copies.get(id(weight))
         return weight.to(dtype) if copy is None else copy
@@ -228,16 +228,16 @@ class _Linear(torch.autograd.Function):
         ctx: Any, operators: FusedOperators, x: Tensor, weight: Tensor, bias: Tensor | None,
         widths: list[int],
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        narrow, multiply = operators.narrow(weight, x.dtype), operators.products.multiply
-        ctx.save_for_backward(x, narrow)
+        cast, multiply = operators.cast(weight, x.dtype), operators.products.multiply
+        ctx.save_for_backward(x, cast)
         ctx.multiply, ctx.has_bias, ctx.widths = multiply, bias is not None, widths
-        return torch.split(multiply(x, narrow.t(), bias=narrow_bias(bias, x)), widths, dim=1)
+        return torch.split(multiply(x, cast.t(), bias=cast_bias(bias, x)), widths, dim=1)
 
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
-        x, narrow = ctx.saved_tensors
-        dx, dweight = torch.empty_like(x), torch.empty_like(narrow, dtype=torch.float32)
-        parts = torch.split(narrow, ctx.widths), torch.split(dweight, ctx.widths)
+        x, cast = ctx.saved_tensors
+        dx, dweight = torch.empty_like(x), torch.empty_like(cast, dtype=torch.float32)
+        parts = torch.split(cast, ctx.widths), torch.split(dweight, ctx.widths)
         dys = tuple(dy.contiguous() for dy in dys)
         for number, (dy, own, down) in enumerate(zip(dys, *parts, strict=True)):
             ctx.multiply(dy, own, out=dx, add=number > 0)
@@ -254,11 +254,11 @@ class _GeluMLP(torch.autograd.Function):
         ctx: Any, operators: FusedOperators, x: Tensor, first: Tensor, first_bias: Tensor | None,
         second: Tensor, second_bias: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        first, second = (operators.narrow(weight, x.dtype) for weight in (first, second))
-        active, inner = operators.products.gelu(x, first.t(), narrow_bias(first_bias, x))
+        first, second = (operators.cast(weight, x.dtype) for weight in (first, second))
+        active, inner = operators.products.gelu(x, first.t(), cast_bias(first_bias, x))
         ctx.save_for_backward(x, first, second, active, inner)
         ctx.products, ctx.has_bias = operators.products, first_bias is not None
-        y: Tensor = ctx.products.multiply(active, second.t(), bias=narrow_bias(second_bias, x))
+        y: Tensor = ctx.products.multiply(active, second.t(), bias=cast_bias(second_bias, x))
         return y
 
     @staticmethod
@@ -311,7 +311,7 @@ class _CrossEntropy(torch.autograd.Function):
         softcap: float, backward: bool,
     ) -> Tensor:  # fmt: skip
         N, V, multiply = len(x), len(weight), operators.products.multiply
-        head = operators.narrow(weight, x.dtype)
+        head = operators.cast(weight, x.dtype)
         if V % 8:
             head = F.pad(head, (0, 0, 0, -V % 8))
         losses = x.new_empty(N, dtype=torch.float32)

@@ -128,7 +128,9 @@ def add_norm_backward(
 
 
 @triton.jit
-def narrow_rows_kernel(x_ptr, out_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLUMNS: tl.constexpr):
+def quantize_rows_kernel(
+    x_ptr, out_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLUMNS: tl.constexpr
+):
     """Store a row of x (rows, C) divided by a scale that makes its largest element HIGHEST."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, COLUMNS)
@@ -139,7 +141,7 @@ def narrow_rows_kernel(x_ptr, out_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLU
 
 
 @triton.jit
-def narrow_weight_kernel(
+def quantize_weight_kernel(
     weight_ptr, highest_ptr, out_ptr, scale_ptr, rows, columns, row_stride, column_stride,
     HIGHEST: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -154,15 +156,15 @@ def narrow_weight_kernel(
     at = row * row_stride + column * column_stride
     scale = tl.maximum(tl.load(highest_ptr).to(tl.float32), 1e-12) / HIGHEST
     x = tl.load(weight_ptr + at, mask=valid, other=0.0).to(tl.float32) / scale
-    narrow = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
-    tl.store(out_ptr + row * columns + column, narrow, mask=valid)
+    quantized = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+    tl.store(out_ptr + row * columns + column, quantized, mask=valid)
     first = (row < rows) & (tl.program_id(1) == 0)
     tl.store(scale_ptr + row, tl.zeros((TILE, 1), tl.float32) + scale, mask=first)
 
 
 @triton.jit
-def gelu_narrow_kernel(
-    x_ptr, dy_ptr, y_ptr, narrow_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLUMNS: tl.constexpr
+def gelu_quantize_kernel(
+    x_ptr, dy_ptr, y_ptr, quantized_ptr, scale_ptr, C, HIGHEST: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
     """Store y = GELU(x), or with dy the gradient, of a row of x (rows, C); and in eight bits."""
     row = tl.program_id(0).to(tl.int64)
@@ -180,7 +182,7 @@ def gelu_narrow_kernel(
     scale = tl.maximum(tl.max(tl.abs(y), axis=0), 1e-12) / HIGHEST
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=valid)
     tl.store(scale_ptr + row, scale)
-    tl.store(narrow_ptr + at, (y / scale).to(narrow_ptr.dtype.element_ty), mask=valid)
+    tl.store(quantized_ptr + at, (y / scale).to(quantized_ptr.dtype.element_ty), mask=valid)
 
 
 @triton.jit

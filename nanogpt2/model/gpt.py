@@ -28,16 +28,16 @@ def make_norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
 
 
-def rotary_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def rope_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return cosines and sines, each (..., 1, T, size / 2), at `positions` (..., T).
 
-    Su et al. 2021, "RoFormer".
+    RoPE, rotary position embedding: Su et al. 2021, "RoFormer".
     """
-    angles = positions[..., None, :, None] * rotary_frequencies(size, positions.device)
+    angles = positions[..., None, :, None] * rope_frequencies(size, positions.device)
     return angles.cos(), angles.sin()
 
 
-def rotary_frequencies(size: int, device: torch.device) -> Tensor:
+def rope_frequencies(size: int, device: torch.device) -> Tensor:
     """Return what a step of position adds to each pair's angle, in radians: (size / 2,)."""
     return 10_000.0 ** (-torch.arange(0, size, 2, device=device) / size)
 
@@ -85,11 +85,11 @@ class Attention(Computes):
     def forward(
         self,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor] | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Return (B, T, C) for `x` (B, T, C); `rotary` are the angles of its positions."""
-        y = self.mix(*self.heads(x), rotary, cache)
+        """Return (B, T, C) for `x` (B, T, C); `rope` are the angles of its positions."""
+        y = self.mix(*self.heads(x), rope, cache)
         return self.operators.linear(y, self.c_proj)
 
     def mix(
@@ -97,12 +97,12 @@ class Attention(Computes):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        rotary: tuple[Tensor, Tensor] | None,
+        rope: tuple[Tensor, Tensor] | None,
         cache: LayerCache | None,
     ) -> Tensor:
         """Return what queries (B, n_head, T, D) read of keys and values: (B, T, C)."""
-        if rotary is not None:
-            q, k = (self.operators.rotate(x, rotary, normed=self.qk_norm) for x in (q, k))
+        if rope is not None:
+            q, k = (self.operators.rotate(x, rope, normed=self.qk_norm) for x in (q, k))
         elif self.qk_norm:  # Henry et al. 2020; no weights: the scale is the softmax's own
             q, k = norm_heads(q), norm_heads(k)
         if cache is None:
@@ -174,16 +174,16 @@ class Block(Computes):
         self,
         x: Tensor,
         branch: Tensor | None,
-        rotary: tuple[Tensor, Tensor] | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the stream, and the branch still to be added to it: (B, T, C) each, as they came.
 
-        The first block has no `branch`; `rotary` are the angles of the positions.
+        The first block has no `branch`; `rope` are the angles of the positions.
         """
         dropout = self.dropout if self.training else 0.0
         x, normed = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
-        branch = self.attn(normed, rotary, cache)
+        branch = self.attn(normed, rope, cache)
         x, normed = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
         return x, self.mlp(normed)
 
@@ -269,17 +269,17 @@ class GPT(Computes):
         if self.config.block_size < T:
             raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions
-        learned, rotary = None, None
+        learned, rope = None, None
         if self.config.positions == "learned":
             learned = self.wpe.weight[:T] if cache is None else self.wpe(positions)
         else:
-            rotary = rotary_angles(positions, self.config.n_embd // self.config.n_head)
+            rope = rope_angles(positions, self.config.n_embd // self.config.n_head)
         x = self.operators.embed(idx, self.wte.weight, learned)
         if self.training and self.config.dropout:
             x = self.operators.dropout(x, self.config.dropout)
         branch = None
         for layer, block in enumerate(self.h):
-            x, branch = block(x, branch, rotary, None if cache is None else cache.layers[layer])
+            x, branch = block(x, branch, rope, None if cache is None else cache.layers[layer])
         dropout = self.config.dropout if self.training else 0.0
         return self.operators.add_norm(x, branch, self.ln_f, dropout=dropout)[1]
 

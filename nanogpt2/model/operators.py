@@ -36,7 +36,7 @@ class Operators:
             q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
         )
 
-    def narrowed(
+    def cast_weights(
         self, weights: Iterable[Tensor], dtype: torch.dtype
     ) -> AbstractContextManager[None]:
         """Let what is computed within find copies of `weights` in `dtype`, made all at once."""

@@ -53,7 +53,7 @@ class Samples:
         sign = 2 * self.draw_integers(2, *shape) - 1
         return (scale * size * sign).to(self.dtype).to(dtype).requires_grad_()
 
-    def draw_narrow(self, *shape: int, scale: float = 1.0) -> Tensor:
+    def draw_cast(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Return such numbers in the run's dtype."""
         return self.draw(*shape, scale=scale, dtype=self.dtype)
 
@@ -79,7 +79,7 @@ class Samples:
     def draw_heads(self, scale: float) -> Tensor:
         """Return queries, keys and values as the model has them, in one: (B, T, H + 2G, D)."""
         H, G = self.heads
-        return self.draw_narrow(self.B, self.T, H + 2 * G, self.head_size, scale=scale)
+        return self.draw_cast(self.B, self.T, H + 2 * G, self.head_size, scale=scale)
 
     def split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of `draw_heads`, each (B, heads, T, D)."""
@@ -103,7 +103,7 @@ class Samples:
         with torch's operators instead. `results` is a tolerance of their own.
         """
         weights = list(weights)
-        with operators.narrowed(weights, self.dtype), self.autocast():
+        with operators.cast_weights(weights, self.dtype), self.autocast():
             found = run(operators, *inputs)
         wide = [x.detach().float().requires_grad_() for x in inputs]
         right = (expected or run)(TORCH, *wide)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from nanogpt2.model.gpt import RMSNorm, rotary_angles
+from nanogpt2.model.gpt import RMSNorm, rope_angles
 from nanogpt2.model.operators import TORCH, Operators
 from nanogpt2.model.samples import Pair, Samples
 
@@ -78,7 +78,7 @@ def attention_mask(fast: Operators, samples: Samples, rate: float, seed: int) ->
 
 def try_linear(fast: Operators, samples: Samples) -> Iterator[Pair]:
     layer = samples.draw_layer(samples.C, samples.C)
-    x = samples.draw_narrow(samples.B, samples.T, samples.C)
+    x = samples.draw_cast(samples.B, samples.T, samples.C)
     yield from samples.compare(fast, lambda own, x: [own.linear(x, layer)], [x], layer.parameters())
 
 
@@ -86,7 +86,7 @@ def try_split_linear(fast: Operators, samples: Samples) -> Iterator[Pair]:
     H, G = samples.heads
     widths = [count * samples.head_size for count in (H, G, G)]
     layer = samples.draw_layer(samples.C, sum(widths))
-    x = samples.draw_narrow(samples.B, samples.T, samples.C)
+    x = samples.draw_cast(samples.B, samples.T, samples.C)
     yield from samples.compare(
         fast, lambda own, x: own.split_linear(x, layer, widths), [x], layer.parameters()
     )
@@ -98,7 +98,7 @@ def try_gelu_mlp(fast: Operators, samples: Samples) -> Iterator[Pair]:
     C = samples.C
     first, second = samples.draw_layer(C, 4 * C), samples.draw_layer(4 * C, C)
     weights = [*first.parameters(), *second.parameters()]
-    x = samples.draw_narrow(samples.B, samples.T, C)
+    x = samples.draw_cast(samples.B, samples.T, C)
     yield from samples.compare(fast, lambda own, x: [own.gelu_mlp(x, first, second)], [x], weights)
 
 
@@ -106,7 +106,7 @@ def try_rotate(fast: Operators, samples: Samples) -> Iterator[Pair]:
     if samples.config.positions != "rotary":
         return
     positions = torch.arange(samples.T, device=samples.device)
-    angles, normed = rotary_angles(positions, samples.head_size), bool(samples.config.qk_norm)
+    angles, normed = rope_angles(positions, samples.head_size), bool(samples.config.qk_norm)
 
     def rotate(own: Operators, packed: Tensor) -> list[Tensor]:
         return [own.rotate(x, angles, normed=normed) for x in samples.split_heads(packed)[:2]]
@@ -126,7 +126,7 @@ def try_rms_norm(fast: Operators, samples: Samples) -> Iterator[Pair]:
 
 def try_gelu(fast: Operators, samples: Samples) -> Iterator[Pair]:
     if samples.config.mlp == "gelu":
-        x = samples.draw_narrow(odd_count(samples), scale=2.0)
+        x = samples.draw_cast(odd_count(samples), scale=2.0)
         yield from samples.compare(fast, lambda own, x: [own.gelu(x)], [x])
 
 
@@ -147,7 +147,7 @@ def try_dropout(fast: Operators, samples: Samples) -> Iterator[Pair]:
 
 def try_add(fast: Operators, samples: Samples) -> Iterator[Pair]:
     n, rate = odd_count(samples), samples.config.dropout
-    both = samples.draw(n), samples.draw_narrow(n)
+    both = samples.draw(n), samples.draw_cast(n)
 
     def add(own: Operators, x: Tensor, branch: Tensor, seed: int = 1) -> list[Tensor]:
         return [seeded(own, seed).add(x, branch, dropout=rate)]
@@ -169,7 +169,7 @@ def try_add_norm(fast: Operators, samples: Samples) -> Iterator[Pair]:
         samples.draw_norm(),
     )
     weights = list(norm.parameters())
-    x, branch = samples.draw(*shape, scale=0.01), samples.draw_narrow(*shape, scale=0.01)
+    x, branch = samples.draw(*shape, scale=0.01), samples.draw_cast(*shape, scale=0.01)
 
     def add(own: Operators, x: Tensor, branch: Tensor, seed: int = 1) -> tuple[Tensor, Tensor]:
         return seeded(own, seed).add_norm(x, branch, norm, dropout=rate)
@@ -203,7 +203,7 @@ def try_add_norm(fast: Operators, samples: Samples) -> Iterator[Pair]:
 
 def try_cross_entropy(fast: Operators, samples: Samples) -> Iterator[Pair]:
     C, V, softcap = samples.C, samples.V, float(samples.config.logit_softcap or 0)
-    x, weight = samples.draw_narrow(1, samples.T, C), samples.draw(V, C, scale=C**-0.5)
+    x, weight = samples.draw_cast(1, samples.T, C), samples.draw(V, C, scale=C**-0.5)
     targets = samples.draw_integers(V, 1, samples.T)
     targets[0, 0], targets[0, -2:] = V - 1, -1
     tolerance = max(EXACT_MEAN, MEAN_LOSS * samples.tolerance)

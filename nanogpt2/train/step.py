@@ -137,7 +137,7 @@ class Stepper:
         self._forget_gradients()
         total = torch.zeros((), device=self.device)
         batches = self.batches.read(dataset, windows, self.micro_batch.size)
-        with self.operators.narrowed(self.factors, self.dtype):
+        with self.operators.cast_weights(self.factors, self.dtype):
             for idx, targets in self.stopwatch.each("data", batches):
                 check()
                 with self.autocast():

@@ -15,7 +15,7 @@ from nanogpt2.sample.generate import Request, generate_tokens
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from nanogpt2.decode import gpu as fused_decoding
+from nanogpt2.decode import gpu as decode_gpu
 from nanogpt2.decode.gpu import FusedDecoder, draw_fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,7 +70,7 @@ def test_channels_in_more_than_one_tile_get_the_modules_logits(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ONE_ROW", "MANY_FLOAT32_ROWS"):
-        monkeypatch.setattr(fused_decoding, name, {16: fused_decoding.Tile(16, 4, 1)})
+        monkeypatch.setattr(decode_gpu, name, {16: decode_gpu.Tile(16, 4, 1)})
     for lengths in ([2], [2, 6]):
         assert_alike(make_model(tiny, "gpt2"), lengths, 1)
 

@@ -75,8 +75,8 @@ def compile_training() -> None:
         targets = torch.zeros(4, dtype=torch.long)
         loss = operators.cross_entropy(x.bfloat16(), weight, targets, softcap=softcap)
         torch.autograd.backward(loss)
-    fp8.narrow_rows(torch.zeros(4, 768, dtype=torch.bfloat16))
-    fp8.narrow_weight(torch.zeros(768, 2304))
+    fp8.quantize_rows(torch.zeros(4, 768, dtype=torch.bfloat16))
+    fp8.quantize_weight(torch.zeros(768, 2304))
     inner = torch.zeros(4, 3072, dtype=torch.bfloat16)
     for dy in (None, inner):
         fp8.gelu(inner, dy)

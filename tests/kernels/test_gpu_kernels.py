@@ -76,7 +76,7 @@ def test_add_norm_is_torchs(
     assert_close(run, 1e-5)
 
 
-def test_add_norm_narrows_under_autocast(operators: fused.FusedOperators) -> None:
+def test_add_norm_casts_under_autocast(operators: fused.FusedOperators) -> None:
     norm, x = RMSNorm(64, eps=1e-5).to(DEVICE), draw(5, 64)
     branch = draw(5, 64, seed=2, dtype=torch.bfloat16)
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
@@ -236,25 +236,27 @@ ROUNDED = pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter round
 MULTIPLIED = pytest.mark.skipif(DEVICE.type == "cpu", reason="no CPU multiplies eight bits")
 
 
-def assert_rounded(narrow: Any, x: Tensor) -> None:
-    """Check that `narrow` is `x` rounded to e4m3, with the highest number at its end."""
-    assert narrow.values.dtype == torch.float8_e4m3fn
-    error = (narrow.values.float() * narrow.scale - x.float()).abs()
-    assert (error <= torch.maximum(x.float().abs() * 2**-4, narrow.scale * 2**-10) * 1.01).all()
+def assert_rounded(quantized: Any, x: Tensor) -> None:
+    """Check that `quantized` is `x` rounded to e4m3, with the highest number at its end."""
+    assert quantized.values.dtype == torch.float8_e4m3fn
+    error = (quantized.values.float() * quantized.scale - x.float()).abs()
+    assert (error <= torch.maximum(x.float().abs() * 2**-4, quantized.scale * 2**-10) * 1.01).all()
 
 
 @ROUNDED
 def test_eight_bits_keep_each_row_to_its_own_scale() -> None:
     x = draw(6, 100).detach() * 10.0 ** torch.arange(-3, 3, device=DEVICE)[:, None]
-    narrow = fp8.narrow_rows(x)
-    assert_rounded(narrow, x)
-    assert torch.equal(narrow.values.float().abs().amax(1), torch.full((6,), 448.0, device=DEVICE))
+    quantized = fp8.quantize_rows(x)
+    assert_rounded(quantized, x)
+    assert torch.equal(
+        quantized.values.float().abs().amax(1), torch.full((6,), 448.0, device=DEVICE)
+    )
 
 
 @ROUNDED
 def test_a_weight_has_the_same_eight_bits_when_transposed() -> None:
     weight = draw(80, 208).detach()
-    plain, transposed = fp8.narrow_weight(weight)
+    plain, transposed = fp8.quantize_weight(weight)
     assert_rounded(plain, weight)
     assert torch.equal(plain.values.view(torch.uint8).t(), transposed.values.view(torch.uint8))
     scales = torch.cat([plain.scale, transposed.scale])
@@ -267,11 +269,11 @@ def test_gelu_in_eight_bits_is_torchs(C: int) -> None:
     x, dy = draw(7, C).detach() * 2, draw(7, C, seed=2).detach()
     expected = F.gelu(x, approximate="tanh")
     gradient = torch.ops.aten.gelu_backward(dy, x, approximate="tanh")
-    for (y, narrow), right in zip(
+    for (y, quantized), right in zip(
         (fp8.gelu(x), fp8.gelu(x, dy)), (expected, gradient), strict=True
     ):
         assert torch.allclose(y, right, rtol=1e-4, atol=1e-5)
-        assert_rounded(narrow, y)
+        assert_rounded(quantized, y)
 
 
 @MULTIPLIED
@@ -304,6 +306,6 @@ def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path
     assert done.returncode == 0, done.stderr
     training = "add_norm_backward add_norm_forward cross_entropy_kernel embed_kernel"
     training += " rotate_kernel scale_kernel"
-    eight_bits = "gelu_narrow_kernel narrow_rows_kernel narrow_weight_kernel"
+    eight_bits = "gelu_quantize_kernel quantize_rows_kernel quantize_weight_kernel"
     decoding = "attend embed linear pick sum_parts"
     assert done.stdout.split() == sorted(f"{training} {eight_bits} {decoding}".split())
