@@ -47,6 +47,24 @@ def test_the_rooms_are_those_of_the_list() -> None:
     assert folders == set(ROOMS)
 
 
+def test_the_tree_in_the_documents_has_every_file_in_the_order_of_the_rooms() -> None:
+    document = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    tree = document.partition("```\nnanogpt2/\n")[2].partition("```")[0]
+    shown, room = [], ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        room = name if name.endswith("/") else room * line.startswith("    ")
+        shown.append(room if room == name else room + name)
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file())
+    names = {
+        path.relative_to(PACKAGE).as_posix() for path in files if "__pycache__" not in path.parts
+    }
+    rooms = [f"{name}/" for name in (*ROOMS, "presets")]
+    there = {name for name in names if not name.endswith("/__init__.py")} | set(rooms)
+    assert sorted(shown) == sorted(there)
+    assert [name for name in shown if name.endswith("/")] == rooms
+
+
 def test_a_room_imports_only_from_those_before_it() -> None:
     for path in MODULES:
         room = room_of(path)
