@@ -14,6 +14,7 @@ from nanogpt2.decode import gpu
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.model.gpt import GPT, Block, rope_angles
 from nanogpt2.model.samples import Pair
+from nanogpt2.model.shapes import make_shapes
 
 # How far a number may be off, as a share of the largest: by sums in another order, and by each
 # time that it is stored in the dtype of the weights on its way through a block.
@@ -28,9 +29,7 @@ class Trial:
     ) -> None:
         self.generator = torch.Generator(device).manual_seed(1)
         self.tolerance = max(SUMS, ROUNDINGS * torch.finfo(dtype).eps)
-        with torch.device("meta"):
-            model = GPT(shape)
-        model = model.to(dtype).to_empty(device=device).eval()
+        model = make_shapes(shape).to(dtype).to_empty(device=device).eval()
         for weight in model.parameters():
             scale = weight.shape[-1] ** -0.5 if weight.dim() == 2 else 0.5
             weight.normal_(0.0, scale, generator=self.generator)

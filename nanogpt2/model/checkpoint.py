@@ -17,6 +17,7 @@ from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.model.gpt import GPT, WRAPPERS
+from nanogpt2.model.shapes import make_shapes
 from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT_VERSION = 1
@@ -146,8 +147,7 @@ def tokenizer_of(checkpoint: Checkpoint, fallback: Path) -> Tokenizer:
 
 def _build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> GPT:
     try:
-        with torch.device("meta"):  # names and shapes, without memory
-            model = GPT(make_config(config, name=f"{path}: config"))
+        model = make_shapes(make_config(config, name=f"{path}: config"))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     expected = model.state_dict()

@@ -7,15 +7,14 @@ import torch
 
 from nanogpt2.config.config import Config, get_config, preset_names
 from nanogpt2.device.memory import available_bytes
-from nanogpt2.model.gpt import GPT
+from nanogpt2.model.shapes import make_shapes
 
 BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
 
 
 def count_weights(config: Config) -> int:
     """Return the number of weights of the model that `config` describes."""
-    with torch.device("meta"):  # shapes without memory
-        return GPT(config).count_parameters()
+    return make_shapes(config).count_parameters()
 
 
 def step_bytes(config: Config, batch_size: int) -> int:
