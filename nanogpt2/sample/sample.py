@@ -16,7 +16,8 @@ from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import NEUTRAL, Request, generate_tokens
 from nanogpt2.sample.stream import TextStream
-from nanogpt2.text.corpus import normalise
+from nanogpt2.text import plain
+from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 BATCH = 32  # samples side by side; more are drawn in turn
@@ -40,7 +41,10 @@ class Meter:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A model, its tokenizer, and how texts are to be drawn."""
+    """A model, its tokenizer, and how texts are to be drawn.
+
+    Prompts and stop strings are normalised, as the corpus is.
+    """
 
     model: GPT
     tokenizer: Tokenizer
@@ -50,6 +54,7 @@ class Sampler:
     window: str = "exact"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", [normalise(text) for text in self.stop])
         if not all(self.stop):
             raise DataError("stop: an empty text would stop before anything is written")
 
@@ -98,7 +103,8 @@ class Sampler:
 
     def encode(self, prompt: str) -> list[int]:
         """Return the tokens of `prompt`; those of an empty one are what a text starts from."""
-        return self.tokenizer.encode(prompt).tolist() or [start_token(self.tokenizer)]
+        tokens = self.tokenizer.encode(normalise(prompt)).tolist()
+        return tokens or [start_token(self.tokenizer)]
 
 
 def make_sampler(model: GPT, tokenizer: Tokenizer, config: SampleConfig) -> Sampler:
@@ -116,14 +122,14 @@ def make_sampler(model: GPT, tokenizer: Tokenizer, config: SampleConfig) -> Samp
 
 
 def sample_texts(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> list[str]:
-    """Return `config.num_samples` texts, each the prompt and what the model drew after it.
+    """Return `config.num_samples` texts, each the normalised prompt and what follows it.
 
     Each sample has a seed of its own, so that it does not depend on how many are drawn. Raises
     DataError where the prompt holds what the tokenizer does not know.
     """
     sampler = make_sampler(model, tokenizer, config)
     texts = sampler.write_on([prompt] * config.num_samples, seed=config.seed)
-    return [prompt + text for text in texts]
+    return [normalise(prompt) + text for text in texts]
 
 
 def start_token(tokenizer: Tokenizer) -> int:
@@ -134,14 +140,12 @@ def start_token(tokenizer: Tokenizer) -> int:
 
 def read_prompt(config: SampleConfig) -> str:
     """Return the prompt: the text of the configuration, or else of its prompt_file."""
-    if config.prompt is not None:
-        return normalise(config.prompt)
-    return read_prompt_file(Path(config.prompt_file))
+    return plain.read_prompt(config.prompt, Path(config.prompt_file))
 
 
 def read_prompt_file(path: Path) -> str:
     """Return the text in `path` as one prompt; its last newline does not count."""
-    return normalise(files.read_text(path)).removesuffix("\n")
+    return plain.read_prompt(None, path)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -149,17 +153,20 @@ def read_prompts(path: Path) -> list[str]:
 
     DataError names the line that is wrong.
     """
-    lines = files.read_text(path).removesuffix("\n").split("\n")
     if path.suffix != ".jsonl":
-        return lines
+        return plain.read_text(path).removesuffix("\n").split("\n")
+    # not normalised yet: a text in JSON may hold U+0085 and U+2028 as they are
+    text = plain.decode_as_is(files.read_bytes(path), path).removeprefix(BYTE_ORDER_MARK)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     prompts = []
     for number, line in enumerate(lines, start=1):
         try:
-            prompts.append(json.loads(line)["prompt"])
+            prompt = json.loads(line)["prompt"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(f'{path}: line {number}: not {{"prompt": "a text"}}') from error
-        if not isinstance(prompts[-1], str):
+        if not isinstance(prompt, str):
             raise DataError(f"{path}: line {number}: prompt: not a text")
+        prompts.append(normalise(prompt))
     return prompts
 
 

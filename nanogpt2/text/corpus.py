@@ -1,18 +1,32 @@
 """The corpus: .txt files read in a fixed order and brought to one form."""
 
 import os
-import re
 import stat
-import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
+from nanogpt2.config.yaml12 import printable
+from nanogpt2.text.plain import decode
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 ALLOWED = "a .txt file, or a folder of them, that you may read"
-NOT_ASCII = bytes(range(128, 256))
+MOST_NAMED = 10  # files that an error names; how many more there are stands below them
+KINDS_NAMED = 5
+# What editors and systems keep beside texts: what DVC does not see, by itself or by .dvcignore.
+COMPANIONS = (
+    *(".git", ".hg", ".dvc"),
+    *("*~", ".*.sw?", "*.orig", ".DS_Store", "._*", ".#*", "~$*", ".trashed-*", ".pending-*"),
+    *(".ipynb_checkpoints", "__pycache__", "__MACOSX", ".AppleDouble", "@eaDir"),
+    *(".Trash*", "$RECYCLE.BIN", "#recycle", "lost+found", ".stversions", ".dropbox.cache"),
+)
 SMALL_CORPUS_BYTES = 1_000_000  # below this the training guide advises against training
 
 
@@ -36,26 +50,92 @@ def find_text_files(corpus: Path) -> list[Path]:
     if not stat.S_ISDIR(mode):
         _check_file(corpus, mode)
         return [corpus]
-    found = sorted(_walk(corpus), key=lambda path: path.relative_to(corpus).as_posix())
+    found = list(filter(is_text, _walk(corpus)))
     if not found:
-        raise DataError(f"corpus: {corpus} holds no .txt file; put your text there as .txt")
-    for path in found:
-        _check_file(path, _mode(path))
+        others = list_kinds(count_passed_over(corpus))
+        problem = f"corpus: {corpus} holds no .txt file; put your text there as .txt"
+        raise DataError(printable(problem + f"; it holds {others}" * bool(others)))
+    of_each(lambda path: _check_file(path, _mode(path)), found)
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        for link in sorted(path for name in folders if (path := Path(root, name)).is_symlink()):
-            raise DataError(
-                f"corpus: {link} is a link to a folder, where DVC would not see new text;"
-                " allowed: folders and files, and links to files"
-            )
-        yield from (Path(root, name) for name in names if name.lower().endswith(".txt"))
+def is_text(path: Path) -> bool:
+    """Return whether a file is read: by the ending of its name alone."""
+    return path.name.lower().endswith(".txt")
+
+
+def count_passed_over(corpus: Path, *, but: Path | None = None) -> dict[str, int]:
+    """Return how many files of a folder are not read, by kind, such as .md.
+
+    Companions do not count, nor do the files of the folder `but`, such as an output.
+    """
+    paths = [path for path in _walk(Path(corpus)) if not is_text(path)]
+    if but is not None:
+        paths = [path for path in paths if but.absolute() not in path.absolute().parents]
+    return dict(sorted(Counter(map(_kind, paths)).items()))
+
+
+def list_kinds(kinds: Mapping[str, int]) -> str:
+    """Return in words how many files of each kind there are, the most first."""
+    common = sorted(kinds, key=lambda kind: -kinds[kind])
+    parts = [f"{kinds[kind]} {kind}" for kind in common[:KINDS_NAMED]]
+    others = sum(kinds[kind] for kind in common[KINDS_NAMED:])
+    return ", ".join(parts + [f"{others} of other kinds"] * (others > 0))
+
+
+def _kind(path: Path) -> str:
+    """Return the ending of a file's name; of one such as .gitignore all of it."""
+    hidden = path.name if path.name.startswith(".") else "without ending"
+    return printable(path.suffix.lower() or hidden)
+
+
+def of_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what `function` gives for each; DataError with a line for each for which it raised.
+
+    Ten lines at most, and how many more there are.
+    """
+    results, problems = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        more = len(problems) - MOST_NAMED
+        raise DataError("\n".join(problems[:MOST_NAMED] + [f"and {more} more files"] * (more > 0)))
+    return results
+
+
+def _walk(corpus: Path) -> list[Path]:
+    """Return the files of a folder by path, less `COMPANIONS` and what is in them."""
+    if not corpus.is_dir():
+        return []
+    return sorted(_files_in(corpus), key=lambda path: path.relative_to(corpus).as_posix())
+
+
+def _files_in(corpus: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(corpus, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not is_companion(name))
+        for link in (path for name in folders if (path := Path(root, name)).is_symlink()):
+            problem = f"corpus: {link} is a link to a folder, where DVC would not see new text"
+            raise DataError(printable(f"{problem}; allowed: folders and files, and links to files"))
+        yield from (Path(root, name) for name in names if not is_companion(name))
+
+
+def is_companion(name: str) -> bool:
+    """Return whether a file or folder is what an editor or a system keeps beside texts."""
+    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+
+
+def count_companions(corpus: Path) -> int:
+    """Return how many .txt files of a folder are passed over because they are companions."""
+    paths = [Path(root, name) for root, _, names in os.walk(corpus) for name in names]
+    ours = [path for path in paths if any(map(is_companion, path.relative_to(corpus).parts))]
+    return sum(map(is_text, ours))
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"corpus: {error.filename} cannot be read: {error.strerror}") from error
+    raise DataError(printable(f"corpus: {error.filename} cannot be read: {error.strerror}"))
 
 
 def _mode(path: Path) -> int:
@@ -64,12 +144,11 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except FileNotFoundError as error:
         problem = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
-        raise DataError(f"corpus: {path} {problem}; allowed: {ALLOWED}") from error
+        raise _unusable(path, problem) from error
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        raise DataError(f"corpus: {path} {problem}; allowed: {ALLOWED}") from error
+        raise _unusable(path, f"cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"corpus: {path} is no file name; allowed: {ALLOWED}") from error
+        raise _unusable(path, "is no file name") from error
 
 
 def _check_file(path: Path, mode: int) -> None:
@@ -77,20 +156,18 @@ def _check_file(path: Path, mode: int) -> None:
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f"corpus: {path}: the name is not UTF-8; rename the file") from error
+        problem = f"corpus: {path}: the name is not UTF-8; rename the file"
+        raise DataError(printable(problem)) from error
     if not stat.S_ISREG(mode):
-        raise DataError(f"corpus: {path} is no regular file; allowed: {ALLOWED}")
+        raise _unusable(path, "is no regular file")
     try:
         path.open("rb").close()
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        raise DataError(f"corpus: {path} {problem}; allowed: {ALLOWED}") from error
+        raise _unusable(path, f"cannot be read: {error.strerror}") from error
 
 
-def normalise(text: str) -> str:
-    r"""Return `text` with every newline as `\n`, in Unicode's composed form NFC."""
-    text = re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", text)
-    return unicodedata.normalize("NFC", text)
+def _unusable(path: Path, problem: str) -> DataError:
+    return DataError(printable(f"corpus: {path} {problem}; allowed: {ALLOWED}"))
 
 
 def read_file(path: Path) -> tuple[str, bytes]:
@@ -99,47 +176,41 @@ def read_file(path: Path) -> tuple[str, bytes]:
     return decode(content, path), content
 
 
-def read_start(path: Path, size: int) -> str:
-    """Return the normalised text of about the first `size` bytes of one file."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(size)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    # what is cut off begins with an ASCII character, so it composes with nothing before it
-    whole = content.rstrip(NOT_ASCII)[:-1] if len(content) == size else content
-    return decode(whole, path)
-
-
-def decode(content: bytes, path: Path) -> str:
-    """Return the normalised text in `content`; DataError, naming `path`, where it is not text."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: UTF-16 text; save it as UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: not UTF-8 text (line {line}, byte {error.start}); save it as UTF-8"
-        ) from error
-    if "\0" in text:
-        raise DataError(f"{path}: holds NUL characters, so it is no plain text; remove it")
-    return normalise(text)
-
-
 def read_corpus(corpus: Path) -> tuple[str, list[Source]]:
-    r"""Return the whole text of `corpus`, its files joined by `\n`, and what was read."""
-    texts, sources = [], []
-    root = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
-    for path in find_text_files(corpus):
+    r"""Return the whole text of `corpus`, its files joined by `\n`, and what was read.
+
+    Raises DataError with a line for each file that is not text.
+    """
+
+    def read(path: Path) -> tuple[str, Source]:
         text, content = read_file(path)
-        texts.append(text)
-        name = path.relative_to(root).as_posix()
-        sources.append(Source(name, len(content), files.sha256(content)))
-    text = "\n".join(texts)
+        return text, _describe(path, corpus, content)
+
+    found = of_each(read, find_text_files(corpus))
+    text = "\n".join(text for text, _ in found)
     if not text.strip():
         raise DataError(f"corpus: {corpus} holds no text; put some into its .txt files")
-    return text, sources
+    return text, [source for _, source in found]
+
+
+def _describe(path: Path, corpus: Path, content: bytes) -> Source:
+    root = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
+    return Source(path.relative_to(root).as_posix(), len(content), files.sha256(content))
+
+
+def check_unchanged(corpus: Path, sources: Iterable[Source]) -> None:
+    """Raise DataError where the files of `corpus` are no longer those that were read."""
+    found = of_each(
+        lambda path: _describe(path, corpus, files.read_bytes(path)), find_text_files(corpus)
+    )
+    changed = sorted({source.path for source in set(found) ^ set(sources)})
+    if changed:
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        names = printable(", ".join(changed[:MOST_NAMED]))
+        raise DataError(
+            f"corpus: {names}{more} changed while {corpus} was read; give the same command again"
+            " when nothing writes there"
+        )
 
 
 def split(text: str, *, val_fraction: float, test_fraction: float) -> dict[str, str]:
@@ -148,15 +219,38 @@ def split(text: str, *, val_fraction: float, test_fraction: float) -> dict[str, 
     Windows drawn at random would share text between the parts. A test part of fraction 0 is left
     out; DataError where a part comes out empty.
     """
-    n_test = int(len(text) * test_fraction)
-    n_val = int(len(text) * val_fraction)
-    n_train = len(text) - n_val - n_test
-    parts = {"train": text[:n_train], "val": text[n_train : n_train + n_val]}
-    if test_fraction:
-        parts["test"] = text[n_train + n_val :]
-    for name, part in parts.items():
-        if not part:
-            raise DataError(
-                f"corpus: {len(text)} characters leave none for the {name} split; use more text"
-            )
+    sizes = split_sizes(len(text), val_fraction=val_fraction, test_fraction=test_fraction)
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        parts[name] = text[start : start + size]
+        start += size
     return parts
+
+
+def split_sizes(n_characters: int, *, val_fraction: float, test_fraction: float) -> dict[str, int]:
+    """Return the characters of each part of a text; DataError where a part comes out empty."""
+    n_test, n_val = int(n_characters * test_fraction), int(n_characters * val_fraction)
+    sizes = {"train": n_characters - n_val - n_test, "val": n_val}
+    if test_fraction:
+        sizes["test"] = n_test
+    for name, size in sizes.items():
+        if not size:
+            raise DataError(
+                f"corpus: {n_characters} characters leave none for the {name} split; use more text"
+            )
+    return sizes
+
+
+def check_sizes(sizes: Mapping[str, int], block_size: int, *, corpus: Path) -> None:
+    """Raise DataError where a split of so many tokens is too short to be trained on or evaluated.
+
+    Training takes windows of block_size + 1 tokens, and evaluation predicts all but the first.
+    """
+    for name, tokens in sizes.items():
+        needed = 2 if name == "test" else block_size + 1
+        if tokens < needed:
+            raise DataError(
+                f"corpus: {corpus} gives the {name} split {tokens} tokens; allowed: at least"
+                f" {needed} with block_size {block_size}; use more text, other fractions or a"
+                " smaller block_size"
+            )

@@ -1,18 +1,20 @@
 """What can be known to be wrong before a run starts: its parameters, text, device and folders."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base import files
 from nanogpt2.base.errors import ConfigError, DataError, NanoGPT2Error
 from nanogpt2.config.config import Config, complete, read_values
 from nanogpt2.config.schema import find_errors, load_schema, without
 from nanogpt2.config.yaml12 import printable, show
 from nanogpt2.device.device import check_driver
-from nanogpt2.text import corpus
+from nanogpt2.text import corpus, plain, shakespeare
+from nanogpt2.tokens.normal import normalise
 
 PEEK_BYTES = 2_000_000
+MOST_BYTES = 12  # of UTF-8 that make one character of the normalised text, and some more
 
 
 def check_run(
@@ -55,18 +57,21 @@ def list_checks(
     checks: list[tuple[set[str], Callable[[], object]]] = [
         ({"device"}, lambda: check_driver(config.device)),
         ({"sample", "sample.prompt_file"}, lambda: check_prompt_file(prompt_file)),
+        ({"sample", "sample.stop"}, lambda: check_stop(config.sample.stop)),
         ({"checkpoint_dir"}, lambda: check_checkpoint_dir(config.checkpoint_dir, checkpoint_dir)),
     ]
+    sizes = {"corpus", "tokenizer", "block_size", "val_fraction", "test_fraction"}
     if source == Path(built_in) and not source.exists():
-        return checks
+        return [*checks, (sizes, lambda: check_built_in(config))]
     return [
         *checks,
         ({"corpus"}, lambda: corpus.find_text_files(source)),
-        (
-            {"corpus", "tokenizer", "block_size", "val_fraction", "test_fraction"},
-            lambda: check_length(config),
-        ),
+        (sizes, lambda: check_length(config)),
         ({"corpus", "tokenizer", "vocab_size"}, lambda: check_characters(config)),
+        (
+            {"corpus", "tokenizer", "sample", "sample.prompt", "sample.prompt_file"},
+            lambda: check_prompt(config),
+        ),
     ]
 
 
@@ -74,7 +79,7 @@ def _errors(check: Callable[[], object]) -> Iterator[str]:
     try:
         check()
     except NanoGPT2Error as error:
-        yield str(error)
+        yield from str(error).splitlines()
 
 
 def check_prompt_file(path: Path) -> None:
@@ -86,9 +91,16 @@ def check_prompt_file(path: Path) -> None:
     if not is_file:
         raise ConfigError(f"sample.prompt_file: {path} is no file; allowed: a UTF-8 text file")
     try:
-        files.read_text(path)
+        plain.read_text(path)
     except DataError as error:
         raise ConfigError(f"sample.prompt_file: {error}; allowed: a UTF-8 text file") from error
+
+
+def check_stop(texts: Sequence[str]) -> None:
+    """Raise ConfigError where one of the texts that end a sample is nothing once normalised."""
+    for number, text in enumerate(texts):
+        if text and not normalise(text):
+            raise ConfigError(f"sample.stop.{number}: found {show(text)}; allowed: a text")
 
 
 def check_checkpoint_dir(found: str, constant: str) -> None:
@@ -103,32 +115,33 @@ def check_checkpoint_dir(found: str, constant: str) -> None:
 # --- The text: what is refused here is surely wrong, what passes `prepare` reads in full ---
 
 
+def check_built_in(config: Config) -> None:
+    """Raise DataError where a split of the built-in text, not yet there, will be too short."""
+    n_characters = shakespeare.CHARACTERS  # each a byte, and so a token of either tokenizer
+    sizes = corpus.split_sizes(n_characters, **_fractions(config))
+    corpus.check_sizes(sizes, config.block_size, corpus=Path(config.corpus))
+
+
 def check_length(config: Config) -> None:
-    """Raise NanoGPT2Error where a split is too short to be used."""
-    window = config.block_size + 1
-    for name, tokens in most_tokens(config).items():
-        needed = 2 if name == "test" else window
-        if tokens < needed:
-            raise ConfigError(
-                f"corpus: {config.corpus} gives the {name} split {tokens} tokens; allowed: at"
-                f" least {needed} with block_size {config.block_size}; use more text, other"
-                " fractions or a smaller block_size"
-            )
+    """Raise DataError where a split is too short to be used.
 
-
-def most_tokens(config: Config) -> dict[str, int]:
-    """Return the number of tokens in each split, or, for 2 MB and more, an upper bound."""
-    paths = corpus.find_text_files(Path(config.corpus))
-    n_bytes = sum(path.stat().st_size for path in paths)
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
+    Where the size of the files leaves no doubt that all are long enough, they are not read.
+    """
+    source = Path(config.corpus)
+    n_bytes = sum(path.stat().st_size for path in corpus.find_text_files(source))
+    fewest = n_bytes // MOST_BYTES  # characters, and so tokens
+    held_out = [fraction for fraction in _fractions(config).values() if fraction]
+    shortest = fewest * min(*held_out, 1 - sum(held_out))
+    if n_bytes >= PEEK_BYTES and shortest > config.block_size + 1:
+        return
+    parts = corpus.split(corpus.read_corpus(source)[0], **_fractions(config))
     is_byte = config.tokenizer == "byte"
-    if n_bytes < PEEK_BYTES:
-        text, _ = corpus.read_corpus(Path(config.corpus))
-        parts = corpus.split(text, **fractions)
-        return {name: len(part.encode() if is_byte else part) for name, part in parts.items()}
-    train = 1 - config.val_fraction - config.test_fraction
-    most = n_bytes * (4 if is_byte else 1)  # a character is up to 4 bytes
-    return {"train": int(most * train), "val": int(most * config.val_fraction)}
+    sizes = {name: len(part.encode() if is_byte else part) for name, part in parts.items()}
+    corpus.check_sizes(sizes, config.block_size, corpus=source)
+
+
+def _fractions(config: Config) -> dict[str, float]:
+    return {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
 
 
 def check_characters(config: Config) -> None:
@@ -141,15 +154,36 @@ def check_characters(config: Config) -> None:
         )
 
 
+def check_prompt(config: Config) -> None:
+    """Raise ConfigError where the prompt has a character that the corpus lacks, if that is small.
+
+    Then the `char` tokenizer will not know it, and sampling would fail after all that training.
+    """
+    paths, knobs = corpus.find_text_files(Path(config.corpus)), config.sample
+    if config.tokenizer != "char" or sum(path.stat().st_size for path in paths) >= PEEK_BYTES:
+        return
+    key = "prompt_file" if knobs.prompt is None else "prompt"
+    with suppress(DataError):  # which the other checks say
+        known = set(corpus.read_corpus(Path(config.corpus))[0])
+        prompt = plain.read_prompt(knobs.prompt, Path(knobs.prompt_file))
+        strange = [character for character in prompt if character not in known]
+        if strange:
+            raise ConfigError(
+                f"sample.{key}: found {strange[0]!r} (U+{ord(strange[0]):04X}); allowed: the"
+                f" characters of {config.corpus}, or any with tokenizer: byte"
+            )
+
+
 def peek(paths: list[Path]) -> str:
     """Return the normalised text of as many whole files as fit into 2 MB, or of the first's start.
 
     Raises DataError where a file is not text.
     """
-    texts, size = [], 0
+    whole, size = [], 0
     for path in paths:
         size += path.stat().st_size
         if size > PEEK_BYTES:
             break
-        texts.append(corpus.read_file(path)[0])
-    return "".join(texts) or corpus.read_start(paths[0], PEEK_BYTES)
+        whole.append(path)
+    texts = corpus.of_each(plain.read_text, whole)
+    return "".join(texts) or plain.read_start(paths[0], PEEK_BYTES)

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.base.errors import DataError
@@ -115,22 +114,6 @@ def test_a_file_in_the_folder_that_cannot_be_read_is_named(tmp_path: Path) -> No
 # --- In what form ---
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"], ids=ascii)
-def test_every_newline_becomes_the_same(newline: str) -> None:
-    assert corpus.normalise(f"a{newline}{newline}b{newline}") == "a\n\nb\n"
-
-
-def test_other_white_space_is_kept() -> None:
-    assert corpus.normalise("a\tb\x0bc\x0cd\u00a0e") == "a\tb\x0bc\x0cd\u00a0e"
-
-
-@given(st.text())
-def test_the_form_is_composed_and_final(text: str) -> None:
-    normal = corpus.normalise(text)
-    assert normal == corpus.normalise(normal) == unicodedata.normalize("NFC", normal)
-    assert not set(normal) & set("\r\x85\u2028\u2029")
-
-
 def test_files_are_joined_by_a_newline_each_without_its_byte_order_mark(tmp_path: Path) -> None:
     contents = {"1.txt": b"\xef\xbb\xbfone\r\n", "2.txt": "zwei, e\u0301".encode(), "3.txt": b"3"}
     for name, content in contents.items():
@@ -140,44 +123,6 @@ def test_files_are_joined_by_a_newline_each_without_its_byte_order_mark(tmp_path
     for source, (name, content) in zip(sources, contents.items(), strict=True):
         assert (source.path, source.bytes) == (name, len(content))
         assert source.sha256 == hashlib.sha256(content).hexdigest()
-
-
-@settings(deadline=None)
-@given(
-    text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")),
-    size=st.integers(1, 200),
-)
-def test_the_start_of_a_file_is_the_start_of_its_text(
-    text: str, size: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "start.txt"
-    text = (text + "\n\r\ne\u0301 ") * 3
-    path.write_bytes(text.encode())
-    start = corpus.read_start(path, size)
-    assert corpus.read_file(path)[0].startswith(start)
-    assert len(start.encode()) <= 3 * size
-    assert start or size < 200
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"plain\nna\xefve", "not UTF-8 text (line 2, byte 8)"),
-        ("text".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
-        ("text".encode("utf-16-le"), "NUL characters"),
-        ("größer".encode("utf-16-be"), "not UTF-8 text (line 1"),
-        ("text".encode("utf-32"), "save it as UTF-8"),
-        (b"\x7fELF\x02\x01\x01\x00\x00\xb8\xff", "not UTF-8 text (line 1"),
-        (b"a\0b", "NUL characters"),
-        ("\ud800".encode("utf-8", "surrogatepass"), "not UTF-8 text"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_is_no_text_is_refused_with_its_place(
-    content: bytes, problem: str, tmp_path: Path
-) -> None:
-    path = write(tmp_path / "deep/er.txt", content)
-    assert_refused(tmp_path, str(path), problem)
 
 
 # --- How it is split ---

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import sha256
-from nanogpt2.text.corpus import normalise
 from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens.dataset import TokenDataset, load_prepared_tokenizer, load_split, load_tokens
+from nanogpt2.tokens.normal import normalise
 from stages.prepare import main as prepare_stage
 from stages.validate import main as validate_stage
 
@@ -38,7 +38,7 @@ def run(stage: Command, *, corpus: str = "raw", **params: object) -> Result:
         "block_size": 1,
         "val_fraction": 0.5,
         "test_fraction": 0,
-        "sample": {"prompt_file": "my.yaml"},
+        "sample": {"prompt": "", "prompt_file": "my.yaml"},
     } | params
     Path("my.yaml").write_text(json.dumps(params), encoding="utf-8")
     return CliRunner().invoke(stage, ["--config", "my.yaml", "--out", str(out)])
@@ -245,11 +245,11 @@ REFUSED = {
     "Latin-1": ("café\n".encode("latin-1") * 50, "raw/a.txt: not UTF-8 text (line 1"),
     "UTF-8 cut short": (("café" * 50).encode()[:-1], "not UTF-8 text (line 1, byte 248)"),
     "UTF-16": (TEXT.encode("utf-16"), "raw/a.txt: UTF-16 text; save it as UTF-8"),
-    "UTF-16 without its mark": (TEXT.encode("utf-16-le"), "raw/a.txt: holds NUL characters"),
+    "UTF-16 without its mark": (TEXT.encode("utf-16-le"), "raw/a.txt: UTF-16LE text; save it"),
     "UTF-32": (TEXT.encode("utf-32"), "save it as UTF-8"),
     "binary": (RANDOM_BYTES, "raw/a.txt: not UTF-8 text"),
     "binary at the end": (TEXT.encode() + RANDOM_BYTES, "raw/a.txt: not UTF-8 text"),
-    "NUL bytes": (TEXT.encode() + b"\0" + TEXT.encode(), "raw/a.txt: holds NUL characters"),
+    "NUL bytes": (TEXT.encode() + b"\0" + TEXT.encode(), "NUL characters (line 1, byte 900)"),
 }
 READ = {
     "four characters": ("abcd", "abcd"),

@@ -1,0 +1,245 @@
+"""What is no plain UTF-8 text: told by its bytes, with its place, and the command that mends it."""
+
+# ruff: noqa: RUF001 (letters that look alike are the matter here)
+
+import bz2
+import gzip
+import io
+import lzma
+import random
+import shlex
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt2.base.errors import DataError
+from nanogpt2.text import plain
+from nanogpt2.text.corpus import read_corpus
+
+SENTENCES = {
+    "French": "Le cœur a ses raisons : « élève », là-bas, façon, naïve — l’été déjà.",
+    "German": "Füße größer, Österreich, Mädchen über die Straße, Äpfel.",
+    "Spanish": "¿Cómo está usted? ¡Mañana! El niño comió piñas. Año, corazón.",
+    "Danish": "Rødgrød med fløde på øen, hæng blåbær. Århus, Ærø, Øst.",
+    "Icelandic": "Það er gott að vera á Íslandi, þegar ég fór út í búð.",
+    "Polish": "Zażółć gęślą jaźń. Łódź, święto, żółw, ćma, książka, są.",
+    "Czech": "Příliš žluťoučký kůň úpěl ďábelské ódy. Člověk, řeka, ještě.",
+    "Hungarian": "Árvíztűrő tükörfúrógép. Öt szép szűzlány őrült írót nyúz.",
+    "Turkish": "Pijamalı hasta yağız şoföre çabucak güvendi. İstanbul'da güneş ışığı.",
+    "Lithuanian": "Įlinkdama fechtuotojo špaga sublykčiojusi pragręžė apvalų arbūzą.",
+    "Russian": "Съешь же ещё этих мягких французских булок, да выпей чаю.",
+    "Ukrainian": "Жебракують філософи при ґанку церкви в Гадячі, ще й шатро їхнє знаємо.",
+    "Greek": "Ξεσκεπάζω την ψυχοφθόρα βδελυγμία. Άνθρωπος, Ελλάδα, είναι.",
+    "Hebrew": "דג סקרן שט בים מאוכזב ולפתע מצא חברה. שלום עולם.",
+    "Arabic": "نص حكيم له سر قاطع وذو شأن عظيم مكتوب على ثوب أخضر",
+    "Thai": "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า กว่าบรรดาฝูงสัตว์เดรัจฉาน",
+    "Japanese": "いろはにほへと ちりぬるを。日本語の文章は漢字とひらがなとカタカナで書かれます。",
+    "Korean": "키스의 고유조건은 입술끼리 만나야 하고 특별한 기술은 필요치 않다.",
+    "Chinese": "今天天气很好，我们去公园散步吧。天地玄黄，宇宙洪荒。中国人民很高兴。",
+    "Taiwanese": "今天天氣很好，我們去公園散步吧。臺灣的學生說：「這本書很有意思」。",
+}
+WRITTEN = [
+    *(("French", name) for name in ("cp1252", "mac_roman")),
+    *(("German", name) for name in ("latin-1", "cp850", "cp437", "iso8859_15")),
+    *(("Spanish", name) for name in ("cp1252", "mac_roman")),
+    *(("Danish", "latin-1"), ("Icelandic", "cp1252")),
+    *((language, name) for language in ("Polish", "Czech") for name in ("cp1250", "iso8859_2")),
+    *(("Hungarian", "cp1250"), ("Turkish", "cp1254"), ("Lithuanian", "cp1257")),
+    *(("Russian", name) for name in ("cp1251", "koi8_r", "cp866", "iso8859_5")),
+    *(("Ukrainian", "cp1251"), ("Greek", "cp1253"), ("Hebrew", "cp1255"), ("Arabic", "cp1256")),
+    *(("Thai", "cp874"), ("Korean", "cp949"), ("Taiwanese", "cp950")),
+    *(("Japanese", name) for name in ("shift_jis", "euc_jp", "iso2022_jp")),
+    *(("Chinese", name) for name in ("gb18030", "gbk")),
+    *((language, "utf-16") for language in ("French", "Russian", "Chinese")),
+    *((language, "utf-32") for language in ("French", "Russian", "Chinese")),
+    *((language, "utf-16-le") for language in ("German", "Russian")),
+    *((language, "utf-16-be") for language in ("German", "Russian")),
+    *((language, "utf-32-le") for language in ("German", "Korean")),
+]
+ASCII = "Plain lines come first.\n" * 20
+
+
+def problem(content: bytes, path: Path = Path("a.txt")) -> str:
+    with pytest.raises(DataError) as error:
+        plain.decode(content, path)
+    line = str(error.value)
+    assert "\n" not in line
+    assert line.startswith(f"{path}: ")
+    return line
+
+
+# --- Encodings ---
+
+
+@pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
+@pytest.mark.parametrize(("language", "encoding"), WRITTEN)
+def test_the_command_of_the_error_mends_the_file(
+    language: str, encoding: str, tmp_path: Path
+) -> None:
+    text = ASCII + SENTENCES[language] + "\n" + ASCII
+    path = tmp_path / "it's a text.txt"
+    path.write_bytes(text.encode(encoding))
+    line = problem(path.read_bytes(), path)
+    _, _, command = line.rpartition(": iconv ")
+    subprocess.run(f"iconv {command}", shell=True, check=True)
+    assert plain.read_text(path) == text
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            b"plain\nna\xefve",
+            'a.txt: not UTF-8 text (line 2, byte 8); save it as UTF-8; as CP1252 it reads "naïve":'
+            " iconv -f CP1252 -t UTF-8 a.txt > a.txt.new && mv a.txt.new a.txt",
+        ),
+        (
+            "text".encode("utf-16"),
+            "a.txt: UTF-16 text; save it as UTF-8:"
+            " iconv -f UTF-16 -t UTF-8 a.txt > a.txt.new && mv a.txt.new a.txt",
+        ),
+        (
+            ("größer" * 50).encode() + b"\xf6",
+            "a.txt: not UTF-8 text (line 1, byte 400), though most of it is;"
+            " mend or remove that place",
+        ),
+        (
+            "größer\n".encode("latin-1") + "größer\n".encode(),
+            "a.txt: not UTF-8 text (line 1, byte 2);"
+            " save it as UTF-8, or remove it if it is no text",
+        ),
+        (
+            random.Random(0).randbytes(5000),
+            "a.txt: not UTF-8 text (line 1, byte 0);"
+            " save it as UTF-8, or remove it if it is no text",
+        ),
+        (
+            b"one\ntwo\0three\0",
+            "a.txt: holds NUL characters (line 2, byte 7), so it is no plain text; remove it",
+        ),
+    ],
+    ids=["Latin-1", "UTF-16", "one byte wrong", "two encodings", "random", "NUL"],
+)
+def test_the_error_says_where_and_what_to_do(content: bytes, expected: str) -> None:
+    assert problem(content) == expected
+
+
+def test_a_strange_path_stays_in_one_line_and_one_word() -> None:
+    path = Path("new\nline $(rm).txt")
+    with pytest.raises(DataError) as error:
+        plain.decode(b"na\xefve", path)
+    assert len(str(error.value).splitlines()) == 1
+    _, _, command = str(error.value).rpartition("UTF-8 ")
+    assert shlex.split(command)[0].endswith("line $(rm).txt")
+
+
+# --- Other formats, named like texts ---
+
+
+def zipped(*names: str) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in names:
+            file.writestr(name, "application/epub+zip" if name == "mimetype" else "text " * 20)
+    return archive.getvalue()
+
+
+def tarred() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as file:
+        file.addfile(tarfile.TarInfo("a.txt"))
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "advice"),
+    [
+        (gzip.compress(b"text"), "a gzip archive", "unpack it"),
+        (bz2.compress(b"text"), "a bzip2 archive", "unpack it"),
+        (lzma.compress(b"text"), "an xz archive", "unpack it"),
+        (b"\x28\xb5\x2f\xfd\x04\x00\x21", "a zstd archive", "unpack it"),
+        (tarred(), "a tar archive", "unpack it"),
+        (zipped("a.txt"), "a zip archive", "unpack it"),
+        (zipped("[Content_Types].xml", "word/document.xml"), "a Word or Office file", "open it"),
+        (zipped("_rels/.rels", "[Content_Types].xml"), "a Word or Office file", "open it"),
+        (zipped("mimetype"), "an EPUB book", "open it"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(50), "a Word or Office file", "open it"),
+        (b"%PDF-1.7\nall in ASCII\n", "a PDF file", "pdftotext"),
+        (b"{\\rtf1\\ansi To be, or not to be}", "an RTF file", "save it as plain text"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG picture", "remove it"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "a JPEG picture", "remove it"),
+        (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "what macOS keeps beside a file", "remove it"),
+        (b"SQLite format 3\0", "an SQLite database", "remove it"),
+        (b"\x7fELF\x02\x01\x01\x00\x00\xb8\xff", "a program", "remove it"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            *("a pointer to a file in git LFS", "git lfs pull"),
+        ),
+    ],
+)
+def test_other_formats_are_told_by_their_bytes(content: bytes, name: str, advice: str) -> None:
+    line = problem(content)
+    assert line.startswith(f"a.txt: {name}, not plain text; ")
+    assert advice in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GIF files are pictures.\n",
+        "MZ was a car maker.\n",
+        "PK is short for Park.\n",
+        "BZh! said the bee.\n",
+        "RIFF RAFF.\n",
+        "ID3 tags\n",
+        "Rar! It roared.\n",
+        "the version https://git-lfs.github.com/spec/v1\n",
+        "\x1b[31mred\x1b[0m and \x1b(B\n",
+        "Ãœber, mojibake that is UTF-8\n",
+    ],
+)
+def test_a_text_that_begins_like_another_format_is_read(text: str) -> None:
+    assert plain.decode(text.encode(), Path("a.txt")) == text
+
+
+# --- Several files, and the start of one ---
+
+
+def test_all_files_of_a_wrong_encoding_are_named(tmp_path: Path) -> None:
+    for number in range(14):
+        content = "größer".encode("utf-16" if number % 2 else "latin-1")
+        (tmp_path / f"{number:02}.txt").write_bytes(content)
+    (tmp_path / "99.txt").write_text("größer", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_corpus(tmp_path)
+    lines = str(error.value).splitlines()
+    assert [Path(line.split(": ")[0]).name for line in lines[:-1]] == [
+        f"{number:02}.txt" for number in range(10)
+    ]
+    assert all("iconv -f CP1252" in line for line in lines[:-1:2])
+    assert all("iconv -f UTF-16" in line for line in lines[1:-1:2])
+    assert lines[-1] == "and 4 more files"
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")),
+    size=st.integers(1, 200),
+)
+def test_the_start_of_a_file_is_the_start_of_its_text(
+    text: str, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "start.txt"
+    text = (text + "\n\r\ne\u0301 ") * 3
+    path.write_bytes(text.encode())
+    start = plain.read_start(path, size)
+    assert plain.read_text(path).startswith(start)
+    assert len(start.encode()) <= 3 * size
+    assert start or size < 200
