@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.sample.sample import Meter, Sampler
+from nanogpt2.tokens.normal import normalise
 
 Write = Callable[[str], object]  # shows a text at once, and adds nothing
 
@@ -12,11 +13,11 @@ Write = Callable[[str], object]  # shows a text at once, and adds nothing
 def write_stream(
     sampler: Sampler, prompt: str, *, seed: int, write: Write, meter: Meter | None = None
 ) -> None:
-    """Write `prompt` and what follows it, as it comes."""
+    """Write `prompt`, normalised, and what follows it, as it comes."""
     on_gpu = sampler.model.wte.weight.is_cuda  # there, asking for each token would cost most time
     pieces = sampler.stream([prompt], seed=seed, meter=meter, chunk=16 if on_gpu else 1)
     first = next(pieces)[0]  # a mistake in the prompt comes to light here, before it is shown
-    write(prompt + first)
+    write(normalise(prompt) + first)
     for (piece,) in pieces:
         write(piece)
     write("\n")

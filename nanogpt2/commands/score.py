@@ -17,8 +17,9 @@ def main(file: Path, checkpoint: Path, tokenizer: Path, device: str, page: Path 
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
     from nanogpt2.base import files
     from nanogpt2.evaluate import score
+    from nanogpt2.text.plain import read_text
 
-    text = files.read_text(file)
+    text = read_text(file)
     loaded, known = open_model(checkpoint, tokenizer, device)
     scored = score.score_text(loaded.model, known, text)
     click.echo(score.describe_score(scored))

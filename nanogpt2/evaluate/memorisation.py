@@ -15,6 +15,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import continue_tokens
 from nanogpt2.text.overlap import Codes, character_codes, longest_stretches, share_of_windows
 from nanogpt2.tokens.dataset import load_tokens
+from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 WINDOW = 50  # characters: a sentence, which chance does not repeat
@@ -91,7 +92,11 @@ def draw_texts(
 
 
 def find_copies(texts: Sequence[str], source: Codes) -> Copies:
-    """Return what of `texts` stands verbatim in `source`, the codes of the training text."""
+    """Return what of `texts` stands verbatim in `source`, the codes of the training text.
+
+    Both in one form: what was read is normalised, and so are `texts`.
+    """
+    texts = [normalise(text) for text in texts]
     codes = [character_codes(text) for text in texts]
     found = longest_stretches(codes, source)
     stretches = [

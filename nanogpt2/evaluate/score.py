@@ -10,6 +10,7 @@ from nanogpt2.evaluate.evaluate import predict_in_memory, windows
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 BATCH_SIZE = 32  # windows of block_size tokens read at once
@@ -31,12 +32,12 @@ class Score:
 
 
 def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
-    """Return the score of `text`, cut into windows of block_size as the evaluate stage does.
+    """Return the score of `text`, normalised, in windows of block_size as in the evaluate stage.
 
     Nothing precedes the first token, so it has none. DataError where the text has fewer than two
     tokens or holds what the tokenizer does not know; DeviceError where memory runs out.
     """
-    tokens = tokenizer.encode(text)
+    tokens = tokenizer.encode(normalise(text))
     if len(tokens) < 2:
         raise DataError("a text of fewer than 2 tokens cannot be scored")
     model.eval()

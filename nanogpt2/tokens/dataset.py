@@ -15,6 +15,7 @@ from torch.utils import data
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
+from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
     TokenArray,
@@ -63,12 +64,13 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class CharDataset(TokenDataset):
-    """Windows over the characters of `text`.
+    """Windows over the characters of `text`, which is normalised as prompts will be.
 
     The vocabulary is that of `text` unless a `tokenizer` is given; the same text gives the same.
     """
 
     def __init__(self, text: str, block_size: int, tokenizer: Tokenizer | None = None) -> None:
+        text = normalise(text)
         self.tokenizer = tokenizer or CharTokenizer.train(text)
         super().__init__(self.tokenizer.encode(text), block_size)
 
@@ -122,6 +124,12 @@ def load_prepared_tokenizer(folder: Path) -> Tokenizer:
 def prepared_splits(folder: Path) -> list[str]:
     """Return the names of a prepared folder's splits: train, val and, where it has one, test."""
     return list(files.read_json(folder / "dataset.json")["splits"])
+
+
+def text_of_split(folder: Path, split: str) -> str | None:
+    """Return the SHA-256 of the text of a split; None where dataset.json does not tell it."""
+    found: str | None = files.read_json(folder / "dataset.json").get("sha256", {}).get(split)
+    return found
 
 
 def load_tokens(folder: Path, split: str) -> TokenArray:
