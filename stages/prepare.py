@@ -10,20 +10,27 @@ from stages.shared.command import config_option, stage_command
 @stage_command
 @config_option
 @click.option("--out", type=Path, default="data/prepared", help="Folder to write.")
-def main(config: str, out: Path) -> None:
+@click.option(
+    "--figures", type=Path, default="metrics/eval.json", help="Told of if not comparable."
+)
+def main(config: str, out: Path, figures: Path) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
     from nanogpt2.config.config import get_config
-    from nanogpt2.text.prepare import describe, prepare
+    from nanogpt2.text.corpus import count_companions
+    from nanogpt2.text.prepare import describe, moved_splits, prepare
 
     settings = get_config(config)
+    source = Path(settings.corpus)
     description = prepare(
-        Path(settings.corpus),
+        source,
         out,
         tokenizer=settings.tokenizer,
         vocab_size=settings.vocab_size,
         fractions=(settings.val_fraction, settings.test_fraction),
+        block_size=settings.block_size,
     )
-    click.echo(describe(description))
+    moved = moved_splits(description, figures)
+    click.echo(describe(description, companions=count_companions(source), moved=moved))
 
 
 if __name__ == "__main__":

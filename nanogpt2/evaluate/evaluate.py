@@ -18,10 +18,16 @@ from nanogpt2.device.threads import share_cores
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_tokens, prepared_splits
+from nanogpt2.tokens.dataset import (
+    load_prepared_tokenizer,
+    load_tokens,
+    prepared_splits,
+    text_of_split,
+)
 from nanogpt2.tokens.tokenizer import TokenArray, Tokenizer
 
 COSTLY_TOKENS = 30  # rows of the table of tokens
+DIGITS = 12  # of the SHA-256 of a split's text, in its figures
 
 
 @dataclass(frozen=True)
@@ -184,10 +190,19 @@ def evaluate_splits(
         for split in prepared_splits(data)[1:]
     }
     return Evaluation(
-        figures={split: summarise(score.totals) for split, score in scores.items()},
+        figures={
+            split: summarise(score.totals) | _name_text(data, split)
+            for split, score in scores.items()
+        },
         positions=position_rows({split: score.positions for split, score in scores.items()}),
         tokens=scores["val"].tokens,
     )
+
+
+def _name_text(data: Path, split: str) -> dict[str, str]:
+    """Return which text figures are of; figures of another text cannot be compared with them."""
+    text = text_of_split(data, split)
+    return {} if text is None else {"text": text[:DIGITS]}
 
 
 def position_rows(losses: dict[str, list[float]]) -> list[dict[str, Any]]:
