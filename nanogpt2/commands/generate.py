@@ -1,9 +1,10 @@
 """The command generate: text from prompts, as it comes."""
 
+import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -63,6 +64,7 @@ def main(
     meter = sampling.Meter()
     try:
         if interactive:
+            take_any_bytes(sys.stdin)
             console.converse(sampler, seed=seed, read=input, write=show, say=say)
         elif prompts is not None:
             asked = sampling.read_prompts(prompts)
@@ -86,6 +88,12 @@ def read_knobs(knobs: Mapping[str, Any]) -> "SampleConfig":
 
     given = {name: value for name, value in knobs.items() if value is not None}
     return make_config({"sample": given | {"stop": list(given["stop"])}}, name="generate").sample
+
+
+def take_any_bytes(stream: TextIO) -> None:
+    """Let bytes that are not UTF-8 be characters that the tokenizer refuses, not an end."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
 
 
 def show(text: str) -> None:

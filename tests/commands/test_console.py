@@ -128,6 +128,21 @@ def test_a_conversation_goes_on_after_mistakes_until_its_input_ends(saved: Path)
     assert "does not know the character 'x'" in done.stderr
 
 
+def test_a_conversation_goes_on_after_bytes_that_are_no_text(saved: Path) -> None:
+    command = [warm.executable(), "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--interactive", "--max-new-tokens", "4"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"},
+        input=b"caf\xe9\nfed\n",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"fed" in done.stdout
+    assert b"does not know the character '\\udce9'" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_ctrl_c_in_a_conversation_ends_the_text_under_way_alone(tiny: Config) -> None:
     shown: list[str] = []
 
