@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imports import ROOT
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
+
+DVC = (sys.executable, "-m", "dvc")
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:
@@ -109,6 +115,89 @@ def test_a_file_in_the_folder_that_cannot_be_read_is_named(tmp_path: Path) -> No
         bad.unlink()
     os.mkfifo(bad)
     assert_refused(tmp_path, str(bad), "is no regular file")
+
+
+# --- What editors and systems keep beside texts ---
+
+COMPANIONS = {
+    "macOS": [
+        "._a.txt",
+        "deep/._b.txt",
+        "__MACOSX/a.txt",
+        ".AppleDouble/a.txt",
+        ".Trashes/1/a.txt",
+    ],
+    "Emacs": [".#a.txt", "deep/.#b.txt"],
+    "Word": ["~$a.txt"],
+    "Android": [".trashed-1700000000-a.txt", ".pending-1700000000-a.txt"],
+    "Linux": [".Trash-1000/files/a.txt", "lost+found/a.txt"],
+    "Windows": ["$RECYCLE.BIN/S-1/a.txt"],
+    "Synology": ["@eaDir/a.txt/SYNO.txt", "#recycle/a.txt"],
+    "Syncthing": [".stversions/a~20240101-120000.txt"],
+    "Dropbox": [".dropbox.cache/a.txt"],
+    "Jupyter": [".ipynb_checkpoints/a-checkpoint.txt"],
+}
+TEXTS = ["a.txt", "deep/.b.txt", ".hidden.txt", "_a.txt", "#a.txt", "$a.txt", "~a.txt", "a (1).txt"]
+
+
+@pytest.mark.parametrize("system", COMPANIONS)
+def test_a_companion_is_no_text(system: str, tmp_path: Path) -> None:
+    for name in TEXTS:
+        write(tmp_path / name)
+    for name in COMPANIONS[system]:
+        write(tmp_path / name, b"\0\x05\x16\x07")
+    assert found_in(tmp_path) == sorted(TEXTS)
+    assert corpus.count_companions(tmp_path) == len(COMPANIONS[system])
+    assert corpus.count_passed_over(tmp_path) == {}
+
+
+def test_a_link_that_leads_nowhere_is_no_matter_where_it_is_a_companion(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt")
+    (tmp_path / ".#a.txt").symlink_to("me@machine.1234:1700000000")  # how Emacs locks a file
+    assert found_in(tmp_path) == ["a.txt"]
+
+
+def test_dvc_sees_the_texts_and_not_the_companions(tmp_path: Path) -> None:
+    """Otherwise a run would be stale after an editor opened a text."""
+    subprocess.run([*DVC, "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    shutil.copy(ROOT / ".dvcignore", tmp_path)
+    companions = [name for names in COMPANIONS.values() for name in names]
+    names = [*TEXTS, *companions]
+    for name in names:
+        write(tmp_path / "data/raw" / name)
+    done = subprocess.run(
+        [*DVC, "check-ignore", *(f"data/raw/{name}" for name in names)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ignored = [line.removeprefix("data/raw/") for line in done.stdout.splitlines()]
+    assert sorted(ignored) == sorted(companions)
+
+
+# --- What is passed over ---
+
+
+def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    names = ["a.txt", "b.md", "deep/c.MD", "d.txt.gz", "e.jsonl", "f.epub", "README", ".gitignore"]
+    for name in names:
+        write(tmp_path / name)
+    expected = {
+        ".epub": 1, ".gitignore": 1, ".gz": 1, ".jsonl": 1, ".md": 2, "without ending": 1
+    }  # fmt: skip
+    assert corpus.count_passed_over(tmp_path) == expected
+    assert corpus.list_kinds(expected) == (
+        "2 .md, 1 .epub, 1 .gitignore, 1 .gz, 1 .jsonl, 1 of other kinds"
+    )
+
+
+def test_a_folder_without_text_says_what_it_holds(tmp_path: Path) -> None:
+    for name in ("a.md", "b.md", "c.pdf"):
+        write(tmp_path / name)
+    assert_refused(
+        tmp_path, "holds no .txt file; put your text there as .txt; it holds 2 .md, 1 .p"
+    )
 
 
 # --- In what form ---

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click import Command
-from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preparing import PREPARED, assert_one_line, make_files, run
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import sha256
@@ -26,38 +25,19 @@ from stages.prepare import main as prepare_stage
 from stages.validate import main as validate_stage
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
-PREPARED, VALIDATED = Path("out/prepared"), Path("out/validated.json")
 OPTIONS: dict[str, Any] = {"tokenizer": "char", "vocab_size": 256, "fractions": (0.1, 0.05)}
 
 
-def run(stage: Command, *, corpus: str = "raw", **params: object) -> Result:
-    """Run a stage on `corpus` with a small block_size and halves as splits."""
-    out = PREPARED if stage is prepare_stage else VALIDATED
-    params = {
-        "corpus": corpus,
-        "block_size": 1,
-        "val_fraction": 0.5,
-        "test_fraction": 0,
-        "sample": {"prompt": "", "prompt_file": "my.yaml"},
-    } | params
-    Path("my.yaml").write_text(json.dumps(params), encoding="utf-8")
-    return CliRunner().invoke(stage, ["--config", "my.yaml", "--out", str(out)])
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def prepared_text() -> str:
     """Return the whole text that the prepare stage wrote, from its token files."""
     tokenizer = load_prepared_tokenizer(PREPARED)
     return "".join(tokenizer.decode(load_tokens(PREPARED, split)) for split in ("train", "val"))
-
-
-def assert_one_line(result: Result, *parts: str) -> None:
-    """Assert exit code 1, no traceback, one line on stderr with `parts`, and nothing written."""
-    assert isinstance(result.exception, SystemExit), result.exc_info
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    for part in parts:
-        assert part in result.stderr
-    assert not list(Path().glob("out/*"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -159,6 +139,23 @@ def test_texts_without_copies_have_no_overlap(tmp_path: Path) -> None:
     assert len(description["warnings"]) == 1
 
 
+def test_the_description_counts_what_is_passed_over(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.txt").write_text(TEXT, encoding="utf-8")
+    for name in ("b.md", "c.md", "d.gz", "._a.txt", ".#a.txt"):
+        (raw / name).write_bytes(b"\0")
+    description = prepare(raw, raw / "out", **OPTIONS)
+    assert description["passed_over"] == {".gz": 1, ".md": 2}
+    assert prepare(raw, raw / "out", **OPTIONS) == description  # its own output is no file of these
+
+
+def test_the_stage_says_what_is_passed_over(here: Path) -> None:
+    make_files("raw/a.txt", "raw/b.md", "raw/c.md", "raw/d.gz", "raw/._a.txt", "raw/.#a.txt")
+    lines = run(prepare_stage).stdout.splitlines()
+    assert lines[1] == "passed over, not read: 2 .md, 2 kept by editors or systems, 1 .gz"
+
+
 def test_the_stage_prints_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("raw.txt").write_text(TEXT, encoding="utf-8")
@@ -228,12 +225,6 @@ def test_an_error_leaves_the_old_folder_whole(
 
 
 # --- Hostile texts: each works, or is refused by one line, by validate and by prepare ---
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 RANDOM_BYTES = random.Random(0).randbytes(10_000)
@@ -331,12 +322,6 @@ def test_one_endless_line_is_read(letter: str, here: Path) -> None:
 
 
 # --- Hostile folders ---
-
-
-def make_files(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(f"{name}\n", encoding="utf-8")
 
 
 def link_to_itself() -> None:
