@@ -19,6 +19,7 @@ from stages.shared.command import config_option, stage_command
 @click.option("--out", type=Path, default="samples", help="Folder to write.")
 def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
     """Draw samples, print the first and write each to a file."""
+    from nanogpt2.base.errors import DataError
     from nanogpt2.config.config import get_config
     from nanogpt2.device.device import find_device
     from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
@@ -28,6 +29,9 @@ def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
     loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
     prompt = read_prompt(settings.sample)
     texts = sample_texts(loaded.model, tokenizer_of(loaded, tokenizer), prompt, settings.sample)
+    if read_prompt(settings.sample) != prompt:  # DVC would take the new one for what was read
+        changed = settings.sample.prompt_file
+        raise DataError(f"{changed} changed while it was read; give the same command again")
     write_samples(out, texts)
     click.echo(texts[0])
 

@@ -1,5 +1,6 @@
-"""A text that changes while it is prepared: refused, since DVC would record what came after."""
+"""A text that changes while a stage reads it: refused, since DVC would record what came after."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,10 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from nanogpt2.base.errors import DataError
+from nanogpt2.config.config import Config
+from nanogpt2.model.checkpoint import save_checkpoint
+from nanogpt2.model.gpt import GPT
 from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens import tokenizer as tokenizers
-from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.tokens.tokenizer import CharTokenizer, TokenArray
 from stages.prepare import main as prepare_stage
+from stages.sample import main as sample_stage
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 OUT = Path("data/prepared")
@@ -151,3 +156,28 @@ def test_the_stage_refuses_in_one_line(raw: Path, monkeypatch: pytest.MonkeyPatc
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("corpus: a.txt changed while raw was read; give the same command")
     assert not OUT.exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "content", "refused"),
+    [(None, "the lazy", True), (None, "The quick\r\n", False), ("The dog", "the lazy", False)],
+    ids=["another prompt", "the same in another form", "a file that is not read"],
+)
+def test_a_prompt_that_changes_is_refused(
+    prompt: str | None, content: str, refused: bool, monkeypatch: pytest.MonkeyPatch, tiny: Config
+) -> None:
+    class Meanwhile(CharTokenizer):
+        def encode(self, text: str) -> TokenArray:
+            Path("prompt.txt").write_bytes(content.encode())
+            return super().encode(text)
+
+    trained = CharTokenizer.train(TEXT)
+    save_checkpoint(Path("m.pt"), GPT(tiny).state_dict(), tiny, tokenizer=trained, origin={})
+    monkeypatch.setitem(tokenizers.TOKENIZERS, "char", Meanwhile)
+    Path("prompt.txt").write_text("The quick\n", encoding="utf-8")
+    knobs = {"prompt": prompt, "prompt_file": "prompt.txt", "num_samples": 1, "max_new_tokens": 4}
+    Path("my.yaml").write_text(json.dumps({"device": "cpu", "sample": knobs}), encoding="utf-8")
+    done = CliRunner().invoke(sample_stage, ["--config", "my.yaml", "--checkpoint", "m.pt"])
+    assert done.exit_code == refused, done.output
+    assert Path("samples").exists() != refused
+    assert done.stderr.startswith("prompt.txt changed while it was read" * refused)
