@@ -48,9 +48,11 @@ ALPHABETS = {
     "CP1255": ("cp1255", "HEBREW"),
     "KOI8-R": ("koi8_r", "CYRILLIC"),
     "CP1251": ("cp1251", "CYRILLIC"),
+    "CP862": ("cp862", "HEBREW"),  # before CP866, in which it is all capitals
     "CP866": ("cp866", "CYRILLIC"),
     "ISO-8859-5": ("iso8859_5", "CYRILLIC"),
     "CP1253": ("cp1253", "GREEK"),
+    "ISO-8859-7": ("iso8859_7", "GREEK"),
     "CP1254": ("cp1254", "LATIN"),
     "CP1256": ("cp1256", "ARABIC"),
     "CP1257": ("cp1257", "LATIN"),
@@ -59,6 +61,8 @@ ALPHABETS = {
     "ISO-8859-2": ("iso8859_2", "LATIN"),
     "MACINTOSH": ("mac_roman", "LATIN"),
     "CP850": ("cp850", "LATIN"),
+    "CP852": ("cp852", "LATIN"),
+    "CP737": ("cp737", "GREEK"),
 }
 
 
@@ -113,7 +117,7 @@ def is_in(content: bytes, name: str) -> bool:
 def _name_wide(content: bytes) -> str | None:
     """Return which of UTF-16 and UTF-32 without its mark `content` is in; the most ASCII wins."""
     start = content[:SAMPLE_BYTES]
-    controls = sum(byte < 32 and byte not in b"\t\n\r" for byte in start)
+    controls = sum(byte < 32 and byte not in b"\n\r" for byte in start)
     if is_in(start, "UTF-8") and controls < 0.2 * len(start):
         return None  # a text of bytes, with a NUL in it
     texts = {name: text for name in WIDE if _is_writing(text := _start(start, name))}
@@ -140,7 +144,9 @@ def _score_alphabet(sample: bytes, codec: str, script: str) -> float:
     text = _start(sample, codec)
     beyond = [at for at, character in enumerate(text) if not character.isascii()]
     placed = [at for at in beyond if _is_well_placed(text, at, script)]
-    letters = [text[at].lower() for at in placed if text[at].isalpha()]
+    letters = [text[at].lower() for at in placed if _script(text[at]) == script]
+    if script != "LATIN" and len(letters) < PLAUSIBLE * len(placed):
+        return 0.0  # in another script letters are the most of it, and in Latin quotes may be
     strange = 0
     if script == "LATIN":
         strange = min(sum(letter not in known for letter in letters) for known in LATIN)

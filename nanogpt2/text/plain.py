@@ -12,7 +12,12 @@ from nanogpt2.tokens.normal import normalise
 
 NOT_ASCII = bytes(range(128, 256))
 SPACES = (b" ", b"\t", b"\n", b"\r")
-ISO_2022 = (b"\x1b$B", b"\x1b$@", b"\x1b$(")  # shifts to the double bytes of ISO-2022-JP
+ISO_2022 = {  # shifts to double bytes, which are ASCII too
+    b"\x1b$B": "ISO-2022-JP",
+    b"\x1b$@": "ISO-2022-JP",
+    b"\x1b$(": "ISO-2022-JP",
+    b"\x1b$)C": "ISO-2022-KR",
+}
 
 
 def read_text(path: Path) -> str:
@@ -58,9 +63,9 @@ def decode_as_is(content: bytes, path: Path) -> str:
         raise DataError(printable(_explain(content, error.start, path))) from error
     if "\0" in text:
         raise DataError(printable(_explain(content, content.index(b"\0"), path)))
-    if any(shift in content for shift in ISO_2022):
-        command = _command("ISO-2022-JP", path)
-        raise DataError(printable(f"{path}: ISO-2022-JP text; save it as UTF-8: {command}"))
+    for name in (name for shift, name in ISO_2022.items() if shift in content):
+        line = f"{path}: {name} text; save it as UTF-8: {_command(name, path)}"
+        raise DataError(printable(line))
     return text
 
 
