@@ -1,10 +1,11 @@
-"""A warm Python: what tests start as a process is forked from one that has imported torch.
+"""A warm Python: what tests start as a process is forked from one that has imported torch and DVC.
 
-Importing torch takes seconds, and the tests start a hundred processes. `executable()` is a file
+Their imports take seconds, and the tests start hundreds of processes. `executable()` is a file
 that takes Python's own arguments (`-m module`, `-c code`, a script, `-u`), environment, folder and
-standard streams, passes signals on, and ends as the process does. Each process imports the project
-anew, from its own folder. Tests of what happens when a process is killed with -9, or of how one
-starts, take sys.executable.
+standard streams, passes signals on, and ends as the process does; a `dvc` lies beside it. Each
+process imports the project anew, from its own folder, and what it starts with sys.executable is
+warm too. Its name (/proc/<number>/comm) is the module that it runs. Tests of what becomes of a
+process when its parent ends, or of how one starts, take sys.executable.
 """
 
 import array
@@ -22,7 +23,10 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-PRELOADED = ("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil")
+PRELOADED = (
+    *("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil"),
+    *("dvc.cli", "dvc.repo", "dvc.repo.experiments", "dvc.commands.repro", "dvc_data.index"),
+)
 CLIENT = """#!{python} -ISB
 import array, json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -31,7 +35,8 @@ def tell(number, frame=None):
     server.send(bytes([number]))
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, tell)
-order = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+arguments = {first} + sys.argv[1:]
+order = json.dumps([arguments, {executable!r}, os.getcwd(), dict(os.environ)]).encode()
 streams = array.array("i", [0, 1, 2])
 server.sendmsg([len(order).to_bytes(8, "little")],
                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
@@ -56,8 +61,12 @@ def executable() -> str:
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     address = str(folder / "socket")
     client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
-    client.chmod(0o755)
+    for name, first in (("python", []), ("dvc", ["-m", "dvc"])):
+        code = CLIENT.format(
+            python=sys.executable, address=address, first=first, executable=str(client)
+        )
+        (folder / name).write_text(code, encoding="utf-8")
+        (folder / name).chmod(0o755)
     server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens
@@ -109,7 +118,12 @@ def serve_one(client: socket.socket) -> int:
 
 
 def run(
-    arguments: list[str], folder: str, environment: dict[str, str], *, streams: list[int]
+    arguments: list[str],
+    executable: str,
+    folder: str,
+    environment: dict[str, str],
+    *,
+    streams: list[int],
 ) -> None:
     """Be the Python that `arguments` ask for."""
     for number, stream in enumerate(streams):
@@ -121,7 +135,8 @@ def run(
     while arguments[0] in ("-u", "-B"):
         arguments = arguments[1:]
     kind, target, *rest = arguments if arguments[0] in ("-m", "-c") else ["", *arguments]
-    sys.argv = [kind or target, *rest]
+    sys.argv, sys.executable = [kind or target, *rest], executable
+    Path("/proc/self/comm").write_text(target[:15], encoding="utf-8")
     given = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
     first = {"-c": "", "-m": folder}.get(kind, str(Path(target).parent))
     sys.path[:] = [first, *given, *sys.path[1:]]

@@ -34,16 +34,13 @@ OUTPUTS = ("checkpoints", "data/prepared", "metrics", "plots", "samples", "dvc.l
 class Workspace:
     """A git repository with the project's files, a small run in params.yaml and a small text.
 
-    Its stages run in the warm Python, or with `cold` in one that can be killed.
+    DVC and its stages run in the warm Python.
     """
 
-    def __init__(
-        self, root: Path, params: Mapping[str, object] = SMALL_RUN, *, cold: bool = False
-    ) -> None:
+    def __init__(self, root: Path, params: Mapping[str, object] = SMALL_RUN) -> None:
         self.root = root
-        pythons = [Path(sys.executable), *([] if cold else [Path(warm.executable())])]
         self.env = os.environ | {
-            "PATH": os.pathsep.join([*(str(p.parent) for p in pythons[::-1]), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([self.bin(warm.executable()), self.cold_path()]),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
             "OMP_NUM_THREADS": "1",
@@ -60,6 +57,15 @@ class Workspace:
         self.git("config", "user.email", "test@example.org")
         self.dvc("add", "--quiet", "data/raw")
         self.commit("start")
+
+    @staticmethod
+    def bin(python: str) -> str:
+        """Return the folder of `python`."""
+        return str(Path(python).parent)
+
+    def cold_path(self) -> str:
+        """Return the PATH with which DVC and Python start as they do for people."""
+        return os.pathsep.join([self.bin(sys.executable), os.environ["PATH"]])
 
     def _copy_project(self) -> None:
         """Copy what git tracks or would track, less the record and results of the last run."""

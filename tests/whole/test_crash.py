@@ -36,9 +36,11 @@ def training_process(workspace: Workspace) -> int | None:
     """Return the number of the process that trains in `workspace`, at any depth, or None."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
+            named = (entry / "comm").read_bytes() == b"stages.train\n"  # in the warm Python
+            command = b"" if named else (entry / "cmdline").read_bytes()
             folder = (entry / "cwd").resolve()
-            if b"stages.train" in command and folder.is_relative_to(workspace.root.resolve()):
+            trains = named or b"stages.train" in command.split(b"\0")
+            if trains and folder.is_relative_to(workspace.root.resolve()):
                 return int(entry.name)
         except OSError:
             continue
@@ -90,7 +92,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     unbroken: dict[str, str], tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS, cold=True)
+    workspace = Workspace(tmp_path / "project", PARAMS)
     random.seed(3)
     moments = ["while it writes a state", "at random", "at random", "while it writes a state"]
     killed = [kill_at(workspace, moment) for moment in [*moments, "at random"]]
@@ -104,7 +106,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 def test_when_dvc_is_killed_its_training_saves_and_ends(
     unbroken: dict[str, str], tmp_path: Path, shell: str
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS, cold=True)
+    workspace = Workspace(tmp_path / "project", PARAMS)
+    workspace.dvc("repro", "corpus", "prepare")
+    warm_path, workspace.env["PATH"] = workspace.env["PATH"], workspace.cold_path()
     workspace.env["SHELL"] = shell
     process = start(workspace, "dvc", "repro")
     assert wait_for(lambda: states(workspace), process)
@@ -114,14 +118,13 @@ def test_when_dvc_is_killed_its_training_saves_and_ends(
         assert time.monotonic() < ended
         time.sleep(0.01)
     process.communicate()
+    workspace.env["PATH"] = warm_path
     assert "going on from iteration" in workspace.dvc("repro")
     assert workspace.outputs() == unbroken
 
 
 def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(tmp_path: Path) -> None:
-    workspace = Workspace(
-        tmp_path / "project", PARAMS | {"max_iters": 20, "eval_iters": 10}, cold=True
-    )
+    workspace = Workspace(tmp_path / "project", PARAMS | {"max_iters": 20, "eval_iters": 10})
     experiment = ["dvc", "exp", "run", "--temp", "-S", "learning_rate=5e-4"]
     process = start(workspace, *experiment)
     assert wait_for(lambda: states(workspace), process)  # in the main workspace
