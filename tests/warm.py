@@ -136,6 +136,7 @@ def run(
         arguments = arguments[1:]
     kind, target, *rest = arguments if arguments[0] in ("-m", "-c") else ["", *arguments]
     sys.argv, sys.executable = [kind or target, *rest], executable
+    sys.orig_argv = [executable, *filter(None, [kind, target]), *rest]
     Path("/proc/self/comm").write_text(target[:15], encoding="utf-8")
     given = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
     first = {"-c": "", "-m": folder}.get(kind, str(Path(target).parent))

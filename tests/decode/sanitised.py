@@ -41,7 +41,7 @@ def decode(variant: dict[str, object], shape: dict[str, int], rows: int) -> None
 if __name__ == "__main__":
     torch.manual_seed(0)
     for variant in VARIANTS.values():
-        for shape in SHAPES:
-            for rows in (1, 7):
-                decode(variant, shape, rows)
+        decode(variant, SHAPES[0], rows=7)
+    for name in ("gpt2", "modern, some"):
+        decode(VARIANTS[name], SHAPES[1], rows=1)
     print("decoded")

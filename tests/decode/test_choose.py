@@ -82,6 +82,10 @@ def test_kernels_that_are_right_decode_and_nothing_is_said(
 ) -> None:
     decoder = choose_decoder(make_model(tiny, variant), rows=rows, n_tokens=None)
     assert type(decoder) is FusedDecoder
+    assert capsys.readouterr().err == ""
+
+
+def test_a_draw_that_is_right_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert draw_works(DEVICE, 1100)
     assert capsys.readouterr().err == ""
 

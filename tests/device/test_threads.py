@@ -57,17 +57,25 @@ def test_idle_threads_spin_or_sleep_as_asked_and_compute_the_same() -> None:
     assert spinning[1:] == sleeping[1:] == again[1:]  # the sum, and the number of threads
 
 
+COUNT = """
+import threading
+from nanogpt2.device import threads
+threads.share_cores()
+print(threading.active_count())
+"""
+
+
+def test_a_thread_of_its_own_follows_the_load() -> None:
+    assert run(COUNT) == "2\n"
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_users_own_setting_wins(name: str) -> None:
-    code = "import threading; from nanogpt2.device import threads; threads.share_cores()"
-    code += "; print(threading.active_count())"
-    assert run(code) == "2\n"
-    assert run(code, **{name: "PASSIVE" if name == "OMP_WAIT_POLICY" else "10"}) == "1\n"
+    assert run(COUNT, **{name: "PASSIVE" if name == "OMP_WAIT_POLICY" else "10"}) == "1\n"
 
 
 def test_one_thread_has_nothing_to_share() -> None:
-    code = "import threading; from nanogpt2.device import threads; threads.share_cores()"
-    assert run(code + "; print(threading.active_count())", OMP_NUM_THREADS="1") == "1\n"
+    assert run(COUNT, OMP_NUM_THREADS="1") == "1\n"
 
 
 def test_threads_sleep_at_once_when_cores_are_missing_and_spin_again_after_a_calm_while() -> None:
