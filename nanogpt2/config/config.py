@@ -249,7 +249,4 @@ def use_preset(name: str, path: Path) -> list[str]:
     text = yaml12.replace_values(files.read_text(path), changed)
     make_config(yaml12.parse(text, name=path.name), name=path.name)
     files.write_text(path, text)
-    return [
-        f"{key}: {show(old[key])} -> {yaml12.format_scalar(value)}"
-        for key, value in changed.items()
-    ]
+    return [f"{key}: {show(old[key])} -> {show(value)}" for key, value in changed.items()]

@@ -132,7 +132,8 @@ def is_number(text: str) -> bool:
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
     """Return YAML `text` with the values of top-level scalar keys replaced, the rest untouched.
 
-    Raises ConfigError where a key of `values` has no line with one value in `text`.
+    None is written as DVC's writer has it, by no value at all. Raises ConfigError where a key of
+    `values` has no line with one value in `text`.
     """
     root = yaml.compose(text, Yaml12Loader)
     nodes = {key.value: node for key, node in root.value} if root else {}
@@ -142,16 +143,31 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
     for key in sorted(values, key=lambda key: nodes[key].start_mark.index, reverse=True):
         start, end = nodes[key].start_mark.index, nodes[key].end_mark.index
         old = text[start:end].rstrip()  # a block text ends with its newline
-        new = format_scalar(values[key]) if old else f" {format_scalar(values[key])}"
-        text = text[:start] + new + text[start + len(old) :]
+        text = _with_value(text[:start], values[key], text[start + len(old) :])
     return text
 
 
+def _with_value(before: str, value: Any, after: str) -> str:
+    """Return a text with `value` between `before`, which ends with its colon, and `after`."""
+    if value is not None:
+        space = " " * before.endswith(":")
+        return f"{before}{space}{format_scalar(value)}{after}"
+    has_remark = after.lstrip(" ").startswith("#")
+    return f"{before if has_remark else before.rstrip(' ')}{after}"
+
+
 def format_scalar(value: Any) -> str:
-    """Return a number, boolean, text or None as a YAML 1.2 scalar."""
+    """Return a number, boolean, text or None as a YAML 1.2 scalar; a plain word needs no quotes."""
     if isinstance(value, float):
         return re.sub(r"e([-+])0*", r"e\1", repr(value)).replace("e+", "e")
+    if isinstance(value, str) and _is_plain_word(value):
+        return value
     return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _is_plain_word(text: str) -> bool:
+    """Return whether `text` is a text without quotes too, whichever version of YAML is read."""
+    return bool(re.fullmatch(r"[A-Za-z][\w./-]*", text, re.ASCII)) and yaml.safe_load(text) == text
 
 
 def show(value: Any) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imports import ROOT
@@ -366,6 +367,45 @@ def test_a_preset_changes_its_own_values_and_no_other_character(
     assert "learning_rate: 0.001 -> 0.0006" in changes
     assert "mixed_precision: false -> true" in changes
     assert use_preset("base", path) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("seed=1337", []),
+        ("learning_rate=5e-4", ["learning_rate: 0.0005"]),
+        ("bias=true", ["bias: true"]),
+        ("sample.top_k=20", ["  top_k: 20"]),
+        ("evaluate.stride=null", []),
+        ("sample.stop=[end]", ["  - end"]),
+    ],
+)
+def test_dvc_changes_the_line_of_its_key_and_no_other(override: str, changed: list[str]) -> None:
+    path = Path("params.yaml")
+    path.write_text(PARAMS, encoding="utf-8")
+    apply_overrides(path, [override])
+    after = path.read_text(encoding="utf-8")
+    added = [
+        line[2:] for line in difflib.ndiff(PARAMS.split("\n"), after.split("\n")) if line[0] == "+"
+    ]
+    assert [line.split("  #")[0].rstrip() for line in added if "stop:" not in line] == changed
+    assert get_config("params.yaml").corpus == get_config(ROOT / "params.yaml").corpus
+
+
+def test_what_a_preset_and_a_null_leave_dvc_leaves_alone() -> None:
+    path = Path("params.yaml")
+    nulls = dict.fromkeys(("seed", "mlp", "dropout", "checkpoint_interval", "max_iters"))
+    path.write_text(yaml12.replace_values(PARAMS, nulls), encoding="utf-8")
+    assert yaml12.read(path) == yaml12.parse(PARAMS, name="before") | nulls
+    before = path.read_text(encoding="utf-8")
+    apply_overrides(path, ["n_layer=4"])
+    assert path.read_text(encoding="utf-8") == before
+    path.write_text(PARAMS, encoding="utf-8")
+    for name in preset_names():
+        use_preset(name, path)
+        after = path.read_text(encoding="utf-8")
+        apply_overrides(path, ["val_fraction=0.1"])
+        assert path.read_text(encoding="utf-8") == after
 
 
 def test_the_preset_command_prints_what_changed(surroundings: Path) -> None:
