@@ -36,7 +36,7 @@ class Interruption:
         """Take note of signal `number`."""
         if self.name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
 
 
 @contextmanager
