@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_an_experiment_reruns_what_depends_on_its_key(
     repro: Workspace, change: str, stages: list[str]
 ) -> None:
     assert sorted(repro.stages_run("exp", "run", "-S", change)) == sorted(stages)
+    added = re.findall("(?m)^[+]", repro.git("diff", "params.yaml"))
+    assert len(added) == 2  # the file's name, and a line
     repro.git("checkout", "--quiet", ".")
     repro.dvc("checkout", "--quiet")
 
@@ -120,6 +123,21 @@ def wait_for_queue(workspace: Workspace) -> str:
             break
         time.sleep(1)
     return status
+
+
+def test_git_restores_what_a_failing_experiment_changed(repro: Workspace) -> None:
+    """Also where the new values are as long as the old ones, and written in the same second."""
+    paths = [repro.root / name for name in ("params.yaml", "data/raw.dvc")]
+    before = [path.read_text(encoding="utf-8") for path in paths]
+    broken = repro.root / "data/raw/broken.txt"
+    for value in (5, 7):
+        broken.write_bytes(b"caf\xe9" * value)
+        failed = repro.run("dvc", "exp", "run", "-S", f"n_head={value}", check=False)
+        assert f"n_head: found {value}" in failed.stderr
+        repro.git("restore", ".")
+        assert [path.read_text(encoding="utf-8") for path in paths] == before
+    broken.unlink()
+    repro.dvc("checkout", "--quiet")
 
 
 @pytest.mark.parametrize(
