@@ -1,9 +1,10 @@
 """What the stages share: a click command that ends with one line where the user can mend it."""
 
 import os
-import threading
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,12 +18,18 @@ def stage_command(function: Callable[..., None]) -> click.Command:
 
     `validate` removes nothing, so it needs no such line.
     """
-    if "DVC_STAGE" in os.environ:
-        from stages.shared.parent import end_with_dvc  # psutil takes 30 ms to import
+    stage = os.environ.get("DVC_STAGE", "")
+    removed = stage not in ("", "validate")
 
-        threading.Thread(target=end_with_dvc, daemon=True).start()
-    removed = os.environ.get("DVC_STAGE", "validate") != "validate"
-    guarded = exit_with_one_line(RESTORE if removed else "")(function)
+    @wraps(function)
+    @exit_with_one_line(RESTORE if removed else "")
+    def guarded(*arguments: Any, **options: Any) -> None:
+        if stage:
+            from stages.shared.parent import run_apart  # psutil takes 30 ms to import
+
+            run_apart(stage)
+        function(*arguments, **options)
+
     return click.command(context_settings={"show_default": True})(guarded)
 
 

@@ -33,7 +33,11 @@ def start(workspace: Workspace, *command: str) -> subprocess.Popen[str]:
 
 
 def training_process(workspace: Workspace) -> int | None:
-    """Return the number of the process that trains in `workspace`, at any depth, or None."""
+    """Return the number of the process that trains in `workspace`, at any depth, or None.
+
+    The one that DVC started waits for it.
+    """
+    parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             named = (entry / "comm").read_bytes() == b"stages.train\n"  # in the warm Python
@@ -41,10 +45,11 @@ def training_process(workspace: Workspace) -> int | None:
             folder = (entry / "cwd").resolve()
             trains = named or b"stages.train" in command.split(b"\0")
             if trains and folder.is_relative_to(workspace.root.resolve()):
-                return int(entry.name)
+                status = (entry / "stat").read_text()
+                parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
         except OSError:
             continue
-    return None
+    return next((number for number, parent in parents.items() if parent in parents), None)
 
 
 def wait_for(
@@ -77,8 +82,10 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
         process.communicate()
         return False
     os.kill(victim, signal.SIGKILL)
-    process.communicate()
+    shown = process.communicate()[0]
     assert process.returncode != 0
+    assert "train was killed by SIGKILL: most likely memory ran out" in shown
+    assert "exited with 137" in shown
     return True
 
 
