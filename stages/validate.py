@@ -19,10 +19,14 @@ from stages.shared.command import config_option, stage_command
 def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: Path) -> None:
     """Check every key of the configuration, and that its corpus and device are there."""
     from nanogpt2.base.files import write_json
-    from nanogpt2.text.preflight import check_run
+    from nanogpt2.base.repository import check_repository, find_project
+    from nanogpt2.text.preflight import check_copy, check_run
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))
+    if project := find_project():
+        check_repository(project)
+        check_copy(config, project)
     check_run(config, built_in=built_in, checkpoint_dir=checkpoint_dir, needs_all=all_keys)
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages
 

@@ -67,6 +67,13 @@ class Workspace:
         """Return the PATH with which DVC and Python start as they do for people."""
         return os.pathsep.join([self.bin(sys.executable), os.environ["PATH"]])
 
+    @classmethod
+    def at(cls, root: Path, env: Mapping[str, str]) -> "Workspace":
+        """Return the workspace that is at `root` already."""
+        workspace = cls.__new__(cls)
+        workspace.root, workspace.env = root, dict(env)
+        return workspace
+
     def _copy_project(self) -> None:
         """Copy what git tracks or would track, less the record and results of the last run."""
         listed = subprocess.run(

@@ -13,6 +13,7 @@ from typing import Any
 
 from nanogpt2.base.errors import ConfigError, DataError, TrainingError
 from nanogpt2.base.files import sha256
+from nanogpt2.base.repository import check_repository
 from nanogpt2.experiments.significance import compare, describe, describe_runs
 
 METRICS = "metrics/eval.json"
@@ -28,6 +29,7 @@ def compare_settings(
 ) -> None:
     """Run `settings` for each seed and, where `against` gives others, those; `show` the results."""
     check_settings([*settings, *against])
+    check_repository(Path())
     names = [" ".join(changes) or "params.yaml as it is" for changes in (settings, against)]
     losses = run_seeds(settings, seeds, split=split)
     show(describe_runs(f"{names[0]}: {split} loss", losses))

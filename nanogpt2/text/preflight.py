@@ -39,6 +39,33 @@ def check_run(
         raise ConfigError("\n".join(f"{name}: {printable(line)}" for line in dict.fromkeys(lines)))
 
 
+def check_copy(source: str | Path, project: Path) -> None:
+    """Raise ConfigError where a text that `project` has is missing in this copy of it."""
+    name, values = read_values(source)
+    config = complete(without(values, find_errors(values)))
+    texts = {"corpus": config.corpus, "sample.prompt_file": config.sample.prompt_file}
+    lines = [
+        f"{name}: {key}: {path} is not in the copy of the project in which DVC runs an experiment,"
+        f" since git does not know of it: {_track(path, project)}"
+        for key, path in texts.items()
+        if (project / path).exists() and not _is_tracked(Path(path))
+    ]
+    if lines:
+        raise ConfigError("\n".join(map(printable, lines)))
+
+
+def _is_tracked(path: Path) -> bool:
+    """Return whether `path` is in this copy, or will be: DVC brings what a stage reads."""
+    return path.exists() or any(Path(f"{part}.dvc").exists() for part in (path, *path.parents))
+
+
+def _track(path: str, project: Path) -> str:
+    """Return the commands with which git and DVC take `path` along."""
+    if (project / path).is_dir():
+        return f"dvc add {path} && git add {path}.dvc {Path(path).parent / '.gitignore'}"
+    return f"git add {path}"
+
+
 def _missing_keys(
     values: Mapping[str, Any], schema: Mapping[str, Any], group: str = ""
 ) -> Iterator[str]:

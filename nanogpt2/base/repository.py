@@ -1,0 +1,48 @@
+"""The git repository of a project, and the copies of it in which DVC runs experiments."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from nanogpt2.base.errors import DataError
+
+
+def find_project() -> Path | None:
+    """Return the project of which the current folder is DVC's copy for an experiment, if it is."""
+    root = os.environ.get("DVC_ROOT")
+    return Path(root) if root and not Path(root).samefile(".") else None
+
+
+def check_repository(project: Path) -> None:
+    """Raise DataError where no experiment that runs in a copy of `project` can be kept.
+
+    DVC itself would find so only once everything was trained, or in words that help nobody.
+    """
+    shallow = _ask_git(project, "rev-parse", "--is-shallow-repository")
+    if shallow is None:
+        return  # DVC manages without git's command
+    if shallow == "":
+        raise DataError(
+            f"{project.absolute()}: no git repository, and DVC keeps experiments in one:"
+            " git init && git add --all && git commit --message Start"
+        )
+    if shallow == "true":
+        raise DataError(
+            "this clone is shallow, and DVC keeps no experiment in one: git fetch --unshallow"
+        )
+    if not _ask_git(project, "rev-parse", "--verify", "HEAD"):
+        raise DataError(
+            "no commit yet, and DVC keeps experiments beside one:"
+            " git add --all && git commit --message Start"
+        )
+
+
+def _ask_git(folder: Path, *words: str) -> str | None:
+    """Return what git prints in `folder`: nothing where it fails, None where there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+        )
+    except FileNotFoundError:
+        return None
+    return "" if done.returncode else done.stdout.strip()
