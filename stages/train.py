@@ -1,7 +1,6 @@
 """Stage train: train the model and write its checkpoints, metrics and curves."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -24,25 +23,27 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None
         return
     from nanogpt2.base.files import check_writable
     from nanogpt2.device.group import joined
-    from nanogpt2.model.checkpoint import save_trained
     from nanogpt2.model.gpt import GPT
+    from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
     from nanogpt2.tokens.dataset import load_split
-    from nanogpt2.train.record import TrainingRecord
+    from nanogpt2.train.record import saving_to
     from nanogpt2.train.trainer import Trainer
-
-    def save(record: TrainingRecord, weights: dict[str, Any]) -> None:
-        save_trained(weights, settings, data, record.metrics())
-        record.write(metrics, curve)
 
     root, since = state_folder(), Stopwatch.of_process()
     with joined(settings) as group:
         check_writable(metrics, curve, Path(settings.checkpoint_dir, "model.pt"))
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
         trainer = Trainer(
-            GPT(settings), settings, resume_root=root, log_file=log, stopwatch=since, group=group
+            GPT(settings),
+            settings,
+            resume_root=root,
+            log_file=log,
+            stopwatch=since,
+            recorded=read_recorded(settings, curve, Path("params.yaml")),
+            group=group,
         )
-        trainer.train(train, val, save=save)
+        trainer.train(train, val, save=saving_to(settings, data, metrics=metrics, curve=curve))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def check_repository(project: Path) -> None:
         )
 
 
+def committed_text(path: Path) -> str | None:
+    """Return the text of `path` in the last commit, None where git has none."""
+    place = Path(os.path.relpath(path)).as_posix()
+    return _ask_git(Path(), "show", f"HEAD:./{place}") or None
+
+
 def _ask_git(folder: Path, *words: str) -> str | None:
     """Return what git prints in `folder`: nothing where it fails, None where there is no git."""
     try:

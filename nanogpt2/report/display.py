@@ -14,6 +14,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.report.advice import advise
 from nanogpt2.report.hardware import EnergyMeter
 from nanogpt2.report.progress import Progress
+from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
 from nanogpt2.report.stopwatch import Stopwatch
 
@@ -46,7 +47,8 @@ def harmless(
 class RunDisplay:
     """Shows a run of `processes` that train one model; only the main one's is `shown`.
 
-    Lines also go to `log_file`, and the report to a .json file of its name.
+    Lines also go to `log_file`, and the report to a .json file of its name. Advice looks at the
+    run's losses, and at those of a `recorded` one.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class RunDisplay:
         log_file: Path | None,
         shown: bool,
         processes: int,
+        recorded: RecordedRun | None = None,
     ) -> None:
+        self.recorded = recorded
         self.config, self.stopwatch, self.processes = config, stopwatch, processes
         self.progress = Progress(log_file, stopwatch, shown=shown)
         self.advised: set[str] = set()
@@ -94,6 +98,8 @@ class RunDisplay:
         advice = advise(
             history,
             vocab_size=self.config.vocab_size,
+            max_iters=self.config.max_iters,
+            recorded=self.recorded,
             seconds_left=self.progress.seconds_left(step),
             device=device.type,
             mixed_precision=dtype != torch.float32,

@@ -1,6 +1,6 @@
 """What a training run found out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.files import rounded
 from nanogpt2.config.config import Config
+from nanogpt2.model.checkpoint import save_trained
+
+Save = Callable[["TrainingRecord", dict[str, dict[str, Tensor]]], None]
 
 
 @dataclass
@@ -70,3 +73,13 @@ class TrainingRecord:
         """Write the figures as JSON to `metrics` and the history as CSV to `curve`."""
         files.write_csv(curve, self.history)
         files.write_json(metrics, self.metrics())
+
+
+def saving_to(config: Config, data: Path, *, metrics: Path, curve: Path) -> Save:
+    """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures."""
+
+    def save(record: TrainingRecord, weights: dict[str, dict[str, Tensor]]) -> None:
+        save_trained(weights, config, data, record.metrics())
+        record.write(metrics, curve)
+
+    return save

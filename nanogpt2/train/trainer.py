@@ -4,7 +4,7 @@ Every random number is a function of the seed and the step: a run that goes on f
 with the bytes of one that was never interrupted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.report.display import RunDisplay
+from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, check_tokens, with_same_tokens
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.losses import UNREAD_REPORTS, LossWatch
-from nanogpt2.train.record import TrainingRecord
+from nanogpt2.train.record import Save, TrainingRecord
 from nanogpt2.train.states import RunStates
 from nanogpt2.train.step import Stepper, no_check
-
-Save = Callable[[TrainingRecord, dict[str, dict[str, Tensor]]], None]
 
 
 class Trainer:
@@ -32,9 +31,9 @@ class Trainer:
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
     receives the lines that are printed, and a .json file of its name the report of the run, for
-    which `stopwatch` tells the time. Each process of a `group` has a trainer of its own, and
-    calls the same methods; the main one alone prints and writes. ConfigError where `config`
-    describes another model.
+    which `stopwatch` tells the time. Losses far behind those of the `recorded` run are told. Each
+    process of a `group` has a trainer of its own, and calls the same methods; the main one alone
+    prints and writes. ConfigError where `config` describes another model.
     """
 
     def __init__(
@@ -45,6 +44,7 @@ class Trainer:
         resume_root: Path = Path(".resume"),
         log_file: Path | None = None,
         stopwatch: Stopwatch | None = None,
+        recorded: RecordedRun | None = None,
         group: Group = SINGLE,
     ) -> None:
         if not isinstance(config, Config):
@@ -54,7 +54,12 @@ class Trainer:
         self.resume_root = resume_root
         self.stopwatch = stopwatch or Stopwatch()
         self.display = RunDisplay(
-            config, self.stopwatch, log_file=log_file, shown=group.is_main, processes=group.size
+            config,
+            self.stopwatch,
+            log_file=log_file,
+            shown=group.is_main,
+            processes=group.size,
+            recorded=recorded,
         )
         say = self.display.say
         self.stepper = Stepper(self.model, config, say=say, stopwatch=self.stopwatch, group=group)
