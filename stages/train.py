@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, stage_command, state_folder
+from stages.shared.command import config_option, log_beside, stage_command, state_folder
 
 
 @stage_command
@@ -12,8 +12,8 @@ from stages.shared.command import config_option, stage_command, state_folder
 @click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
 @click.option("--metrics", type=Path, default="metrics/train.json", help="Figures to write.")
 @click.option("--curve", type=Path, default="plots/loss.csv", help="Losses to write.")
-@click.option("--log", type=Path, default="logs/train.log", help="Receives what is printed.")
-def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None:
+@click.option("--log", type=Path, help="Receives what is printed; NAME-logs by --metrics.")
+def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) -> None:
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
     from nanogpt2.config.config import get_config
     from nanogpt2.device.launch import run_as_group
@@ -30,7 +30,7 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path) -> None
     from nanogpt2.train.record import saving_to
     from nanogpt2.train.trainer import Trainer
 
-    root, since = state_folder(), Stopwatch.of_process()
+    log, root, since = log or log_beside(metrics), state_folder(), Stopwatch.of_process()
     with joined(settings) as group:
         check_writable(metrics, curve, Path(settings.checkpoint_dir, "model.pt"))
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))

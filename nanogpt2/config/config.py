@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 from nanogpt2.base import files
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config import yaml12
-from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults
+from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults, without
 from nanogpt2.config.yaml12 import show
 
 TORCH_SAVES_WITH = 2  # pickle's protocol in torch.save; all others use a later one
@@ -233,6 +233,45 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return value
+
+
+def describe_left_out(source: str | Path, *, beside: Path) -> str | None:
+    """Name the keys that `source` leaves out and the file `beside` has another value for.
+
+    None where there are none, or no such file. What is only a fact of the machine does not count.
+    """
+    name, values = read_values(source)
+    if not beside.is_file():
+        return None
+    taken, other = (_result_values(each) for each in (values, yaml12.read(beside)))
+    given = _flat(values)
+    differing = [
+        f"{key}: {show(value)}, not {show(other[key])}"
+        for key, value in taken.items()
+        if key not in given and other[key] != value
+    ]
+    if not differing:
+        return None
+    return (
+        f"{name} leaves out keys that {beside} has; defaults of the schema serve:"
+        f" {'; '.join(differing)}"
+    )
+
+
+def _result_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every value on which results depend, by key in full; wrong ones are left out."""
+    config = complete(without(values, find_errors(values)))
+    groups = {key: dataclasses.asdict(config[key]) for key in ("evaluate", "sample")}
+    return _flat(config.training_dict() | {"corpus": config.corpus} | groups)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with those of groups under their keys in full, such as `sample.seed`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        flat |= {f"{key}.{name}": each for name, each in inner} or {key: value}
+    return flat
 
 
 def use_preset(name: str, path: Path) -> list[str]:

@@ -28,9 +28,26 @@ def stage_command(function: Callable[..., None]) -> click.Command:
             from stages.shared.parent import run_apart  # psutil takes 30 ms to import
 
             run_apart(stage)
+        elif "config" in options and "RANK" not in os.environ:
+            show_left_out(options["config"])
         function(*arguments, **options)
 
     return click.command(context_settings={"show_default": True})(guarded)
+
+
+def show_left_out(config: str) -> None:
+    """Say where `config`, a preset or a file, asks for something else than params.yaml unseen."""
+    from nanogpt2.config.config import describe_left_out
+
+    if line := describe_left_out(config, beside=Path("params.yaml")):
+        click.echo(line)
+
+
+def log_beside(metrics: Path) -> Path:
+    """Return the log of a run with these `metrics`: the pipeline's, or one beside other ones."""
+    if metrics == Path("metrics/train.json"):
+        return Path("logs/train.log")
+    return metrics.with_name(f"{metrics.stem}-logs") / "train.log"
 
 
 def state_folder() -> Path:
