@@ -27,23 +27,23 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) 
     from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
     from nanogpt2.tokens.dataset import load_split
-    from nanogpt2.train.record import saving_to
+    from nanogpt2.train.record import saving
     from nanogpt2.train.trainer import Trainer
 
-    log, root, since = log or log_beside(metrics), state_folder(), Stopwatch.of_process()
     with joined(settings) as group:
         check_writable(metrics, curve, Path(settings.checkpoint_dir, "model.pt"))
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
         trainer = Trainer(
             GPT(settings),
             settings,
-            resume_root=root,
-            log_file=log,
-            stopwatch=since,
+            resume_root=state_folder(),
+            log_file=log or log_beside(metrics),
+            stopwatch=Stopwatch.of_process(),
             recorded=read_recorded(settings, curve, Path("params.yaml")),
             group=group,
         )
-        trainer.train(train, val, save=saving_to(settings, data, metrics=metrics, curve=curve))
+        save = saving(settings, data, metrics=metrics, curve=curve)
+        trainer.train(train, val, save=save, wait=True)
 
 
 if __name__ == "__main__":

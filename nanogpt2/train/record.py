@@ -75,7 +75,7 @@ class TrainingRecord:
         files.write_json(metrics, self.metrics())
 
 
-def saving_to(config: Config, data: Path, *, metrics: Path, curve: Path) -> Save:
+def saving(config: Config, data: Path, *, metrics: Path, curve: Path) -> Save:
     """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures."""
 
     def save(record: TrainingRecord, weights: dict[str, dict[str, Tensor]]) -> None:

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import TrainingError, warn_once
+from nanogpt2.base.signals import Interrupted, caught_signals
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
 
 STATES_KEPT = 2
 SOURCES = (".py", ".c", ".h")
 LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
+WAIT_SECONDS = 0.5  # between two looks at what a signal or the main process of a group says
 
 
 def hash_tensors(tensors: Iterable[Tensor]) -> str:
@@ -61,28 +63,61 @@ class StateFiles:
         self.lock = FileLock(_lock_path(folder))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from this run; TrainingError where one has it already."""
-        self.group.from_main(self._acquire)
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Keep other processes from this run.
+
+        Where one has it already, `wait` for its end, or raise TrainingError.
+        """
+        if not self.group.from_main(lambda: self._acquire(0.0 if wait else LOCK_SECONDS)):
+            if not wait:
+                raise TrainingError(
+                    f"this run is under way in another process ({self.folder}); wait for it or stop"
+                    " it"
+                )
+            self._wait()
         try:
             yield
         finally:
             self.lock.release()
 
-    def _acquire(self) -> None:
-        with files.write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+    def _wait(self) -> None:
+        """Return once the process that has this run is through with it; it knows that one waits."""
+        awaited = self._awaited_path()
+        self.group.from_main(lambda: files.write_text(awaited, ""))
+        warn_once(f"this run is under way in another process ({self.folder}): waiting for it")
         try:
-            self.lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            raise TrainingError(
-                f"this run is under way in another process ({self.folder}); wait for it or stop it"
-            ) from error
+            with caught_signals(self.group.agreement()) as interruption:
+                while not self.group.from_main(lambda: self._acquire(WAIT_SECONDS)):
+                    interruption.check()
+        except Interrupted as signal:
+            raise TrainingError(f"interrupted by {signal} while it waited") from signal
+        finally:
+            if self.group.is_main:
+                awaited.unlink(missing_ok=True)
+
+    def _acquire(self, seconds: float) -> bool:
+        """Return whether this process has the lock after `seconds`, or no lock can be had."""
+        with files.write_errors(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=seconds)
+        except Timeout:
+            return False
         except (OSError, NotImplementedError) as error:  # network shares often keep no locks
             warn_once(
                 f"{self.folder}: no lock keeps a second process from this run: {error}; do not"
                 " start it twice"
             )
+        with files.write_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        return True
+
+    def is_awaited(self) -> bool:
+        """Return whether another process waits for this run."""
+        return self.group.from_main(lambda: self._awaited_path().exists())
+
+    def _awaited_path(self) -> Path:
+        return self.folder.with_suffix(".awaited")
 
     def is_under_way(self) -> bool:
         """Return whether a process has the lock, without making one just to look."""

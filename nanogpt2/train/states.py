@@ -59,12 +59,12 @@ class RunStates:
         self.files = resume.StateFiles(root / resume.fingerprint(facts), stepper.group)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from this run; TrainingError where one has it already."""
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Keep other processes from this run; see StateFiles."""
         if self.files is None:
             yield
             return
-        with self.files.locked():
+        with self.files.locked(wait=wait):
             self.files.describe(describe_run(self.stepper.config))
             yield
 
@@ -96,9 +96,13 @@ class RunStates:
             self.say(f"warning: no state saved at iteration {record.step}: {error}")
         return bool(self.files.paths())
 
-    def delete(self) -> None:
-        """Remove all that is kept of the run."""
-        if self.files is not None:
+    def finish(self, record: TrainingRecord) -> None:
+        """Remove all that is kept of the run, or leave its end to a process that waits for it."""
+        if self.files is None:
+            return
+        if self.files.is_awaited():
+            self.save(record)
+        else:
             self.files.delete()
 
 

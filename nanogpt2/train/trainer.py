@@ -77,14 +77,16 @@ class Trainer:
         val_dataset: Dataset | None = None,
         *,
         save: Save | None = None,
+        wait: bool = False,
     ) -> TrainingRecord:
         """Train for `max_iters` steps and return the record; the model keeps the last weights.
 
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
         where a loss that is not finite stopped the run, and in a group the main process alone calls
-        it. Raises DataError where a dataset is missing, TrainingError where the run is interrupted,
-        not finite, under way elsewhere or at its end, DeviceError where memory is too small.
+        it. With `wait`, the same run in another process is waited for, and its end taken over.
+        Raises DataError where a dataset is missing, TrainingError where the run is interrupted, not
+        finite, under way elsewhere or at its end, DeviceError where memory is too small.
         """
         datasets = self._check(train_dataset, val_dataset)
         folder = Path(self.config.checkpoint_dir)
@@ -96,16 +98,16 @@ class Trainer:
             say=self.display.say,
             stopwatch=self.stopwatch,
         )
-        with states.locked():
+        with states.locked(wait=wait):
             self.record = states.load()
             device, windows = self.stepper.device, self.stepper.windows_per_step
             self.display.begin(device, self.record.step, windows_per_step=windows)
             try:
                 self._run(datasets, states, save)
+                states.finish(self.record)
             finally:
                 self.display.end(self.model, self.record.step, device, self.stepper.dtype)
                 self.stepper.release()
-            states.delete()
         return self.record
 
     def _check(

@@ -1,8 +1,13 @@
 """Going on after a crash: to the bit, and only from one's own state."""
 
+import os
 import random
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -18,6 +23,7 @@ from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.trainer import Trainer
 
 ROOT = Path(".resume")
+Ended = tuple[GPT, TrainingRecord]
 
 
 class CrashError(Exception):
@@ -222,6 +228,76 @@ def test_a_second_run_of_the_same_is_refused_and_not_pruned(
         assert "under way" in CliRunner().invoke(main, ["runs"]).output
         CliRunner().invoke(main, ["runs", "prune"])
     assert folder.exists()
+
+
+@pytest.fixture
+def under_way(config: Config, text: str) -> Iterator[tuple[Event, "Future[Ended]"]]:
+    """A run of `config` in another thread that saves its results once the event is set."""
+    reached, go_on = Event(), Event()
+
+    def save(*_: object) -> None:
+        reached.set()
+        go_on.wait(20)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(run, config, text, save=save)
+        assert reached.wait(20)
+        yield go_on, other
+        go_on.set()
+
+
+def wait_until_awaited() -> None:
+    while not list(ROOT.glob("*.awaited")):
+        time.sleep(0.01)
+
+
+def test_one_that_waits_for_the_same_run_takes_over_its_end(
+    config: Config,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    under_way: tuple[Event, "Future[Ended]"],
+) -> None:
+    go_on, other = under_way
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(run, config, text, wait=True, crash=0)  # not a step is trained again
+        wait_until_awaited()
+        go_on.set()
+        assert same(waiting.result(20), other.result(20))
+    shown = capsys.readouterr()
+    assert shown.err.count("this run is under way in another process") == 1
+    assert shown.err.endswith("waiting for it\n")
+    assert "going on from iteration 20" in shown.out
+    assert not list(ROOT.glob("*"))
+
+
+def test_one_that_waits_goes_on_where_the_other_was_cut_off(config: Config, text: str) -> None:
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
+    with ThreadPoolExecutor() as pool:
+        with StateFiles(folder).locked():
+            waiting = pool.submit(run, config, text, wait=True)
+            wait_until_awaited()
+        ended = waiting.result(20)
+    assert same(ended, run(config, text))
+
+
+def test_ctrl_c_ends_the_wait(
+    config: Config, text: str, under_way: tuple[Event, "Future[Ended]"]
+) -> None:
+    def interrupt() -> None:
+        wait_until_awaited()
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(interrupt)
+        with pytest.raises(TrainingError, match=r"^interrupted by SIGINT while it waited$"):
+            run(config, text, wait=True)
+    assert not list(ROOT.glob("*.awaited"))
+    under_way[0].set()
+    under_way[1].result(20)
+    assert not list(ROOT.glob("*"))  # nobody waits, nothing is left
 
 
 def test_a_run_started_afresh_leaves_its_own_states(
