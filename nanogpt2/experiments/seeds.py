@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nanogpt2.base.errors import ConfigError, DataError, TrainingError
-from nanogpt2.base.files import sha256
+from nanogpt2.base.files import sha256, write_errors
 from nanogpt2.base.repository import check_repository
 from nanogpt2.experiments.significance import compare, describe, describe_runs
 
 METRICS = "metrics/eval.json"
+COPIED = (".git/config", ".dvc/config.local")  # DVC writes them anew in each copy
+LOG = Path("logs/seeds.log")
 
 
 def compare_settings(
@@ -30,6 +32,7 @@ def compare_settings(
     """Run `settings` for each seed and, where `against` gives others, those; `show` the results."""
     check_settings([*settings, *against])
     check_repository(Path())
+    check_ascii()
     names = [" ".join(changes) or "params.yaml as it is" for changes in (settings, against)]
     losses = run_seeds(settings, seeds, split=split)
     show(describe_runs(f"{names[0]}: {split} loss", losses))
@@ -67,24 +70,52 @@ def run_seeds(settings: Sequence[str], seeds: Iterable[int], *, split: str) -> d
 
 
 def _run_experiment(name: str, settings: Sequence[str]) -> None:
-    """Run the pipeline up to evaluate, apart from the workspace; its output goes to stderr."""
+    """Run the pipeline up to evaluate, apart from the workspace; what it prints goes to LOG."""
     options = [word for setting in settings for word in ("-S", setting)]
-    print(f"{name}: {' '.join(settings)}", file=sys.stderr, flush=True)
-    _dvc("exp", "run", "--temp", "--name", name, *options, "evaluate", to_stderr=True)
+    print(f"{name}: {' '.join(settings)} (lines in {LOG})", file=sys.stderr, flush=True)
+    with write_errors(LOG):
+        LOG.parent.mkdir(exist_ok=True)
+        with LOG.open("ab+") as log:
+            before = log.tell()
+            try:
+                _dvc("exp", "run", "--temp", "--name", name, *options, "evaluate", log=log)
+            except TrainingError:
+                log.seek(before)
+                print(log.read().decode("utf-8", "replace"), end="", file=sys.stderr)
+                raise
 
 
-def _dvc(*arguments: str, to_stderr: bool = False) -> str:
-    """Return what the command prints; TrainingError where it fails."""
+def _dvc(*arguments: str, log: BinaryIO | None = None) -> str:
+    """Return what the command prints, or let it print to `log`; TrainingError where it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        stdout=2 if to_stderr else subprocess.PIPE,
-        text=True,
+        stdout=log or subprocess.PIPE,
+        stderr=log,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode:
         raise TrainingError(f"dvc {' '.join(arguments)}: failed; the lines above say why")
     return done.stdout or ""
+
+
+def check_ascii() -> None:
+    """Raise DataError where DVC could not configure a copy of the project, as it does in ASCII."""
+    cache = _dvc("cache", "dir").strip()
+    if not cache.isascii():
+        raise DataError(
+            "DVC runs no experiment in a copy where its cache has a path with letters beyond ASCII,"
+            f" {cache}: dvc cache dir --local, and a folder with a plain path"
+        )
+    for path in filter(Path.is_file, map(Path, COPIED)):
+        text = path.read_bytes().decode("utf-8", "replace")
+        if line := next((line for line in text.splitlines() if not line.isascii()), None):
+            raise DataError(
+                f"DVC runs no experiment in a copy where {path} has letters beyond ASCII:"
+                f" {line.strip()}; set it for yourself instead, with config --global"
+            )
 
 
 def _read_metrics() -> dict[str, Mapping[str, Any]]:

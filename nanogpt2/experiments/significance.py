@@ -87,18 +87,35 @@ def describe_runs(name: str, losses: Mapping[int, float]) -> str:
     """Return the loss of each seed, their mean and their standard deviation, in lines."""
     lines = [f"  seed {seed}: {loss:.4f}" for seed, loss in losses.items()]
     mean, spread = statistics.fmean(losses.values()), statistics.stdev(losses.values())
-    return "\n".join([name, *lines, f"  mean {mean:.4f}, standard deviation {spread:.4f}"])
+    digits = _digits([spread])
+    return "\n".join(
+        [name, *lines, f"  mean {mean:.{digits}f}, standard deviation {spread:.{digits}f}"]
+    )
 
 
 def describe(comparison: Comparison, first: str, second: str) -> str:
     """Return the differences by seed, their mean and what they show, in lines."""
+    mean, low, high = comparison.mean, comparison.low, comparison.high
+    digits = _digits([*comparison.differences, mean, low, high])
     return "\n".join(
         [
             f"{first}, minus {second}",
-            f"  by seed: {', '.join(f'{each:+.4f}' for each in comparison.differences)}",
-            f"  mean {comparison.mean:+.4f},"
-            f" {CONFIDENCE:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f},"
-            f" p = {comparison.p_value:.2g} (paired t test, two-sided)",
+            f"  by seed: {', '.join(f'{each:+.{digits}f}' for each in comparison.differences)}",
+            f"  mean {mean:+.{digits}f},"
+            f" {CONFIDENCE:.0%} interval {low:+.{digits}f} to {high:+.{digits}f},"
+            f" p = {_show_p(comparison.p_value)} (paired t test, two-sided)",
             f"  verdict: {comparison.verdict}",
         ]
     )
+
+
+def _digits(values: Sequence[float]) -> int:
+    """Return how many digits after the point show each value that is not 0 as such: 4 to 6."""
+    return next((n for n in (4, 5) if all(round(each, n) for each in values if each)), 6)
+
+
+def _show_p(p_value: float) -> str:
+    """Return `p_value` to two digits, or more where two would read as the bound itself."""
+    bound = f"{1 - CONFIDENCE:.2g}"
+    shown = (f"{p_value:.{digits}g}" for digits in range(2, 9))
+    return next((text for text in shown if text != bound), bound)

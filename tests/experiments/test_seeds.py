@@ -1,6 +1,8 @@
 """`python -m nanogpt2 seeds`, with real DVC in a temporary clone."""
 
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 from workspace import Workspace
 
 from nanogpt2.__main__ import main
+from nanogpt2.experiments.seeds import check_ascii
 
 
 def test_two_settings_are_run_with_the_same_seeds_and_compared(tmp_path: Path) -> None:
@@ -32,7 +35,9 @@ def test_two_settings_are_run_with_the_same_seeds_and_compared(tmp_path: Path) -
     assert lines[-1].startswith("  verdict: ")
     experiments = workspace.dvc("exp", "list", "--name-only").split()
     assert sorted(name[:6] for name in experiments) == ["seed-1", "seed-1", "seed-2", "seed-2"]
-    assert shown.stderr.count("Running stage 'train'") == 2  # the others come from the cache
+    log = (workspace.root / "logs/seeds.log").read_text(encoding="utf-8")
+    assert log.count("Running stage 'train'") == 2  # the others come from the cache
+    assert len(shown.stderr.splitlines()) == 4  # one for each experiment
     assert workspace.git("status", "--porcelain") == ""
     assert not (workspace.root / "metrics/eval.json").exists()  # the workspace stays as it was
 
@@ -46,3 +51,43 @@ def test_a_setting_that_cannot_be_run_is_refused_before_anything_is(setting: str
 
 def test_one_seed_has_no_spread() -> None:
     assert CliRunner().invoke(main, ["seeds", "--n", "1"]).exit_code == 2
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a commit and DVC in a folder whose path has a letter beyond ASCII."""
+    folder = tmp_path / "José"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    commands = [
+        "git init --quiet",
+        f"{sys.executable} -m dvc init --quiet",
+        "git -c user.name=a -c user.email=a@example.org commit --quiet --all --message start",
+    ]
+    for command in commands:
+        subprocess.run(command.split(), check=True)
+    return folder
+
+
+def test_letters_beyond_ascii_that_dvc_cannot_write_are_named_first(project: Path) -> None:
+    seeds = CliRunner().invoke(main, ["seeds"])
+    assert "its cache has a path with letters beyond ASCII" in seeds.stderr
+    assert f"{project}/.dvc/cache: dvc cache dir --local" in seeds.stderr
+    mend = ["cache", "dir", "--local", str(project.parent / "cache")]
+    subprocess.run([sys.executable, "-m", "dvc", *mend], check=True)
+    subprocess.run(["git", "config", "user.name", "José"], check=True)
+    seeds = CliRunner().invoke(main, ["seeds"])
+    assert ".git/config has letters beyond ASCII: name = José; set it for yourself" in seeds.stderr
+    subprocess.run(["git", "config", "--unset", "user.name"], check=True)
+    check_ascii()
+
+
+def test_a_run_that_fails_shows_its_lines(project: Path) -> None:
+    mend = ["cache", "dir", "--local", str(project.parent / "cache")]
+    subprocess.run([sys.executable, "-m", "dvc", *mend], check=True)
+    seeds = CliRunner().invoke(main, ["seeds"])  # there is no pipeline
+    assert seeds.exit_code == 1
+    lines = seeds.stderr.splitlines()
+    assert lines[0].endswith(": seed=1 (lines in logs/seeds.log)")
+    assert any(line.startswith("ERROR: ") for line in lines[1:])
+    assert lines[-1].endswith("failed; the lines above say why")

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from nanogpt2.experiments.significance import (
+    Comparison,
     compare,
     describe,
     describe_runs,
@@ -105,3 +106,29 @@ def test_the_reports_say_it_in_words() -> None:
     text = describe(compare([1.0, 1.1, 1.0], [2.0, 2.1, 2.01]), "muon", "adamw")
     assert text.startswith("muon, minus adamw\n  by seed: -1.0000, -1.0000, -1.0100\n")
     assert text.endswith("verdict: better")
+
+
+@pytest.mark.parametrize(
+    ("p_value", "shown"),
+    [
+        (0.0101, "0.0101"),
+        (0.00996, "0.00996"),
+        (0.0099999, "0.0099999"),
+        (0.013, "0.013"),
+        (0.00012345, "0.00012"),
+        (0.5, "0.5"),
+        (1.0, "1"),
+        (0.0, "0"),
+    ],
+)
+def test_p_is_not_rounded_to_the_bound_beside_it(p_value: float, shown: str) -> None:
+    comparison = Comparison([-1.0, -1.0], -1.0, -2.0, 1.0, p_value)
+    assert f" p = {shown} (" in describe(comparison, "a", "b")
+
+
+def test_small_differences_are_not_rounded_away() -> None:
+    text = describe(compare([1.00001, 1.00002, 1.00001], [1.0, 1.0, 1.0]), "a", "b")
+    assert "by seed: +0.00001, +0.00002, +0.00001" in text
+    assert "0.00000" not in text
+    assert "standard deviation 0.00001" in describe_runs("a", {1: 1.0, 2: 1.00001})
+    assert "standard deviation 0.0000" in describe_runs("a", {1: 1.0, 2: 1.0})
