@@ -1,5 +1,9 @@
 """Memory: how much a device has, and when it has run out."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
 import psutil
 import torch
 
@@ -18,15 +22,45 @@ def available_bytes(device: torch.device) -> int:
 
 
 def host_bytes() -> int:
-    """Return the host's memory in bytes, or this process's limit where that is lower."""
-    total: int = psutil.virtual_memory().total
+    """Return the host's memory in bytes, or the limit of this process or its container if lower."""
+    return min([psutil.virtual_memory().total, *_process_limits(), *container_limits(Path("/"))])
+
+
+def _process_limits() -> list[int]:
     try:
         import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     except ImportError:  # Windows
-        return total
-    return total if limit == resource.RLIM_INFINITY else min(total, limit)
+        return []
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return [] if limit == resource.RLIM_INFINITY else [limit]
+
+
+def container_limits(root: Path) -> list[int]:
+    """Return the limits in bytes of this process's control groups, of either version of Linux's.
+
+    `root` is where `proc` and `sys` are. A group's limit holds for those inside it; a container may
+    see its own group as the outermost.
+    """
+    limits = []
+    for hierarchy, name, group in _memory_groups(root / "proc/self/cgroup"):
+        top = root / "sys/fs/cgroup" / hierarchy
+        place = top / group.strip("/")
+        for folder in (place, *place.parents):
+            if folder.is_relative_to(top):
+                with suppress(OSError, ValueError):  # no such group here, or "max"
+                    limits.append(int((folder / name).read_text(encoding="ascii")))
+    return limits
+
+
+def _memory_groups(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the hierarchy, the file of its limits and the group, of what `path` lists."""
+    with suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers:
+                yield "", "memory.max", group
+            elif "memory" in controllers.split(","):
+                yield "memory", "memory.limit_in_bytes", group
 
 
 def is_out_of_memory(error: BaseException) -> bool:
