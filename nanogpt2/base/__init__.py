@@ -1,1 +1,1 @@
-"""Files written whole, signals, and errors that a user can mend: what every room stands on."""
+"""Files written whole, signals, git, and errors that a user can mend: what every room stands on."""

@@ -10,7 +10,9 @@ from nanogpt2.base.errors import DataError
 def find_project() -> Path | None:
     """Return the project of which the current folder is DVC's copy for an experiment, if it is."""
     root = os.environ.get("DVC_ROOT")
-    return Path(root) if root and not Path(root).samefile(".") else None
+    if not root or not Path(root).is_dir() or Path(root).samefile("."):
+        return None
+    return Path(root)
 
 
 def check_repository(project: Path) -> None:
@@ -18,14 +20,15 @@ def check_repository(project: Path) -> None:
 
     DVC itself would find so only once everything was trained, or in words that help nobody.
     """
-    shallow = _ask_git(project, "rev-parse", "--is-shallow-repository")
-    if shallow is None:
-        return  # DVC manages without git's command
-    if shallow == "":
+    project = project.absolute()
+    if not any((folder / ".git").exists() for folder in (project, *project.parents)):
         raise DataError(
-            f"{project.absolute()}: no git repository, and DVC keeps experiments in one:"
+            f"{project}: no git repository, and DVC keeps experiments in one:"
             " git init && git add --all && git commit --message Start"
         )
+    shallow = _ask_git(project, "rev-parse", "--is-shallow-repository")
+    if not shallow:
+        return  # no git, or it does not trust the folder's owner; DVC manages
     if shallow == "true":
         raise DataError(
             "this clone is shallow, and DVC keeps no experiment in one: git fetch --unshallow"
@@ -44,11 +47,11 @@ def committed_text(path: Path) -> str | None:
 
 
 def _ask_git(folder: Path, *words: str) -> str | None:
-    """Return what git prints in `folder`: nothing where it fails, None where there is no git."""
+    """Return what git prints in `folder`, None where there is no git or it fails."""
     try:
         done = subprocess.run(
             ["git", *words], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
         )
     except FileNotFoundError:
         return None
-    return "" if done.returncode else done.stdout.strip()
+    return None if done.returncode else done.stdout.strip()

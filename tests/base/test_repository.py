@@ -62,9 +62,19 @@ def test_a_repository_without_a_commit_is_refused(tmp_path: Path) -> None:
         check_repository(tmp_path)
 
 
-def test_without_git_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_nothing_is_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    check_repository(tmp_path)
+    check_repository(project)
+
+
+def test_what_git_does_not_trust_is_left_to_dvc(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder of another user's in a container."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    check_repository(project)
 
 
 def test_a_copy_knows_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +84,8 @@ def test_a_copy_knows_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert find_project() == tmp_path
     monkeypatch.chdir(tmp_path)
+    assert find_project() is None
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "gone"))
     assert find_project() is None
     monkeypatch.delenv("DVC_ROOT")
     assert find_project() is None
