@@ -68,10 +68,6 @@ def test_a_clone_at_another_path_writes_the_same_bytes(repro: Workspace, tmp_pat
     ("change", "stages"),
     [
         ("learning_rate=5e-4", ["validate", "train", "evaluate", "sample"]),
-        ("sample.temperature=0.9", ["validate", "sample"]),
-        ("evaluate.batch_size=3", ["validate", "evaluate"]),
-        ("device=auto", ["validate"]),
-        ("checkpoint_interval=3", ["validate"]),
         ("val_fraction=0.2", ["validate", "prepare", "train", "evaluate", "sample"]),
     ],
 )
@@ -85,11 +81,27 @@ def test_an_experiment_reruns_what_depends_on_its_key(
     repro.dvc("checkout", "--quiet")
 
 
-def test_changed_sampling_code_reruns_sample_alone(repro: Workspace) -> None:
-    path = repro.root / "nanogpt2/sample/sample.py"
-    path.write_text(path.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    assert repro.stages_run("repro") == ["sample"]
+@pytest.mark.parametrize(
+    ("path", "old", "new", "stages"),
+    [
+        ("params.yaml", "\n  temperature: 0.8", "\n  temperature: 0.9", ["validate", "sample"]),
+        ("params.yaml", "stride:  ", "stride: 3 ", ["validate", "evaluate"]),
+        ("params.yaml", "device: cpu", "device: auto", ["validate"]),
+        ("nanogpt2/sample/sample.py", '"""', '"""Changed. ', ["evaluate", "sample"]),
+        ("nanogpt2/report/advice.py", '"""', '"""Changed. ', []),
+        ("nanogpt2/presets/nano.yaml", "#", "# changed", []),
+    ],
+)
+def test_a_change_reruns_what_depends_on_it(
+    repro: Workspace, path: str, old: str, new: str, stages: list[str]
+) -> None:
+    file = repro.root / path
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert sorted(repro.stages_run("repro")) == sorted(stages)
     repro.git("checkout", "--quiet", ".")
+    repro.dvc("checkout", "--quiet")
 
 
 def test_experiments_in_copies_finish_with_their_own_code_and_can_be_compared(
