@@ -15,8 +15,12 @@ if not torch.cuda.is_available():
 settings.register_profile("busy", deadline=None, derandomize=True)
 settings.load_profile("busy")
 
-# Files that take longest go first, so that neither of the two workers is left waiting at the end.
-LONGEST = ("test_pipeline", "test_crash", "test_faults", "test_seeds", "test_distributed")
+# Files that take longest go first, so that no worker is left alone at the end. There are three on
+# two cores, since DVC waits for what it starts, and for the disk.
+LONGEST = (
+    *("test_pipeline", "test_crash", "test_distributed", "test_seeds", "test_gpu_decoding"),
+    *("test_gpu_kernels", "test_faults", "test_checks", "test_variants", "test_resume"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -86,7 +86,7 @@ def compile_decoding() -> None:
     shape = {"n_layer": 1, "n_head": 4, "n_embd": 256, "block_size": 64}
     for architecture, dtype in (("gpt2", torch.float32), ("modern", torch.bfloat16)):
         model = GPT(get_config({**shape, "architecture": architecture})).to(dtype)
-        for rows in (1, 32):
+        for rows in (1, 32) if dtype == torch.bfloat16 else (1,):
             zeros = torch.zeros(rows, dtype=torch.long)
             FusedDecoder(model, rows=rows, n_tokens=None).step(zeros, zeros)
     draw_fused(torch.zeros(2, 300), torch.zeros(2, 1, dtype=torch.float64), Controls())

@@ -15,7 +15,7 @@ PARAMS = SMALL_RUN | {
     "dropout": 0.1,
     "max_iters": 60,
     "eval_interval": 20,
-    "eval_iters": 100,
+    "eval_iters": 30,
     "checkpoint_interval": 2,
     "gradient_accumulation_steps": 8,
 }
@@ -74,7 +74,7 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
     process = start(workspace, "dvc", "repro")
     arrived = wait_for(lambda: {p.name for p in states(workspace)} - before, process)
     if arrived and moment == "while it writes a state":
-        arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process, every=0.0005)
+        arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process, every=0.002)
     elif arrived:
         time.sleep(random.uniform(0, 0.6))
     victim = training_process(workspace)
