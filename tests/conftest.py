@@ -1,5 +1,6 @@
 """What tests share: one small text, a tiny configuration, an empty folder to run in."""
 
+import gc
 import os
 
 import pytest
@@ -21,6 +22,10 @@ LONGEST = (
     *("test_pipeline", "test_crash", "test_distributed", "test_seeds", "test_gpu_decoding"),
     *("test_gpu_kernels", "test_faults", "test_checks", "test_variants", "test_resume"),
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: the collector need not look at it again and again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Set
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +17,8 @@ def module_path(name: str) -> Path | None:
     return None
 
 
-def direct_imports(path: Path) -> set[Path]:
+@cache
+def direct_imports(path: Path) -> frozenset[Path]:
     """Return the project's files that `path` imports anywhere in its source."""
     names = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
@@ -24,7 +26,7 @@ def direct_imports(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {found for name in names if (found := module_path(name))}
+    return frozenset(found for name in names if (found := module_path(name)))
 
 
 def all_imports(path: Path, *, without: Set[Path] = frozenset()) -> set[Path]:

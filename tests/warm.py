@@ -10,6 +10,7 @@ process when its parent ends, or of how one starts, take sys.executable.
 
 import array
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -25,7 +26,13 @@ from pathlib import Path
 
 PRELOADED = (
     *("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil"),
-    *("dvc.cli", "dvc.repo", "dvc.repo.experiments", "dvc.commands.repro", "dvc_data.index"),
+    *("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.experiments", "dvc_data.index"),
+    *("dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.experiments.queue.celery"),
+    *("dvc.repo.experiments.executor.local", "dvc.utils.hydra", "dvc_data.hashfile.checkout"),
+    *("networkx", "ruamel.yaml", "hydra._internal.config_loader_impl", "numpy.random"),
+    *("dvc.repo.plots", "dvc.repo.datasets", "dvc.repo.artifacts", "dvc.repo.stage", "pyparsing"),
+    *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
+    *("torch.utils.data", "torch.profiler", "numpy.ma"),
 )
 CLIENT = """#!{python} -ISB
 import array, json, os, signal, socket, sys
@@ -78,6 +85,7 @@ def serve(address: str) -> None:
     """Import what takes long, then run each order that comes in a process of its own."""
     for name in PRELOADED:
         __import__(name)
+    gc.freeze()  # or each process copies the pages that its collector looks at
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(address)
     listener.listen(16)

@@ -1,10 +1,13 @@
 """A clone of the project in a temporary folder, with real git and real DVC."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import warm
@@ -46,16 +49,10 @@ class Workspace:
             "OMP_NUM_THREADS": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
-        self._copy_project()
+        shutil.copytree(template(), root, symlinks=True)
         path = root / "params.yaml"
         text = yaml12.replace_values(path.read_text(encoding="utf-8"), params)
         path.write_text(text.replace("max_new_tokens: 500", "max_new_tokens: 20"), encoding="utf-8")
-        (root / "data/raw").mkdir()
-        (root / "data/raw/sonnet.txt").write_text(TEXT, encoding="utf-8")
-        self.git("init", "--quiet")
-        self.git("config", "user.name", "test")
-        self.git("config", "user.email", "test@example.org")
-        self.dvc("add", "--quiet", "data/raw")
         self.commit("start")
 
     @staticmethod
@@ -73,17 +70,6 @@ class Workspace:
         workspace = cls.__new__(cls)
         workspace.root, workspace.env = root, dict(env)
         return workspace
-
-    def _copy_project(self) -> None:
-        """Copy what git tracks or would track, less the record and results of the last run."""
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if not name.startswith(("metrics/", "plots/", "dvc.lock")) and (ROOT / name).is_file():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -111,6 +97,34 @@ class Workspace:
         """Return the SHA-256 of each output file."""
         paths = [path for name in OUTPUTS for path in files_in(self.root / name)]
         return {str(p.relative_to(self.root)): sha256(p.read_bytes()) for p in sorted(paths)}
+
+
+@cache
+def template() -> Path:
+    """Return a repository of the project's files with a small text, of which nothing is committed.
+
+    The record and the results of the last run are left out.
+    """
+    root = Path(tempfile.mkdtemp(prefix="workspace-")) / "project"
+    atexit.register(shutil.rmtree, root.parent, ignore_errors=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if not name.startswith(("metrics/", "plots/", "dvc.lock")) and (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    (root / "data/raw").mkdir()
+    (root / "data/raw/sonnet.txt").write_text(TEXT, encoding="utf-8")
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "config", "user.name", "test"],
+        ["git", "config", "user.email", "test@example.org"],
+        [warm.executable(), "-m", "dvc", "add", "--quiet", "data/raw"],
+    ):
+        subprocess.run(command, cwd=root, check=True)
+    return root
 
 
 def files_in(path: Path) -> list[Path]:

@@ -59,9 +59,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "José"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "executable", warm.executable())
     commands = [
         "git init --quiet",
-        f"{sys.executable} -m dvc init --quiet",
+        f"{warm.executable()} -m dvc init --quiet",
         "git -c user.name=a -c user.email=a@example.org commit --quiet --all --message start",
     ]
     for command in commands:
@@ -74,7 +75,7 @@ def test_letters_beyond_ascii_that_dvc_cannot_write_are_named_first(project: Pat
     assert "its cache has a path with letters beyond ASCII" in seeds.stderr
     assert f"{project}/.dvc/cache: dvc cache dir --local" in seeds.stderr
     mend = ["cache", "dir", "--local", str(project.parent / "cache")]
-    subprocess.run([sys.executable, "-m", "dvc", *mend], check=True)
+    subprocess.run([warm.executable(), "-m", "dvc", *mend], check=True)
     subprocess.run(["git", "config", "user.name", "José"], check=True)
     seeds = CliRunner().invoke(main, ["seeds"])
     assert ".git/config has letters beyond ASCII: name = José; set it for yourself" in seeds.stderr
@@ -84,7 +85,7 @@ def test_letters_beyond_ascii_that_dvc_cannot_write_are_named_first(project: Pat
 
 def test_a_run_that_fails_shows_its_lines(project: Path) -> None:
     mend = ["cache", "dir", "--local", str(project.parent / "cache")]
-    subprocess.run([sys.executable, "-m", "dvc", *mend], check=True)
+    subprocess.run([warm.executable(), "-m", "dvc", *mend], check=True)
     seeds = CliRunner().invoke(main, ["seeds"])  # there is no pipeline
     assert seeds.exit_code == 1
     lines = seeds.stderr.splitlines()

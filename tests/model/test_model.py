@@ -1,20 +1,23 @@
 """The model: GPT-2's function, causality, and a sensible start."""
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
 SHAPE = {"vocab_size": 65, "block_size": 64, "n_layer": 3, "n_head": 4, "n_embd": 48}
 
 
-def copy_weights(theirs: GPT2LMHeadModel, ours: GPT) -> None:
+def copy_weights(theirs: "GPT2LMHeadModel", ours: GPT) -> None:
     """Copy GPT-2's weights; its Conv1D layers hold them transposed."""
     weights = {}
     for name in ours.state_dict():
@@ -25,8 +28,10 @@ def copy_weights(theirs: GPT2LMHeadModel, ours: GPT) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[GPT2LMHeadModel, GPT]:
+def pair() -> "tuple[GPT2LMHeadModel, GPT]":
     """transformers' GPT-2 with random weights, biases too, and ours with the same."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # five seconds, in one worker alone
+
     torch.manual_seed(1)
     theirs = GPT2LMHeadModel(
         GPT2Config(vocab_size=65, n_positions=64, n_layer=3, n_head=4, n_embd=48)
@@ -40,7 +45,7 @@ def pair() -> tuple[GPT2LMHeadModel, GPT]:
 
 @pytest.mark.parametrize("length", [1, 2, 17, 64])
 def test_logits_and_loss_are_those_of_transformers_gpt2(
-    pair: tuple[GPT2LMHeadModel, GPT], length: int
+    pair: "tuple[GPT2LMHeadModel, GPT]", length: int
 ) -> None:
     theirs, ours = pair
     idx = torch.randint(65, (3, length + 1))
@@ -54,7 +59,7 @@ def test_logits_and_loss_are_those_of_transformers_gpt2(
     assert abs(loss.item() - expected_loss.item()) < 1e-5
 
 
-def test_gradients_are_those_of_transformers_gpt2(pair: tuple[GPT2LMHeadModel, GPT]) -> None:
+def test_gradients_are_those_of_transformers_gpt2(pair: "tuple[GPT2LMHeadModel, GPT]") -> None:
     theirs, ours = pair
     idx = torch.randint(65, (2, 33))
     theirs(idx[:, :-1], labels=None).logits.logsumexp(-1).mean().backward()
@@ -65,7 +70,7 @@ def test_gradients_are_those_of_transformers_gpt2(pair: tuple[GPT2LMHeadModel, G
     )
 
 
-def test_greedy_text_is_that_of_transformers_gpt2(pair: tuple[GPT2LMHeadModel, GPT]) -> None:
+def test_greedy_text_is_that_of_transformers_gpt2(pair: "tuple[GPT2LMHeadModel, GPT]") -> None:
     theirs, ours = pair
     idx = torch.randint(65, (1, 8))
     expected = theirs.generate(  # type: ignore[misc]  # its own types do not take it

@@ -74,7 +74,7 @@ def test_a_room_imports_only_from_those_before_it() -> None:
 
 
 def test_the_modules_of_a_room_import_one_another_in_no_circle() -> None:
-    waiting = {path: direct_imports(path) & set(MODULES) - {path} for path in MODULES}
+    waiting = {path: set(direct_imports(path)) & set(MODULES) - {path} for path in MODULES}
     waiting = {
         path: {found for found in imports if found.name != "__init__.py"}
         for path, imports in waiting.items()
