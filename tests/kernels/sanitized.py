@@ -1,4 +1,4 @@
-"""Run every function of a compiled cpu.c on odd shapes: `python sanitized.py LIBRARY`.
+"""Run every function of a compiled cpu.c on odd shapes: `python sanitized.py LIBRARY ...`.
 
 The library is built with sanitizers, which end the process where memory is misused.
 """
@@ -41,5 +41,6 @@ def run(library: Library) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    run(Library(ctypes.CDLL(sys.argv[1])))
+    for path in sys.argv[1:]:
+        run(Library(ctypes.CDLL(path)))
     print("done")

@@ -1,11 +1,11 @@
 """A model without memory has the names and shapes of one with it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from variants import VARIANTS
 
 from nanogpt2.config.config import Config, get_config
@@ -32,10 +32,11 @@ def test_a_model_file_is_opened_and_continued_without_the_import_of_dynamo(tiny:
     save_checkpoint(Path("m.pt"), GPT(tiny).state_dict(), tiny, tokenizer=None, origin={})
     lines = [
         "import sys, torch",
+        "assert 'torch._dynamo' not in sys.modules",
         "from pathlib import Path",
         "from nanogpt2 import load_checkpoint",
         "model = load_checkpoint(Path('m.pt'), device=torch.device('cpu')).model",
         "model.generate(torch.zeros(1, 1, dtype=torch.long), 30)",
         "sys.exit('torch._dynamo' in sys.modules)",
     ]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+    subprocess.run([warm.executable(), "-c", "\n".join(lines)], check=True)

@@ -394,7 +394,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.train.trainer import Trainer
 phase = sys.argv[1]
 config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
-    "n_embd": 160 if phase == "saving a state" else 16, "batch_size": 4,
+    "n_embd": 96 if phase == "saving a state" else 16, "batch_size": 4,
     "max_iters": 100 if phase == "saving a state" else 40, "warmup_iters": 2,
     "checkpoint_interval": 1 if phase == "saving a state" else 10,
     "eval_interval": 20 if phase == "evaluation" else 100,

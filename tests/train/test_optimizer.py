@@ -1,11 +1,11 @@
 """The optimizer's groups and the learning rate's schedule."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +80,7 @@ def test_muon_divides_gradients_as_a_fused_optimizer_does() -> None:
 def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None:
     lines = [
         "import sys",
+        "assert 'torch._dynamo' not in sys.modules",
         "from nanogpt2.config.config import get_config",
         "from nanogpt2.tokens.dataset import CharDataset",
         "from nanogpt2.device.device import use_deterministic_kernels",
@@ -91,5 +92,5 @@ def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None
         "Trainer(GPT(c), c).train(d, d)",
         "sys.exit('torch._dynamo' in sys.modules)",
     ]
-    command = [sys.executable, "-c", "\n".join(lines)]
+    command = [warm.executable(), "-c", "\n".join(lines)]
     subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
