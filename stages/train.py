@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, log_beside, stage_command, state_folder
+from stages.shared import command
 
 
-@stage_command
-@config_option
+@command.stage_command
+@command.config_option
 @click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
 @click.option("--metrics", type=Path, default="metrics/train.json", help="Figures to write.")
 @click.option("--curve", type=Path, default="plots/loss.csv", help="Losses to write.")
@@ -36,13 +36,13 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) 
         trainer = Trainer(
             GPT(settings),
             settings,
-            resume_root=state_folder(),
-            log_file=log or log_beside(metrics),
+            resume_root=command.state_folder(),
+            log_file=log or command.log_beside(metrics),
             stopwatch=Stopwatch.of_process(),
             recorded=read_recorded(settings, curve, Path("params.yaml")),
             group=group,
         )
-        save = saving(settings, data, metrics=metrics, curve=curve)
+        save = saving(settings, data, metrics=metrics, curve=curve, check=command.check_inputs)
         trainer.train(train, val, save=save, wait=True)
 
 

@@ -75,10 +75,21 @@ class TrainingRecord:
         files.write_json(metrics, self.metrics())
 
 
-def saving(config: Config, data: Path, *, metrics: Path, curve: Path) -> Save:
-    """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures."""
+def saving(
+    config: Config,
+    data: Path,
+    *,
+    metrics: Path,
+    curve: Path,
+    check: Callable[[], None] = lambda: None,
+) -> Save:
+    """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures.
+
+    `check` comes first: what it raises leaves the run's state, from which it goes on.
+    """
 
     def save(record: TrainingRecord, weights: dict[str, dict[str, Tensor]]) -> None:
+        check()
         save_trained(weights, config, data, record.metrics())
         record.write(metrics, curve)
 

@@ -16,7 +16,8 @@ RESTORE = "The last run's outputs come back with: dvc checkout && git restore me
 def stage_command(function: Callable[..., None]) -> click.Command:
     """Make `function` a command; under DVC, which removes outputs first, errors tell the way back.
 
-    `validate` removes nothing, so it needs no such line.
+    What changed while it ran is an error there too. `validate` removes nothing, and what it writes
+    depends on nothing.
     """
     stage = os.environ.get("DVC_STAGE", "")
     removed = stage not in ("", "validate")
@@ -28,11 +29,24 @@ def stage_command(function: Callable[..., None]) -> click.Command:
             from stages.shared.parent import run_apart  # psutil takes 30 ms to import
 
             run_apart(stage)
+            if removed:
+                from stages.shared.inputs import Inputs
+
+                inputs = click.get_current_context().obj = Inputs(stage)
+                function(*arguments, **options)
+                inputs.check()
+                return
         elif "config" in options and "RANK" not in os.environ:
             show_left_out(options["config"])
         function(*arguments, **options)
 
     return click.command(context_settings={"show_default": True})(guarded)
+
+
+def check_inputs() -> None:
+    """Raise ConfigError where what DVC records of this stage is no longer what it began with."""
+    if inputs := click.get_current_context().obj:
+        inputs.check()
 
 
 def show_left_out(config: str) -> None:

@@ -45,7 +45,8 @@ def start(body: str, stage: str = "train", terminal: int | None = None) -> subpr
 
     return subprocess.Popen(
         [sys.executable, "-c", STAGE.format(body=body)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": stage},
+        cwd=ROOT,
+        env={**os.environ, "DVC_STAGE": stage},
         stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
