@@ -15,7 +15,8 @@ import torch
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import Request
 
 BATCH = 50
 

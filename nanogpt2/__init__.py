@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from nanogpt2.config.config import Config, get_config
     from nanogpt2.model.checkpoint import load_checkpoint
     from nanogpt2.model.gpt import GPT
-    from nanogpt2.sample.generate import continue_tokens, generate
+    from nanogpt2.sample.continuing import continue_tokens
+    from nanogpt2.sample.generate import generate
     from nanogpt2.tokens.dataset import CharDataset, TokenDataset
     from nanogpt2.train.trainer import Trainer
 
@@ -32,7 +33,7 @@ _ROOMS = {
     "Config": "config.config",
     "TokenDataset": "tokens.dataset",
     "Trainer": "train.trainer",
-    "continue_tokens": "sample.generate",
+    "continue_tokens": "sample.continuing",
     "generate": "sample.generate",
     "get_config": "config.config",
     "load_checkpoint": "model.checkpoint",

@@ -20,7 +20,7 @@ NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, er
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; on success it is synced and renamed to it.
 
     After any error `path` is what it was before. Raises DataError where the disk is full or
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: str | Path) -> Iterator[None]:
     """Turn an OSError met while writing `path` into a DataError of one line."""
     try:
         yield
@@ -53,7 +53,7 @@ def write_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
 
 
-def check_writable(*paths: Path) -> None:
+def check_writable(*paths: str | Path) -> None:
     """Raise DataError where a file at one of `paths` could not be written; nothing stays behind."""
     for path in map(Path, paths):
         with write_errors(path):
@@ -89,13 +89,13 @@ def _sync_folder(folder: Path) -> None:
         warn_once(f"files may not survive a power cut here: fsync: {error.strerror}")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Write `content` to `path` whole or not at all."""
     with replacing(path) as file:
         file.write(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     r"""Write `text` as UTF-8 with `\n` newlines."""
     write_bytes(path, text.encode("utf-8"))
 
@@ -105,12 +105,12 @@ def rounded(value: float) -> float:
     return round(value, 6)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; keys keep their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `rows`, at least one, with a header line of the first row's keys."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -119,7 +119,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Return the content of `path`; DataError where it cannot be read."""
     try:
         return Path(path).read_bytes()
@@ -127,7 +127,7 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | Path) -> str:
     """Return the UTF-8 text of `path`; DataError where it cannot be read or is not UTF-8."""
     try:
         return read_bytes(path).decode("utf-8")
@@ -135,7 +135,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """Return the JSON value in `path`; DataError where it is missing or damaged."""
     try:
         return json.loads(read_text(path))
@@ -148,7 +148,7 @@ def sha256(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+def replace_folder(folder: str | Path, fill: Callable[[Path], None]) -> None:
     """Fill a new folder and put it in the place of `folder`, which stays as it was on any error."""
     folder = Path(folder)
     with write_errors(folder):

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -177,14 +178,21 @@ def check_same_model(model: Config, config: Config) -> None:
         raise ConfigError("; ".join(differing) + ": make the model of the same one, GPT(config)")
 
 
-def get_config(source: str | Path | Mapping[str, Any], **overrides: Any) -> Config:
+def get_config(source: "str | Path | Mapping[str, Any] | Config", **overrides: Any) -> Config:
     """Return the configuration of a preset (nano, small, base), a YAML file or a mapping.
 
     Keys that the source does not give take the schema's default; `overrides` come last.
     Raises ConfigError with one line for each key that is wrong.
     """
+    if isinstance(source, Config):
+        source = source.to_dict()
     if isinstance(source, Mapping):
         return make_config({**source, **overrides}, name="configuration")
+    if not isinstance(source, str | Path):
+        raise ConfigError(
+            f"configuration: found {type(source).__name__}; allowed: a preset's name, a path, or"
+            " keys with values"
+        )
     name, values = read_values(source)
     return make_config({**values, **overrides}, name=name)
 
@@ -232,6 +240,16 @@ def _plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # NumPy's numbers too
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value
 
 
@@ -274,7 +292,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def use_preset(name: str, path: Path) -> list[str]:
+def use_preset(name: str, path: str | Path) -> list[str]:
     """Write the values of the preset `name` into the YAML file `path`; return the changes in words.
 
     Comments, order and every other line stay as they are. The result is checked before it is
@@ -283,6 +301,7 @@ def use_preset(name: str, path: Path) -> list[str]:
     preset = preset_path(name)
     if preset is None:
         raise ConfigError(f"unknown preset {name}; allowed: {', '.join(preset_names())}")
+    path = Path(path)
     old, new = yaml12.read(path), yaml12.read(preset)
     changed = {key: value for key, value in new.items() if old.get(key) != value}
     text = yaml12.replace_values(files.read_text(path), changed)

@@ -5,14 +5,29 @@ top-p: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration"; min
 """
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
+
+# Of each control what fits, among finite numbers, and that in words.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": (lambda value: value >= 0, "a finite number, at least 0"),
+    "top_k": (
+        lambda value: isinstance(value, Integral) and int(value) >= 0,
+        "null or an integer, at least 0",
+    ),
+    "top_p": (lambda value: 0 < value <= 1, "null or above 0, at most 1"),
+    "min_p": (lambda value: 0 <= value <= 1, "null or from 0 to 1"),
+    "repetition_penalty": (lambda value: value > 0, "a finite number above 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,23 +38,26 @@ class Controls:
     """
 
     temperature: float = 1.0  # 0 takes the most likely token
-    top_k: int | None = None  # more than the vocabulary has keeps all
+    top_k: int | None = None  # 0 keeps all, as None; so does more than the vocabulary has
     top_p: float | None = None
     min_p: float | None = None  # as a share of the most likely token's probability
     repetition_penalty: float = 1.0  # 1 is none
 
     def __post_init__(self) -> None:
-        allowed = {
-            "temperature": (self.temperature >= 0, "a finite number, at least 0"),
-            "top_k": (self.top_k is None or self.top_k >= 1, "null or an integer, at least 1"),
-            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "null or above 0, at most 1"),
-            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "null or from 0 to 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "a finite number above 0"),
-        }
-        for name, (fits, text) in allowed.items():
+        for name, (fits, allowed) in RANGES.items():
             value = getattr(self, name)
-            if not fits or not math.isfinite(value or 0):
-                raise ConfigError(f"{name}: found {value}; allowed: {text}")
+            if not (value is None and allowed.startswith("null")) and not _holds(fits, value):
+                raise ConfigError(f"{name}: found {value}; allowed: {allowed}")
+        object.__setattr__(self, "top_k", self.top_k or None)
+        # so that no logit times or through it is infinite
+        penalty = min(max(self.repetition_penalty, 1e-30), 1e30)
+        object.__setattr__(self, "repetition_penalty", penalty)
+
+
+def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
+    """Return whether `value` is a number, not an infinite one, and fits."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and bool(abs(value) <= sys.float_info.max) and fits(value)
 
 
 def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
@@ -104,7 +122,7 @@ def draw_token(
     """Return one token for each row of `logits` (B, V), as torch draws it: (B, 1)."""
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
-    logits = logits / temperature
+    logits = logits / max(temperature, 1e-30)
     if top_k is not None:
         kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
         logits = logits.masked_fill(logits < kept[:, -1:], -math.inf)

@@ -48,7 +48,8 @@ def find_device(name: str) -> "torch.device":
     }
     if name == "auto":
         name = next(device for device, there in available.items() if there)
-    if not available[name]:
+    kind = name.partition(":")[0]  # such as cuda:1
+    if not available.get(kind, False):
         raise DeviceError(f"device: found {name}, which torch does not see here; use auto or cpu")
     return torch.device(name)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.base.files import rounded
 from nanogpt2.device.memory import is_out_of_memory
@@ -18,7 +19,9 @@ from nanogpt2.device.threads import share_cores
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.modes import evaluating
 from nanogpt2.tokens.dataset import (
+    as_token_array,
     load_prepared_tokenizer,
     load_tokens,
     prepared_splits,
@@ -75,22 +78,27 @@ def evaluate_tokens(
 
     Windows of block_size begin `stride` tokens apart, or side by side; where they overlap, only
     the later tokens of a window count, so that each has block_size - stride tokens of context and
-    more, as far as the text has them. Raises DataError for fewer than 2 tokens.
+    more, as far as the text has them. Raises DataError for fewer than 2 tokens, and for tokens that
+    the model or the tokenizer does not know.
     """
+    tokens = as_token_array(tokens, name="the split")
     if len(tokens) < 2:
         raise DataError("a split of fewer than 2 tokens cannot be evaluated: use more text")
-    share_cores()
-    model.eval()
+    known = min(tokenizer.size, model.config.vocab_size)
+    if (largest := int(tokens.max())) >= known:
+        raise DataError(f"the split has the token {largest}; allowed: from 0 to {known - 1}")
+    batch_size = whole_number("batch_size", batch_size, least=1)
     block_size = model.config.block_size
+    stride = block_size if stride is None else whole_number("stride", stride, least=1)
+    share_cores()
     by_position, by_token = Tally(block_size), Tally(tokenizer.size)
-    for batch, n_new in windows(
-        tokens, block_size, min(stride or block_size, block_size), batch_size
-    ):
-        nats, correct = predict_in_memory(
-            model, batch, advice="lower evaluate.batch_size, or use device: cpu"
-        )
-        by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
-        by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
+    with evaluating(model):
+        for batch, n_new in windows(tokens, block_size, min(stride, block_size), batch_size):
+            nats, correct = predict_in_memory(
+                model, batch, advice="lower evaluate.batch_size, or use device: cpu"
+            )
+            by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
+            by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
     totals = Totals(
         nats=by_token.nats.sum().item(),
         tokens=int(by_token.counts.sum()),
@@ -167,13 +175,13 @@ def show_token(tokenizer: Tokenizer, token: int) -> str:
 
 
 def evaluate_splits(
-    checkpoint: Checkpoint, data: Path, *, batch_size: int, stride: int | None = None
+    checkpoint: Checkpoint, data: str | Path, *, batch_size: int, stride: int | None = None
 ) -> Evaluation:
     """Return what the checkpoint makes of each held-out split in `data`.
 
     Raises CheckpointError where the checkpoint was trained with another tokenizer.
     """
-    tokenizer = tokenizer_of(checkpoint, data / "tokenizer.json")
+    tokenizer = tokenizer_of(checkpoint, Path(data, "tokenizer.json"))
     if tokenizer.to_dict() != load_prepared_tokenizer(data).to_dict():
         raise CheckpointError(
             f"the checkpoint was trained with another tokenizer than that of {data};"
@@ -199,7 +207,7 @@ def evaluate_splits(
     )
 
 
-def _name_text(data: Path, split: str) -> dict[str, str]:
+def _name_text(data: str | Path, split: str) -> dict[str, str]:
     """Return which text figures are of; figures of another text cannot be compared with them."""
     text = text_of_split(data, split)
     return {} if text is None else {"text": text[:DIGITS]}

@@ -12,7 +12,7 @@ from nanogpt2.base.files import rounded
 from nanogpt2.config.config import EvaluateConfig
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import continue_tokens
+from nanogpt2.sample.continuing import continue_tokens
 from nanogpt2.text.overlap import Codes, character_codes, longest_stretches, share_of_windows
 from nanogpt2.tokens.dataset import load_tokens
 from nanogpt2.tokens.normal import normalise
@@ -39,14 +39,14 @@ class Copies:
 
 
 def check_memorisation(
-    checkpoint: Checkpoint, data: Path, config: EvaluateConfig
+    checkpoint: Checkpoint, data: str | Path, config: EvaluateConfig
 ) -> tuple[dict[str, Any], str]:
     """Return figures, and a readable list of the longest stretches that samples copy.
 
     Each sample goes on from one token of the validation text; what the author wrote there gives
     the figures to compare with, since people repeat phrases too.
     """
-    tokenizer = tokenizer_of(checkpoint, data / "tokenizer.json")
+    tokenizer = tokenizer_of(checkpoint, Path(data, "tokenizer.json"))
     val, n_tokens = load_tokens(data, "val"), config.memorisation_tokens
     last = max(0, len(val) - 1 - n_tokens)
     starts = np.linspace(0, last, config.memorisation_samples).astype(np.int64)

@@ -5,10 +5,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nanogpt2.base import arguments
 from nanogpt2.base.errors import DataError
 from nanogpt2.evaluate.evaluate import predict_in_memory, windows
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
@@ -37,19 +39,21 @@ def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
     Nothing precedes the first token, so it has none. DataError where the text has fewer than two
     tokens or holds what the tokenizer does not know; DeviceError where memory runs out.
     """
-    tokens = tokenizer.encode(normalise(text))
+    tokens = tokenizer.encode(normalise(arguments.text("text", text)))
     if len(tokens) < 2:
         raise DataError("a text of fewer than 2 tokens cannot be scored")
-    model.eval()
+    if (largest := int(tokens.max())) >= model.config.vocab_size:
+        raise DataError(f"the tokenizer gives the token {largest}; the model knows fewer")
     nats: list[float] = []
     correct = 0
     block_size = model.config.block_size
-    for batch, _ in windows(tokens, block_size, block_size, BATCH_SIZE):
-        losses, right = predict_in_memory(
-            model, batch, advice="end what else uses it, or use --device cpu"
-        )
-        nats += losses.flatten().tolist()
-        correct += int(right.sum())
+    with evaluating(model):
+        for batch, _ in windows(tokens, block_size, block_size, BATCH_SIZE):
+            losses, right = predict_in_memory(
+                model, batch, advice="end what else uses it, or use --device cpu"
+            )
+            nats += losses.flatten().tolist()
+            correct += int(right.sum())
     totals = Totals(math.fsum(nats), len(nats), correct, tokenizer.count_bytes(tokens[1:]))
     return Score(summarise(totals), tokens.tolist(), [None, *nats])
 

@@ -4,11 +4,11 @@ What fails is named, and torch's operator serves in its place.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 
 import torch
 
 from nanogpt2.config.config import Config
+from nanogpt2.model.modes import kept_generators
 from nanogpt2.model.operators import Operators
 from nanogpt2.model.samples import Pair, Samples
 from nanogpt2.model.trials import TRIALS
@@ -83,12 +83,6 @@ def tolerance(name: str, dtype: torch.dtype) -> float:
     """Return how far results of the operator `name` may be off, as a share of the largest."""
     sums, stored = EXACTNESS[name]
     return sums * torch.finfo(torch.float32).eps + stored * torch.finfo(dtype).eps
-
-
-def kept_generators(device: torch.device) -> AbstractContextManager[None]:
-    """Leave torch's generators as they were before."""
-    cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
-    return torch.random.fork_rng(devices=cuda)
 
 
 def is_torchs(operators: Operators, name: str) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import Config, make_config
+from nanogpt2.device.device import find_device
 from nanogpt2.model.gpt import GPT, WRAPPERS
 from nanogpt2.model.shapes import make_shapes
 from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -34,7 +35,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     state_dict: Mapping[str, Tensor],
     config: Config,
     *,
@@ -55,18 +56,18 @@ def save_checkpoint(
 def save_trained(
     weights: Mapping[str, Mapping[str, Tensor]],
     config: Config,
-    data: Path,
+    data: str | Path,
     metrics: Mapping[str, Any],
 ) -> None:
     """Write NAME_model.pt for each state dict of `weights`, trained on the folder `data`."""
-    origin = {"dataset": files.sha256(files.read_bytes(data / "dataset.json")), **metrics}
-    tokenizer = load_tokenizer(files.read_json(data / "tokenizer.json"))
+    origin = {"dataset": files.sha256(files.read_bytes(Path(data, "dataset.json"))), **metrics}
+    tokenizer = load_tokenizer(files.read_json(Path(data, "tokenizer.json")))
     for name, state_dict in weights.items():
         path = Path(config.checkpoint_dir) / f"{name}_model.pt"
         save_checkpoint(path, state_dict, config, tokenizer=tokenizer, origin=origin)
 
 
-def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+def save_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write plain data and tensors whole or not at all.
 
     An open file, unlike a path, leaves no trace of its name in the archive.
@@ -75,13 +76,13 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(dict(content), file)
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: str | Path) -> dict[str, Any]:
     """Return the plain data and tensors in a file; CheckpointError where it has none.
 
     No code from the file is run, and no more memory is taken than the file has bytes.
     """
     try:
-        _check_archive(path)
+        _check_archive(Path(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; `dvc repro train` makes it") from error
@@ -109,11 +110,15 @@ def _check_archive(path: Path) -> None:
         raise zipfile.BadZipFile("entries larger than the file")
 
 
-def load_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
+def load_checkpoint(path: str | Path, *, device: str | torch.device) -> Checkpoint:
     """Return the model in `path`, on `device`; it also reads `{model_state_dict, config}` files.
 
+    A device in words is found as the key `device` has it: auto, cpu, cuda or mps.
     Raises CheckpointError with one line where the file is not such a one.
     """
+    if isinstance(device, str):
+        device = find_device(device)
+    path = Path(path)
     content = load_tensors(path)
     version = content.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
@@ -130,11 +135,11 @@ def load_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
     return Checkpoint(model.to(device).eval(), tokenizer, content.get("origin") or {})
 
 
-def tokenizer_of(checkpoint: Checkpoint, fallback: Path) -> Tokenizer:
+def tokenizer_of(checkpoint: Checkpoint, fallback: str | Path) -> Tokenizer:
     """Return the checkpoint's tokenizer; where it holds none, that in the file `fallback`."""
     if checkpoint.tokenizer is not None:
         return checkpoint.tokenizer
-    if not fallback.exists():
+    if not Path(fallback).exists():
         raise CheckpointError(
             "the checkpoint holds no tokenizer: give --tokenizer the tokenizer.json of its text"
         )

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, make_config
+from nanogpt2.model.inputs import as_batch, as_targets
 from nanogpt2.model.operators import Computes, Operators, cap_logits, mean_loss, norm_heads
 
 WRAPPERS = ("_orig_mod", "module")  # where torch.compile, and DataParallel and DDP keep a model
@@ -195,6 +196,7 @@ class GPT(Computes):
     configuration is not valid.
     """
 
+    @torch.random.fork_rng(devices=[])  # torch's modules draw weights of their own first
     def __init__(self, config: Config | Mapping[str, Any]) -> None:
         super().__init__()
         if not isinstance(config, Config):
@@ -248,7 +250,7 @@ class GPT(Computes):
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (B, T, V) for tokens `idx` (B, T); with `targets`, (logits, loss)."""
         logits = self.head(self.hidden(idx))
-        return logits if targets is None else (logits, mean_loss(logits, targets))
+        return logits if targets is None else (logits, mean_loss(logits, as_targets(targets, idx)))
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats per token; a target of -1 does not count.
@@ -257,7 +259,7 @@ class GPT(Computes):
         may do without the logits as a whole.
         """
         cap = float(self.config.logit_softcap or 0)
-        hidden = self.hidden(idx)
+        hidden, targets = self.hidden(idx), as_targets(targets, idx)
         return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
 
     def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
@@ -265,9 +267,8 @@ class GPT(Computes):
 
         With a `cache`, `idx` follows what the cache holds, at the cache's positions.
         """
+        idx = as_batch(idx, block_size=self.config.block_size)
         T = idx.shape[1]
-        if self.config.block_size < T:
-            raise DataError(f"{T} tokens are more than block_size {self.config.block_size}")
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions
         learned, rope = None, None
         if self.config.positions == "learned":
@@ -292,7 +293,6 @@ class GPT(Computes):
         """Return logits (..., V) of hidden states (..., C)."""
         return cap_logits(F.linear(x, self.head_weight), float(self.config.logit_softcap or 0))
 
-    @torch.no_grad()
     def generate(
         self,
         idx: Tensor,
@@ -305,25 +305,20 @@ class GPT(Computes):
     ) -> Tensor:
         """Return `idx` (B, T) followed by drawn tokens: (B, T + max_new_tokens).
 
-        The model sees the last block_size tokens. Temperature 0 takes the most likely token;
-        `n_tokens` keeps to the token numbers below it.
+        The model sees the last block_size tokens. Temperature 0 takes the most likely token, and
+        top_k None or 0 draws among all; `n_tokens` keeps to the token numbers below it.
         """
         import nanogpt2  # the cache belongs to a room that builds on this one
 
-        training = self.training
-        self.eval()
-        try:
-            return nanogpt2.continue_tokens(
-                self,
-                idx,
-                max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                n_tokens=n_tokens,
-                generator=generator,
-            )
-        finally:
-            self.train(training)
+        return nanogpt2.continue_tokens(
+            self,
+            idx,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            n_tokens=n_tokens,
+            generator=generator,
+        )
 
     def factors(self) -> list[Tensor]:
         """Return the weights of all matrix products, each once."""

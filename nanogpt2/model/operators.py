@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanogpt2.model.inputs import outside
+
 # Of the norm of queries and keys, in every precision: small ones stay small, so that a head may
 # attend softly. It is F.rms_norm's for bfloat16, in which it was found to help.
 QK_EPS = 2.0**-7
@@ -24,7 +26,10 @@ class Operators:
 
         Positions may also be of each row of the batch, (B, T, C).
         """
-        x = F.embedding(idx, tokens)
+        try:
+            x = F.embedding(idx, tokens)
+        except IndexError as error:  # on a CPU; elsewhere a look at the numbers would cost a wait
+            raise outside("idx", idx, f"from 0 to {len(tokens) - 1}") from error
         return x if positions is None else x + positions
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
@@ -113,7 +118,12 @@ def norm_heads(x: Tensor) -> Tensor:
 
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats of `targets` (B, T), -1 left out, by `logits` (B, T, V)."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-1)
+    rows = logits.flatten(0, -2).float()
+    try:
+        return F.cross_entropy(rows, targets.flatten(), ignore_index=-1)
+    except IndexError as error:  # on a CPU
+        allowed = f"from 0 to {rows.shape[1] - 1}, or -1, which does not count"
+        raise outside("targets", targets, allowed) from error
 
 
 def cap_logits(logits: Tensor, softcap: float) -> Tensor:

@@ -6,45 +6,23 @@ reads the whole window anew for each token; `half` reads the last half once each
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.arguments import whole_number
 from nanogpt2.decode.choose import choose_draw, prepare
 from nanogpt2.decode.cpu import CompiledDecoder
-from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
-from nanogpt2.decode.draw import Controls, draw_token, draw_uniforms
+from nanogpt2.decode.decoder import MakeDecoder
+from nanogpt2.decode.draw import Controls, draw_uniforms
 from nanogpt2.device.threads import share_cores
-from nanogpt2.model.gpt import GPT
-
-NEUTRAL = Controls()
-WINDOWS = ("exact", "half")
-FEW = 8  # tokens, below which a copy of the weights costs more than it saves
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to generate: one sample for each prompt, with a seed of its own."""
-
-    prompts: Sequence[Sequence[int]]  # tokens, at least one in each
-    seeds: Sequence[int]
-    max_new_tokens: int
-    controls: Controls = NEUTRAL
-    window: str = "exact"
-    n_tokens: int | None = None  # draw token numbers below it only
-    chunk: int = 16  # tokens that are handed out together, at most
-    use_cache: bool = True  # False: read the whole window for each token, with the model's modules
-
-    def __post_init__(self) -> None:
-        if self.window not in WINDOWS:
-            raise ConfigError(f"window: found {self.window}; allowed: {', '.join(WINDOWS)}")
+from nanogpt2.model.gpt import GPT, unwrapped
+from nanogpt2.model.modes import evaluating
+from nanogpt2.sample.request import Request, as_idx, require_finite
 
 
 def generate(
-    model: GPT,
+    model: nn.Module,
     idx: Tensor,
     max_new_tokens: int,
     *,
@@ -58,6 +36,9 @@ def generate(
 
     Row i is drawn with seed + i, so it is the same text in any batch.
     """
+    model = unwrapped(model)
+    idx = as_idx(idx, vocab_size=model.config.vocab_size)
+    seed = whole_number("seed", seed, least=0)
     seeds = range(seed, seed + len(idx))
     request = Request(
         idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache
@@ -75,53 +56,13 @@ def generate_tokens(
     `make_decoder` is what `prepare` returned, where more than one request follows. A generator
     that is no longer wanted may simply be dropped.
     """
+    request.check_for(model.config.vocab_size)
+    if not request.max_new_tokens or not request.prompts:
+        return
     share_cores()
-    training = model.training
-    model.eval()
-    try:
-        if request.max_new_tokens:
-            make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
-            yield from Generation(model, request, make_decoder).run()
-    finally:
-        model.train(training)
-
-
-@torch.no_grad()
-def continue_tokens(
-    model: GPT,
-    idx: Tensor,
-    max_new_tokens: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    n_tokens: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Return `idx` (B, T) followed by tokens that torch draws: (B, T + max_new_tokens).
-
-    The model, which is in evaluation mode, sees the last block_size tokens from position 0 on, with
-    rotary positions too.
-    """
-    share_cores()
-    (rows, length), block_size = idx.shape, model.config.block_size
-    make_decoder: MakeDecoder = partial(ModuleDecoder, model, n_tokens=n_tokens)
-    if max_new_tokens >= FEW:
-        make_decoder = prepare(model, n_tokens=n_tokens)
-    cached = max_new_tokens > 1 and length < block_size
-    decoder = make_decoder(rows=rows if cached else 1)
-    text = torch.cat([idx.long(), idx.new_zeros(rows, max_new_tokens, dtype=torch.long)], dim=1)
-    for end in range(length, text.shape[1]):
-        if end > block_size or not cached:
-            logits = decoder.last_logits(text[:, max(0, end - block_size) : end])
-        elif end == length:
-            logits = torch.stack([decoder.encode(text[row, :end], row) for row in range(rows)])
-        else:
-            decoder.reach(end)
-            logits = decoder.step(text[:, end - 1], idx.new_full((rows,), end - 1))
-        text[:, end : end + 1] = draw_token(
-            logits, temperature=temperature, top_k=top_k, generator=generator
-        )
-    return text
+    with evaluating(model):
+        make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
+        yield from Generation(model, request, make_decoder).run()
 
 
 class Generation:
@@ -163,7 +104,7 @@ class Generation:
     def run(self) -> Iterator[Tensor]:
         """Yield drawn tokens (B, 1 .. chunk)."""
         with torch.inference_mode():
-            self.take(self.read_prompts())
+            self.take(require_finite(self.read_prompts()))
             chunk = self.hand_out(1)
         yield chunk
         left = self.request.max_new_tokens - 1

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from nanogpt2.base import files
+from nanogpt2.base import arguments, files
+from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import SampleConfig
 from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import NEUTRAL, Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import NEUTRAL, Request
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.text import plain
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise
@@ -54,7 +56,13 @@ class Sampler:
     window: str = "exact"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", [normalise(text) for text in self.stop])
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        object.__setattr__(self, "stop", [normalise(arguments.text("stop", text)) for text in stop])
+        if self.tokenizer.size > self.model.config.vocab_size:
+            raise DataError(
+                f"tokenizer: found {self.tokenizer.size} tokens; allowed: at most vocab_size"
+                f" {self.model.config.vocab_size}"
+            )
         if not all(self.stop):
             raise DataError("stop: an empty text would stop before anything is written")
 
@@ -71,7 +79,10 @@ class Sampler:
         Sample i is drawn with seed + i; `chunk` tokens come at once, at most. DataError where a
         prompt holds what the tokenizer does not know.
         """
+        if isinstance(prompts, str):
+            raise DataError("prompts: found one text; allowed: a list of texts")
         encoded = [self.encode(prompt) for prompt in prompts]
+        seed = whole_number("seed", seed, least=0)
         streams = [TextStream(self.tokenizer, self.stop) for _ in prompts]
         request = Request(
             encoded,
@@ -95,6 +106,8 @@ class Sampler:
         self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None
     ) -> list[str]:
         """Return what each sample adds to its prompt; see `stream`."""
+        if isinstance(prompts, str):
+            raise DataError("prompts: found one text; allowed: a list of texts")
         texts: list[str] = []
         for first in range(0, len(prompts), BATCH):
             pieces = self.stream(prompts[first : first + BATCH], seed=seed + first, meter=meter)
@@ -103,7 +116,7 @@ class Sampler:
 
     def encode(self, prompt: str) -> list[int]:
         """Return the tokens of `prompt`; those of an empty one are what a text starts from."""
-        tokens = self.tokenizer.encode(normalise(prompt)).tolist()
+        tokens = self.tokenizer.encode(normalise(arguments.text("prompt", prompt))).tolist()
         return tokens or [start_token(self.tokenizer)]
 
 
@@ -143,16 +156,17 @@ def read_prompt(config: SampleConfig) -> str:
     return plain.read_prompt(config.prompt, Path(config.prompt_file))
 
 
-def read_prompt_file(path: Path) -> str:
+def read_prompt_file(path: str | Path) -> str:
     """Return the text in `path` as one prompt; its last newline does not count."""
     return plain.read_prompt(None, path)
 
 
-def read_prompts(path: Path) -> list[str]:
+def read_prompts(path: str | Path) -> list[str]:
     """Return the prompts in `path`: its lines; of a .jsonl file, each line's "prompt".
 
     DataError names the line that is wrong.
     """
+    path = Path(path)
     if path.suffix != ".jsonl":
         return plain.read_text(path).removesuffix("\n").split("\n")
     # not normalised yet: a text in JSON may hold U+0085 and U+2028 as they are
@@ -170,7 +184,7 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def write_samples(folder: Path, texts: Sequence[str]) -> None:
+def write_samples(folder: str | Path, texts: Sequence[str]) -> None:
     """Write each text to a file of its own in `folder`, anew."""
 
     def fill(new: Path) -> None:

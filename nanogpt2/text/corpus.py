@@ -39,7 +39,7 @@ class Source:
     sha256: str
 
 
-def find_text_files(corpus: Path) -> list[Path]:
+def find_text_files(corpus: str | Path) -> list[Path]:
     """Return the .txt files of `corpus`, a file or a folder of any depth, sorted by path.
 
     Raises DataError where there are none, where one cannot be read, and at a link to a folder,
@@ -176,7 +176,7 @@ def read_file(path: Path) -> tuple[str, bytes]:
     return decode(content, path), content
 
 
-def read_corpus(corpus: Path) -> tuple[str, list[Source]]:
+def read_corpus(corpus: str | Path) -> tuple[str, list[Source]]:
     r"""Return the whole text of `corpus`, its files joined by `\n`, and what was read.
 
     Raises DataError with a line for each file that is not text.
@@ -193,7 +193,7 @@ def read_corpus(corpus: Path) -> tuple[str, list[Source]]:
     return text, [source for _, source in found]
 
 
-def _describe(path: Path, corpus: Path, content: bytes) -> Source:
+def _describe(path: Path, corpus: str | Path, content: bytes) -> Source:
     root = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
     return Source(path.relative_to(root).as_posix(), len(content), files.sha256(content))
 

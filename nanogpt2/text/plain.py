@@ -20,12 +20,12 @@ ISO_2022 = {  # shifts to double bytes, which are ASCII too
 }
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | Path) -> str:
     """Return the normalised text of a file; DataError where it cannot be read or is no text."""
-    return decode(files.read_bytes(path), path)
+    return decode(files.read_bytes(path), Path(path))
 
 
-def read_prompt(prompt: str | None, path: Path) -> str:
+def read_prompt(prompt: str | None, path: str | Path) -> str:
     """Return the normalised `prompt`, or, where it is None, that in a file.
 
     The last newline of the file does not count.

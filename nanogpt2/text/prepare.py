@@ -20,8 +20,8 @@ CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each
 
 
 def prepare(
-    source: Path,
-    folder: Path,
+    source: str | Path,
+    folder: str | Path,
     *,
     tokenizer: str,
     vocab_size: int,
@@ -34,6 +34,7 @@ def prepare(
     where the text cannot be used, needs more than `vocab_size` tokens or changed while it was read,
     and, with a `block_size`, where a split is too short to be trained on or evaluated.
     """
+    source, folder = Path(source), Path(folder)
     text, sources = corpus.read_corpus(source)
     passed_over = corpus.count_passed_over(source, but=folder)
     parts = corpus.split(text, val_fraction=fractions[0], test_fraction=fractions[1])

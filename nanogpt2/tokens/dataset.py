@@ -4,16 +4,17 @@ A batch is a function of the seed and the step, not of what was drawn before, so
 run sees what an unbroken one would have seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import data
 
-from nanogpt2.base import files
+from nanogpt2.base import arguments, files
+from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import DataError
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import (
@@ -25,6 +26,8 @@ from nanogpt2.tokens.tokenizer import (
     token_dtype,
 )
 
+PAIR = "allowed: (idx, targets), two tensors (T,) of integers"
+
 
 class Dataset(Protocol):
     """A map-style dataset: `dataset[i]` is a pair (idx, targets) of (block_size,) int64 tensors."""
@@ -35,9 +38,20 @@ class Dataset(Protocol):
 
 
 class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
-    """Every window of `block_size` tokens, with the window one token later as its targets."""
+    """Every window of `block_size` tokens, with the window one token later as its targets.
 
-    def __init__(self, tokens: TokenArray, block_size: int, *, name: str = "the text") -> None:
+    `tokens` is an array, tensor or list of integers (N,). DataError where it is not, or too short.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenArray | Tensor | Sequence[int],
+        block_size: int,
+        *,
+        name: str = "the text",
+    ) -> None:
+        block_size = whole_number("block_size", block_size, least=1)
+        tokens = as_token_array(tokens, name=name)
         if len(tokens) <= block_size:
             raise DataError(
                 f"{name} has {len(tokens)} tokens, and block_size {block_size} needs"
@@ -70,7 +84,7 @@ class CharDataset(TokenDataset):
     """
 
     def __init__(self, text: str, block_size: int, tokenizer: Tokenizer | None = None) -> None:
-        text = normalise(text)
+        text = normalise(arguments.text("text", text))
         self.tokenizer = tokenizer or CharTokenizer.train(text)
         super().__init__(self.tokenizer.encode(text), block_size)
 
@@ -92,12 +106,70 @@ def get_batch(dataset: Dataset, windows: Sequence[int]) -> tuple[Tensor, Tensor]
     """Return (idx, targets), each (B, block_size) int64, of `windows` of any map-style dataset."""
     if isinstance(dataset, TokenDataset):
         return dataset.batch(windows)
-    pairs = [dataset[window] for window in windows]
-    return torch.stack([idx for idx, _ in pairs]), torch.stack([targets for _, targets in pairs])
+    idx, targets = zip(*(as_pair(dataset[window]) for window in windows), strict=True)
+    if lengths := sorted({len(row) for row in idx})[1:]:
+        raise DataError(
+            f"windows of a dataset: found some of {lengths[0]} tokens; allowed: one length"
+        )
+    return torch.stack(idx), torch.stack(targets)
 
 
-def check_tokens(dataset: Dataset, vocab_size: int) -> None:
-    """Raise DataError where a token has no row in the model's embedding."""
+def as_pair(item: Any) -> tuple[Tensor, Tensor]:
+    """Return an item of a dataset as (idx, targets), int64; DataError where it is none."""
+    try:
+        idx, targets = (torch.as_tensor(part) for part in item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"an item of a dataset: found {type(item).__name__}; {PAIR}") from error
+    kinds = {part.dtype.is_floating_point or part.dtype == torch.bool for part in (idx, targets)}
+    if kinds != {False} or idx.dim() != 1 or not len(idx) or idx.shape != targets.shape:
+        found = " and ".join(f"{part.dtype} {tuple(part.shape)}" for part in (idx, targets))
+        raise DataError(f"an item of a dataset: found {found}; {PAIR}")
+    return idx.long(), targets.long()
+
+
+def as_token_array(tokens: Any, *, name: str = "the text") -> TokenArray:
+    """Return token numbers (N,) as an unsigned array; DataError where they are none.
+
+    What is unsigned already, such as a file's tokens, is not copied.
+    """
+    try:
+        array = np.asanyarray(tokens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name}: found {type(tokens).__name__}; allowed: token numbers") from error
+    if array.ndim == 1 and not array.size:
+        return cast(TokenArray, array.astype(np.uint16))
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        found = f"{array.dtype} of the shape {array.shape}"
+        raise DataError(f"{name}: found {found}; allowed: integers (N,)")
+    if array.dtype in (np.uint16, np.uint32):
+        return cast(TokenArray, array)
+    if array.min() < 0 or array.max() >= 2**32:
+        raise DataError(
+            f"{name}: found the token {min(array.min(), 0) or array.max()}; allowed: from 0"
+        )
+    return cast(TokenArray, array.astype(token_dtype(int(array.max()) + 1)))
+
+
+def check_dataset(dataset: Any, *, name: str, block_size: int, vocab_size: int) -> None:
+    """Raise DataError where `dataset` is none that a model can be trained on."""
+    if isinstance(dataset, data.DataLoader):
+        raise DataError(
+            f"{name}: found a DataLoader; allowed: a dataset, such as its .dataset; training makes"
+            " batches itself, of batch_size"
+        )
+    if isinstance(dataset, str | bytes | Mapping) or not (
+        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    ):
+        raise DataError(
+            f"{name}: found {type(dataset).__name__}; allowed: dataset[i] -> (idx, targets)"
+        )
+    if not len(dataset):
+        raise DataError(f"{name}: found an empty dataset; allowed: at least one window")
+    size = len(as_pair(dataset[0])[0])
+    if size > block_size:
+        raise DataError(
+            f"{name}: found windows of {size} tokens; allowed: at most block_size {block_size}"
+        )
     if isinstance(dataset, TokenDataset):
         check_vocab_size(vocab_size, int(dataset.tokens.max()) + 1)
 
@@ -116,32 +188,42 @@ def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
 # --- Prepared data, as `preparation` writes it ---
 
 
-def load_prepared_tokenizer(folder: Path) -> Tokenizer:
+def load_prepared_tokenizer(folder: str | Path) -> Tokenizer:
     """Return the tokenizer of a prepared folder."""
-    return load_tokenizer(files.read_json(folder / "tokenizer.json"))
+    return load_tokenizer(files.read_json(Path(folder, "tokenizer.json")))
 
 
-def prepared_splits(folder: Path) -> list[str]:
+def prepared_splits(folder: str | Path) -> list[str]:
     """Return the names of a prepared folder's splits: train, val and, where it has one, test."""
-    return list(files.read_json(folder / "dataset.json")["splits"])
+    return list(_describe(folder, "splits", dict))
 
 
-def text_of_split(folder: Path, split: str) -> str | None:
+def text_of_split(folder: str | Path, split: str) -> str | None:
     """Return the SHA-256 of the text of a split; None where dataset.json does not tell it."""
-    found: str | None = files.read_json(folder / "dataset.json").get("sha256", {}).get(split)
+    found: str | None = _describe(folder, "sha256", dict, default={}).get(split)
     return found
 
 
-def load_tokens(folder: Path, split: str) -> TokenArray:
+def load_tokens(folder: str | Path, split: str) -> TokenArray:
     """Return the tokens of one split, mapped from its file; DataError where it is missing."""
-    path = folder / f"{split}.bin"
-    size = files.read_json(folder / "dataset.json")["vocabulary"]
+    path = Path(folder, f"{split}.bin")
+    size = _describe(folder, "vocabulary", int)
     try:
         return np.memmap(path, dtype=np.dtype(token_dtype(size)).newbyteorder("<"), mode="r")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}; run `dvc repro prepare`") from error
 
 
-def load_split(folder: Path, split: str, block_size: int) -> TokenDataset:
+def load_split(folder: str | Path, split: str, block_size: int) -> TokenDataset:
     """Return one split of a prepared folder as a dataset."""
     return TokenDataset(load_tokens(folder, split), block_size, name=f"the {split} split")
+
+
+def _describe(folder: str | Path, key: str, kind: type, *, default: Any = None) -> Any:
+    """Return what dataset.json says; DataError where it does not."""
+    path = Path(folder, "dataset.json")
+    description = files.read_json(path)
+    found = description.get(key, default) if isinstance(description, dict) else None
+    if not isinstance(found, kind):
+        raise DataError(f"{path}: damaged: it tells no {key}; run `dvc repro prepare`")
+    return found

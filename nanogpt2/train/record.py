@@ -69,7 +69,7 @@ class TrainingRecord:
             "best_val_loss": rounded(self.best_val_loss),
         }
 
-    def write(self, metrics: Path, curve: Path) -> None:
+    def write(self, metrics: str | Path, curve: str | Path) -> None:
         """Write the figures as JSON to `metrics` and the history as CSV to `curve`."""
         files.write_csv(curve, self.history)
         files.write_json(metrics, self.metrics())

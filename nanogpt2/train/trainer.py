@@ -15,10 +15,11 @@ from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
 from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model.gpt import unwrapped
+from nanogpt2.model.modes import kept_generators
 from nanogpt2.report.display import RunDisplay
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.stopwatch import Stopwatch
-from nanogpt2.tokens.dataset import Dataset, check_tokens, with_same_tokens
+from nanogpt2.tokens.dataset import Dataset, check_dataset, with_same_tokens
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.losses import UNREAD_REPORTS, LossWatch
 from nanogpt2.train.record import Save, TrainingRecord
@@ -41,8 +42,8 @@ class Trainer:
         model: nn.Module,
         config: Config | Mapping[str, Any],
         *,
-        resume_root: Path = Path(".resume"),
-        log_file: Path | None = None,
+        resume_root: str | Path = Path(".resume"),
+        log_file: str | Path | None = None,
         stopwatch: Stopwatch | None = None,
         recorded: RecordedRun | None = None,
         group: Group = SINGLE,
@@ -51,12 +52,12 @@ class Trainer:
             config = make_config(config, name="configuration")
         self.config, self.model, self.group = config, unwrapped(model), group
         check_same_model(self.model.config, config)
-        self.resume_root = resume_root
+        self.resume_root = Path(resume_root)
         self.stopwatch = stopwatch or Stopwatch()
         self.display = RunDisplay(
             config,
             self.stopwatch,
-            log_file=log_file,
+            log_file=None if log_file is None else Path(log_file),
             shown=group.is_main,
             processes=group.size,
             recorded=recorded,
@@ -81,6 +82,7 @@ class Trainer:
     ) -> TrainingRecord:
         """Train for `max_iters` steps and return the record; the model keeps the last weights.
 
+        It is in training mode then, and torch's generators are as they were.
         A run that was cut off goes on from its last state, which is given up only once `save` has
         returned; it receives the record and the `final` and `best` weights, or the best alone
         where a loss that is not finite stopped the run, and in a group the main process alone calls
@@ -98,7 +100,7 @@ class Trainer:
             say=self.display.say,
             stopwatch=self.stopwatch,
         )
-        with states.locked(wait=wait):
+        with kept_generators(self.stepper.device), states.locked(wait=wait):
             self.record = states.load()
             device, windows = self.stepper.device, self.stepper.windows_per_step
             self.display.begin(device, self.record.step, windows_per_step=windows)
@@ -122,8 +124,9 @@ class Trainer:
         if train_dataset is None or val_dataset is None:
             raise DataError("train needs two datasets: trainer.train(train_dataset, val_dataset)")
         datasets = train_dataset, with_same_tokens(train_dataset, val_dataset)
-        for dataset in datasets:
-            check_tokens(dataset, self.config.vocab_size)
+        sizes = {"block_size": self.config.block_size, "vocab_size": self.config.vocab_size}
+        for name, dataset in zip(("train_dataset", "val_dataset"), datasets, strict=True):
+            check_dataset(dataset, name=name, **sizes)
         return datasets
 
     def _run(self, datasets: tuple[Dataset, Dataset], states: RunStates, save: Save | None) -> None:

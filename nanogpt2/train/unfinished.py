@@ -22,9 +22,9 @@ class UnfinishedRun:
     about: str
 
 
-def list_runs(root: Path) -> list[UnfinishedRun]:
+def list_runs(root: str | Path) -> list[UnfinishedRun]:
     """Return the unfinished runs under `root`, the newest first."""
-    runs = [_inspect(folder) for folder in root.glob("*") if folder.is_dir()]
+    runs = [_inspect(folder) for folder in Path(root).glob("*") if folder.is_dir()]
     return sorted(runs, key=lambda run: run.seconds_old)
 
 
@@ -52,7 +52,7 @@ def _inspect(folder: Path) -> UnfinishedRun:
     )
 
 
-def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
+def prune_runs(root: str | Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
     """Remove the unfinished runs called `names`, or all; those under way stay. Returns them."""
     wanted = set(names)
     runs = {run.name: run for run in list_runs(root)}
@@ -60,7 +60,7 @@ def prune_runs(root: Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
         raise TrainingError(f"no unfinished run {', '.join(sorted(unknown))} under {root}")
     pruned = [run for name, run in runs.items() if not run.running and name in (wanted or runs)]
     for run in pruned:
-        StateFiles(root / run.name).delete()
+        StateFiles(Path(root, run.name)).delete()
     return pruned
 
 

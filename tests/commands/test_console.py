@@ -86,7 +86,7 @@ def test_a_stop_string_ends_a_text_or_is_never_met(saved: Path) -> None:
     [
         (["--prompt", "aé"], "the tokenizer does not know the character 'é' (U+00E9), number 2"),
         (["--temperature", "-1"], "generate: sample.temperature: found -1.0; allowed: a number"),
-        (["--top-k", "0"], "generate: sample.top_k: found 0; allowed"),
+        (["--top-k", "-1"], "generate: sample.top_k: found -1; allowed"),
         (["--window", "whole"], 'generate: sample.window: found "whole"; allowed: exact, half'),
         (["--stop", ""], 'generate: sample.stop.0: found ""; allowed: a text, not empty'),
         (["--prompt-file", "none.txt"], "none.txt: cannot be read"),

@@ -20,7 +20,8 @@ from nanogpt2.decode.choose import (
 )
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import Request
 
 pytest.importorskip("triton", reason="needs Triton")
 

@@ -21,7 +21,8 @@ from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
 from nanogpt2.device import compiler
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import Request
 
 if not choose.compiles():
     pytest.skip("needs a C compiler", allow_module_level=True)

@@ -20,6 +20,7 @@ def kept(controls: Controls) -> list[int]:
 def test_top_k_keeps_the_k_most_likely_and_all_where_there_are_fewer() -> None:
     assert kept(Controls(top_k=2)) == [0, 1]
     assert kept(Controls(top_k=1000)) == [0, 1, 2, 3]
+    assert kept(Controls(top_k=0)) == [0, 1, 2, 3]  # off, as transformers has it
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_p() -> None:
@@ -101,7 +102,11 @@ def test_the_smallest_temperature_is_greedy() -> None:
     [
         ({"temperature": -1.0}, "temperature: found -1.0; allowed: a finite number, at least 0"),
         ({"temperature": math.nan}, "temperature: found nan; allowed"),
-        ({"top_k": 0}, "top_k: found 0; allowed: null or an integer, at least 1"),
+        ({"top_k": -1}, "top_k: found -1; allowed: null or an integer, at least 0"),
+        ({"top_k": 2.0}, "top_k: found 2.0; allowed: null or an integer, at least 0"),
+        ({"temperature": "1"}, "temperature: found 1; allowed"),
+        ({"temperature": None}, "temperature: found None; allowed"),
+        ({"temperature": 10**400}, "temperature: found 1000"),
         ({"top_p": 0.0}, "top_p: found 0.0; allowed: null or above 0, at most 1"),
         ({"min_p": 1.5}, "min_p: found 1.5; allowed: null or from 0 to 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty: found 0.0; allowed"),

@@ -11,7 +11,8 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import Request
 
 pytest.importorskip("triton", reason="needs Triton")
 

@@ -22,7 +22,8 @@ from nanogpt2.device.cublaslt import load_library
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate_tokens
+from nanogpt2.sample.generate import generate_tokens
+from nanogpt2.sample.request import Request
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.resume import hash_tensors
 from nanogpt2.train.trainer import Trainer

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from variants import VARIANTS, warmed
 
+from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.draw import draw_token
 from nanogpt2.model.gpt import GPT
@@ -40,6 +41,6 @@ def test_the_mode_of_a_model_outlives_an_error(tiny: Config) -> None:
     model = GPT(tiny).train()
     model.generate(torch.zeros(1, 1, dtype=torch.long), 9)
     assert model.training
-    with pytest.raises(IndexError):
+    with pytest.raises(DataError, match="found the token 64; allowed: from 0 to 63"):
         model.generate(torch.tensor([[64]]), 9)  # of 64 tokens
     assert model.training

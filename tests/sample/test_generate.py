@@ -13,7 +13,8 @@ from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample.generate import Request, generate, generate_tokens
+from nanogpt2.sample.generate import generate, generate_tokens
+from nanogpt2.sample.request import Request
 
 GREEDY = Controls(temperature=0)
 
