@@ -1,8 +1,11 @@
 """Extra commands for people: `python -m nanogpt2 --help`."""
 
+import difflib
 from importlib import import_module
 
 import click
+
+from nanogpt2 import __version__
 
 # Each command, and the module that has it as `main`.
 COMMANDS = {
@@ -12,6 +15,7 @@ COMMANDS = {
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
 }
+STAGES = ("validate", "corpus", "prepare", "train", "evaluate", "sample")
 
 
 class Commands(click.Group):
@@ -23,13 +27,33 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command called `cmd_name`, or None where there is none."""
-        # all of them where there is none, so that click can say which name is the nearest
-        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
-            self.add_command(import_module(COMMANDS[name]).main, name)
+        if cmd_name in COMMANDS:
+            self.add_command(import_module(COMMANDS[cmd_name]).main, cmd_name)
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` begin with; a usage error names what is like it."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. {suggest(args[0])}")
+        return super().resolve_command(ctx, args)
 
-@click.group(cls=Commands, context_settings={"show_default": True})
+
+def suggest(name: str) -> str:
+    """Return what may be meant by the command `name`, in a sentence."""
+    name = name.lower()
+    if name in STAGES:
+        return f"That is a stage: dvc repro {name}, or python -m stages.{name}"
+    begun = [known for known in COMMANDS if known.startswith(name) or name.startswith(known)]
+    near = begun or difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(sorted(COMMANDS))}."
+
+
+@click.group(
+    cls=Commands, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, message="nanogpt2 %(version)s")
 def main() -> None:
     """What nanoGPT2 offers beside its pipeline (`dvc repro`)."""
 

@@ -42,8 +42,8 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) 
             recorded=read_recorded(settings, curve, Path("params.yaml")),
             group=group,
         )
-        save = saving(settings, data, metrics=metrics, curve=curve, check=command.check_inputs)
-        trainer.train(train, val, save=save, wait=True)
+        save = saving(settings, data, metrics=metrics, curve=curve, say=trainer.display.say)
+        trainer.train(train, val, save=command.checked(save), wait=True)
 
 
 if __name__ == "__main__":

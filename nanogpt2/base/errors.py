@@ -1,10 +1,12 @@
 """Errors that a user can mend, and the one place where they meet the user."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from typing import NoReturn
+
+from nanogpt2.base.output import is_of_output, let_output_go, settle_streams
 
 
 class NanoGPT2Error(Exception):
@@ -42,25 +44,24 @@ def warn_once(text: str) -> None:
 def exit_with_one_line(hint: str = "") -> Iterator[None]:
     """Print a `NanoGPT2Error` to stderr, followed by `hint`, and exit with status 1.
 
-    Also a decorator. Any other exception is a bug and keeps its traceback.
+    Also a decorator. Within it any text can be written to the standard streams. Any other
+    exception is a bug and keeps its traceback.
     """
+    settle_streams()
     try:
         yield
     except NanoGPT2Error as error:
-        with suppress(OSError, ValueError):  # nobody may be there to read it
-            for line in [*str(error).splitlines(), hint]:
-                if line:
-                    print(line, file=sys.stderr)
-        sys.exit(1)
+        _exit(*str(error).splitlines(), hint)
+    except OSError as error:
+        if not is_of_output(error):
+            raise
+        _exit(f"the output cannot be written: {error.strerror}; free some space", hint)
     finally:
-        _let_output_go()
+        let_output_go()
 
 
-def _let_output_go() -> None:
-    """Write out what was printed; where nobody reads it any more, that changes no exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with suppress(OSError, ValueError):  # a stream of a test's own has no number
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _exit(*lines: str) -> NoReturn:
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        for line in filter(None, lines):
+            print(line, file=sys.stderr)
+    sys.exit(1)

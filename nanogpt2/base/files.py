@@ -96,8 +96,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8 with `\n` newlines."""
-    write_bytes(path, text.encode("utf-8"))
+    r"""Write `text` as UTF-8 with `\n` newlines; half of a surrogate pair becomes `?`."""
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def rounded(value: float) -> float:

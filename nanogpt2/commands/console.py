@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.arguments import whole_number
+from nanogpt2.base.errors import ConfigError, NanoGPT2Error
+from nanogpt2.sample.request import LARGEST_SEED
 from nanogpt2.sample.sample import Meter, Sampler
 from nanogpt2.tokens.normal import normalise
 
@@ -23,27 +26,76 @@ def write_stream(
     write("\n")
 
 
+WELCOME = (
+    "The model continues what you write; it does not converse, and each text starts anew.\n"
+    "Write how a text begins, then Enter. Ctrl-C stops a text; Ctrl-D ends. /help says more.\n"
+)
+HELP = """/temperature 0.7    below 1 safer, above 1 wilder, 0 greedy
+/length 200         tokens in each text
+/top-k 50           draw among the k most likely; 0 among all
+/seed 1             of the next text; the ones after it have the next seeds
+/help               these lines
+/quit               ends, as Ctrl-D does
+//                  begins a text with a /
+"""
+SETTINGS = {"temperature": float, "length": int, "top-k": int, "seed": int}
+
+
 def converse(
-    sampler: Sampler, *, seed: int, read: Callable[[str], str], write: Write, say: Write
+    sampler: Sampler,
+    *,
+    seed: int,
+    read: Callable[[str], str],
+    write: Write,
+    say: Write,
+    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Go on from each line that `read` returns, until it raises EOFError or KeyboardInterrupt.
 
-    Ctrl-C while text is written ends that text alone; a mistake in a prompt is said in a line.
+    Lines that begin with / change settings. Ctrl-C while text is written ends that text alone; a
+    mistake in a prompt is said in a line. Text is written within `undisturbed`.
     """
-    say("Write a prompt, then Enter. Ctrl-C stops a text; Ctrl-D ends.\n")
+    say(WELCOME)
     while True:
         try:
-            prompt = read("> ")
+            line = read("> ")
         except (EOFError, KeyboardInterrupt):
             say("\n")
             return
+        if line.strip() == "/quit":
+            return
         try:
-            write_stream(sampler, prompt, seed=seed, write=write)
+            if line.startswith("/") and not line.startswith("//"):
+                sampler, seed, answer = change_setting(sampler, seed, line)
+                say(answer)
+                continue
+            with undisturbed():
+                write_stream(sampler, line.removeprefix("/"), seed=seed, write=write)
         except KeyboardInterrupt:
             say("\n")
-        except DataError as error:
+        except NanoGPT2Error as error:
             say(f"{error}\n")
         seed += 1
+
+
+def change_setting(sampler: Sampler, seed: int, line: str) -> tuple[Sampler, int, str]:
+    """Return sampler and seed as the command `line` has them, and what to say of it."""
+    name, _, text = line.strip().removeprefix("/").partition(" ")
+    if name not in SETTINGS:
+        return sampler, seed, HELP if name == "help" else f"no command /{name}\n{HELP}"
+    try:
+        value = SETTINGS[name](text)
+    except ValueError:
+        return sampler, seed, f"/{name}: found {text!r}; allowed: a number\n"
+    try:
+        if name == "seed":
+            seed = whole_number("seed", value, least=0, most=LARGEST_SEED)
+        else:
+            field = {"length": "max_new_tokens", "top-k": "top_k"}.get(name, name)
+            sampler = sampler.changed(**{field: value})
+    except ConfigError as error:
+        return sampler, seed, f"{error}\n"
+    return sampler, seed, f"{name} {value}\n"
 
 
 def write_answers(
@@ -55,8 +107,13 @@ def write_answers(
     write: Write,
     meter: Meter | None = None,
 ) -> None:
-    """Write one sample for each prompt: whole texts, or JSON lines of prompt, text and seed."""
+    """Write one sample for each prompt: whole texts, or JSON lines of prompt, text and seed.
+
+    A line of `---` stands between whole texts.
+    """
     texts = sampler.write_on(prompts, seed=seed, meter=meter)
     for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         answer = {"prompt": prompt, "text": text, "seed": seed + number}
-        write((json.dumps(answer, ensure_ascii=False) if as_json else prompt + text) + "\n")
+        between = "---\n" if number and not as_json else ""
+        whole = json.dumps(answer, ensure_ascii=False) if as_json else prompt + text
+        write(f"{between}{whole}\n")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
 
+STATES = Path(".resume")
+
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that say which model reads or writes, and where."""
@@ -22,16 +24,63 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
             default="data/prepared/tokenizer.json",
             help="Read where the model file holds no tokenizer.",
         ),
-        click.option("--checkpoint", type=Path, default=default, help="Model file."),
+        click.option(
+            "--run",
+            is_flag=False,
+            flag_value="newest",
+            metavar="[NAME]",
+            help="Instead, the newest state of a run that is not over; `runs` lists them.",
+        ),
+        click.option(
+            "--checkpoint",
+            type=Path,
+            default=default,
+            help="Model file, or a state of an unfinished run.",
+        ),
     ):
         command = option(command)
     return command
 
 
-def open_model(checkpoint: Path, tokenizer: Path, device: str) -> "tuple[Checkpoint, Tokenizer]":
-    """Return the model on the device, and its tokenizer."""
+def open_model(
+    checkpoint: Path, tokenizer: Path, device: str, run: str | None = None
+) -> "tuple[Checkpoint, Tokenizer]":
+    """Return the model on the device, and its tokenizer; `run` names an unfinished run.
+
+    Of an unfinished run stderr says at which iteration it is.
+    """
     from nanogpt2.device.device import find_device
     from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
 
-    loaded = load_checkpoint(checkpoint, device=find_device(device))
+    place = find_device(device)
+    if run is None and not checkpoint.exists():
+        _suggest_run(checkpoint)
+    if run is not None:
+        from nanogpt2.commands.unfinished import find_run
+
+        checkpoint = find_run(STATES, "" if run == "newest" else run)
+    if run is not None or checkpoint.is_dir() or STATES.name in checkpoint.parts:
+        loaded = _open_state(checkpoint)
+        loaded.model.to(place)
+    else:
+        loaded = load_checkpoint(checkpoint, device=place)
     return loaded, tokenizer_of(loaded, tokenizer)
+
+
+def _open_state(path: Path) -> "Checkpoint":
+    from nanogpt2.commands.unfinished import load_unfinished
+
+    loaded = load_unfinished(path)
+    click.echo(f"{path}: not over, at iteration {loaded.origin['iter']}", err=True)
+    return loaded
+
+
+def _suggest_run(checkpoint: Path) -> None:
+    """Raise CheckpointError for a model file that is not there, where a run could be read."""
+    from nanogpt2.base.errors import CheckpointError
+    from nanogpt2.train.unfinished import list_runs
+
+    if any(run.step for run in list_runs(STATES)):
+        raise CheckpointError(
+            f"{checkpoint}: no such file; a run is not over: --run reads its newest state"
+        )

@@ -1,6 +1,7 @@
 """The command score: how surprising a text is."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,14 +14,14 @@ from nanogpt2.commands.model import model_options, open_model
 @model_options
 @click.option("--html", "page", type=Path, help="Write a page that colours each character.")
 @exit_with_one_line()
-def main(file: Path, checkpoint: Path, tokenizer: Path, device: str, page: Path | None) -> None:
+def main(file: Path, page: Path | None, **which: Any) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
     from nanogpt2.base import files
     from nanogpt2.evaluate import score
     from nanogpt2.text.plain import read_text
 
     text = read_text(file)
-    loaded, known = open_model(checkpoint, tokenizer, device)
+    loaded, known = open_model(**which)
     scored = score.score_text(loaded.model, known, text)
     click.echo(score.describe_score(scored))
     if page is not None:

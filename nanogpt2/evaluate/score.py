@@ -4,6 +4,8 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from nanogpt2.base import arguments
 from nanogpt2.base.errors import DataError
@@ -20,6 +22,7 @@ LEVELS = 10  # colours of the page; level n begins at n bits
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.7 ui-monospace, monospace; max-width: 60em; margin: 2em auto; padding: 0 1em }
+i { font-style: normal }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit }
 """
 
@@ -77,26 +80,38 @@ def surprises(score: Score, tokenizer: Tokenizer) -> Iterator[tuple[str, float |
 
 
 def write_page(score: Score, tokenizer: Tokenizer, *, title: str) -> str:
-    """Return an HTML page of the text, each character coloured by its surprise in bits."""
-    colours = "\n".join(
-        f".s{level} {{ background: rgb(230 60 40 / {level / LEVELS:.0%}) }}"
-        for level in range(LEVELS + 1)
+    """Return an HTML page of the text, each character coloured by its surprise in bits.
+
+    Neighbours with the same bits share an element, and what took almost none has no element.
+    """
+    pieces = surprises(score, tokenizer)
+    shown = ((piece, "" if bits is None else f"{bits:.1f}") for piece, bits in pieces)
+    body = "".join(
+        _element("".join(piece for piece, _ in group), bits)
+        for bits, group in groupby(shown, key=itemgetter(1))
     )
-    pieces = "".join(_span(piece, bits) for piece, bits in surprises(score, tokenizer))
-    legend = " ".join(f'<span class="s{n}"> {n} </span>' for n in range(LEVELS + 1))
+    legend = " ".join(f"<i title={n}.0> {n} </i>" for n in range(LEVELS + 1))
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{colours}\n</style>\n<h1>{html.escape(title)}</h1>\n"
-        f"<p>{html.escape(describe_score(score))}</p>\n<p>bits: {legend} or more</p>\n"
-        f"<pre>{pieces}</pre>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{_colours()}\n</style>\n"
+        f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(describe_score(score))}</p>\n"
+        f"<p>bits: {legend} or more</p>\n<pre>{body}</pre>\n</html>\n"
     )
 
 
-def _span(piece: str, bits: float | None) -> str:
-    if bits is None:
-        return html.escape(piece)
-    level = min(int(bits), LEVELS)
-    return f'<span class="s{level}" title="{bits:.2f} bits">{html.escape(piece)}</span>'
+def _colours() -> str:
+    """Return the colour of each level, of all from the last on, and of whole bits below it."""
+    levels = [("i", LEVELS)] + [(f'i[title^="{level}."]', level) for level in range(LEVELS)]
+    return "\n".join(
+        f"{which} {{ background: rgb(230 60 40 / {level / LEVELS:.0%}) }}"
+        for which, level in levels
+    )
+
+
+def _element(text: str, bits: str) -> str:
+    """Return `text` in an element whose title, which chooses its colour, is its bits."""
+    shown = html.escape(text, quote=False)
+    return shown if bits in ("", "0.0") else f"<i title={bits}>{shown}</i>"
 
 
 def describe_score(score: Score) -> str:

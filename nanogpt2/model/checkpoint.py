@@ -4,6 +4,7 @@ They are written for `torch.load(..., weights_only=True)`, which runs no code fr
 """
 
 import pickle
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device) -> Checkpoi
         if not isinstance(content.get(key), dict):
             raise CheckpointError(f"{path}: not a model file: it holds no {key}")
     weights = without_wrappers(content["model_state_dict"])
-    model = _build_model(path, content["config"], weights)
+    model = build_model(path, content["config"], weights)
     data = content.get("tokenizer")
     tokenizer = load_tokenizer(data) if data else None
     return Checkpoint(model.to(device).eval(), tokenizer, content.get("origin") or {})
@@ -146,11 +147,12 @@ def tokenizer_of(checkpoint: Checkpoint, fallback: str | Path) -> Tokenizer:
     tokenizer = load_tokenizer(files.read_json(fallback))
     if tokenizer.size > checkpoint.model.config.vocab_size:
         raise CheckpointError(f"{fallback}: more tokens than the checkpoint's vocab_size")
-    print(f"the checkpoint holds no tokenizer: using {fallback}")
+    print(f"the checkpoint holds no tokenizer: using {fallback}", file=sys.stderr)
     return tokenizer
 
 
-def _build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> GPT:
+def build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> GPT:
+    """Return the model that `config` describes with `weights`; CheckpointError, naming `path`."""
     try:
         model = make_shapes(make_config(config, name=f"{path}: config"))
     except ConfigError as error:

@@ -83,6 +83,11 @@ class RunDisplay:
         self.stopwatch.start()
 
     @harmless
+    def started(self, train_loss: float, val_loss: float) -> None:
+        """Show the losses before the first step."""
+        self.progress.evaluated(0, train_loss=train_loss, val_loss=val_loss)
+
+    @harmless
     def step_done(self) -> None:
         """Count one step."""
         self.progress.step_done()

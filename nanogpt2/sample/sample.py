@@ -3,9 +3,10 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
@@ -16,7 +17,7 @@ from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
-from nanogpt2.sample.request import NEUTRAL, Request
+from nanogpt2.sample.request import NEUTRAL, Request, check_count
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.text import plain
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise
@@ -58,6 +59,7 @@ class Sampler:
     def __post_init__(self) -> None:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         object.__setattr__(self, "stop", [normalise(arguments.text("stop", text)) for text in stop])
+        check_count(self.max_new_tokens)
         if self.tokenizer.size > self.model.config.vocab_size:
             raise DataError(
                 f"tokenizer: found {self.tokenizer.size} tokens; allowed: at most vocab_size"
@@ -114,6 +116,17 @@ class Sampler:
             texts += ["".join(parts) for parts in zip(*pieces, strict=True)]
         return texts
 
+    def changed(self, **settings: Any) -> "Sampler":
+        """Return this sampler with other settings; ConfigError where one is out of range.
+
+        They are `max_new_tokens`, or fields of its controls. What decodes is shared.
+        """
+        own = {key: settings.pop(key) for key in ("max_new_tokens",) if key in settings}
+        controls = replace(self.controls, **settings)
+        sampler = replace(self, controls=controls, **own)
+        sampler.__dict__["make_decoder"] = self.make_decoder
+        return sampler
+
     def encode(self, prompt: str) -> list[int]:
         """Return the tokens of `prompt`; those of an empty one are what a text starts from."""
         tokens = self.tokenizer.encode(normalise(arguments.text("prompt", prompt))).tolist()
@@ -164,24 +177,31 @@ def read_prompt_file(path: str | Path) -> str:
 def read_prompts(path: str | Path) -> list[str]:
     """Return the prompts in `path`: its lines; of a .jsonl file, each line's "prompt".
 
-    DataError names the line that is wrong.
+    Blank lines are none. DataError names the line that is wrong, or says that there is none.
     """
-    path = Path(path)
+    prompts = list(_prompts_in(Path(path)))
+    if not prompts:
+        raise DataError(f"{path}: no prompt; allowed: a prompt in each line")
+    return prompts
+
+
+def _prompts_in(path: Path) -> Iterator[str]:
     if path.suffix != ".jsonl":
-        return plain.read_text(path).removesuffix("\n").split("\n")
+        yield from filter(str.strip, plain.read_text(path).split("\n"))
+        return
     # not normalised yet: a text in JSON may hold U+0085 and U+2028 as they are
     text = plain.decode_as_is(files.read_bytes(path), path).removeprefix(BYTE_ORDER_MARK)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    prompts = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             prompt = json.loads(line)["prompt"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise DataError(f'{path}: line {number}: not {{"prompt": "a text"}}') from error
         if not isinstance(prompt, str):
             raise DataError(f"{path}: line {number}: prompt: not a text")
-        prompts.append(normalise(prompt))
-    return prompts
+        yield normalise(prompt)
 
 
 def write_samples(folder: str | Path, texts: Sequence[str]) -> None:

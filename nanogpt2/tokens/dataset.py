@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils import data
@@ -45,7 +46,7 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        tokens: TokenArray | Tensor | Sequence[int],
+        tokens: npt.NDArray[Any] | Tensor | Sequence[int],
         block_size: int,
         *,
         name: str = "the text",

@@ -58,6 +58,14 @@ class TrainingRecord:
         """Keep a copy of `weights` as the best."""
         self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
 
+    def describe(self, folder: str) -> str:
+        """Return the best loss and the last in a line, and their files in `folder`."""
+        best = Path(folder, "best_model.pt")
+        return (
+            f"best val loss {self.best_val_loss:.4f} at iteration {self.best_iter}: {best};"
+            f" the last, at {self.history[-1]['iter']:.0f}, {self.history[-1]['val_loss']:.4f}"
+        )
+
     def metrics(self) -> dict[str, float]:
         """Return the figures of the run: the last evaluation, and the best one."""
         last = self.history[-1]
@@ -81,16 +89,16 @@ def saving(
     *,
     metrics: Path,
     curve: Path,
-    check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Save:
     """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures.
 
-    `check` comes first: what it raises leaves the run's state, from which it goes on.
+    `say` gets the line that tells what was best.
     """
 
     def save(record: TrainingRecord, weights: dict[str, dict[str, Tensor]]) -> None:
-        check()
         save_trained(weights, config, data, record.metrics())
         record.write(metrics, curve)
+        say(record.describe(config.checkpoint_dir))
 
     return save

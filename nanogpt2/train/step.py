@@ -196,8 +196,12 @@ class Stepper:
             torch.cuda.synchronize(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs of the model, the optimizers, the EMA and the scaler."""
+        """Return what a resumed run needs of the model, the optimizers, the EMA and the scaler.
+
+        And the configuration, so that the model can be read while the run is not over.
+        """
         return {
+            "config": self.config.training_dict(),
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "loss_scale": self.loss_scale.state_dict() if self.loss_scale else {},

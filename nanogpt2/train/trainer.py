@@ -163,6 +163,9 @@ class Trainer:
         # Within a step each process of a group is on its own: they can only stop before the next.
         check = interruption.check if self.group.size == 1 else no_check
         self.model.train()
+        if not record.step:
+            with self.stopwatch.measure("evaluation"):
+                self.display.started(*self._losses(datasets, interruption))
         while True:
             if record.evaluation_is_due(config):
                 self._evaluate(datasets, interruption)
@@ -187,13 +190,19 @@ class Trainer:
             self.losses.read()
         record, stepper = self.record, self.stepper
         with self.stopwatch.measure("evaluation"), stepper.ema.applied():
-            train_loss, val_loss = (
-                estimate_loss(stepper, dataset, check=interruption.check) for dataset in datasets
-            )
+            train_loss, val_loss = self._losses(datasets, interruption)
             rate = stepper.learning_rate(record.step - 1)
             if record.add(train_loss=train_loss, val_loss=val_loss, learning_rate=rate):
                 record.keep_best(self.model.state_dict())
             self.display.evaluated(record.history, stepper.device, stepper.dtype)
+
+    def _losses(
+        self, datasets: tuple[Dataset, Dataset], interruption: Interruption
+    ) -> tuple[float, float]:
+        train, val = (
+            estimate_loss(self.stepper, dataset, check=interruption.check) for dataset in datasets
+        )
+        return train, val
 
     def _save_results(self, save: Save, states: RunStates) -> None:
         weights = {"final": self.model.state_dict(), "best": self.record.best_weights}

@@ -43,10 +43,18 @@ def stage_command(function: Callable[..., None]) -> click.Command:
     return click.command(context_settings={"show_default": True})(guarded)
 
 
-def check_inputs() -> None:
-    """Raise ConfigError where what DVC records of this stage is no longer what it began with."""
-    if inputs := click.get_current_context().obj:
-        inputs.check()
+def checked(save: Callable[..., None]) -> Callable[..., None]:
+    """Return `save`, which raises ConfigError first where DVC would record other inputs by now.
+
+    A run that is not saved keeps its state, from which the same command goes on.
+    """
+
+    def save_if_unchanged(*arguments: Any) -> None:
+        if inputs := click.get_current_context().obj:
+            inputs.check()
+        save(*arguments)
+
+    return save_if_unchanged
 
 
 def show_left_out(config: str) -> None:

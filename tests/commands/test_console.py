@@ -67,7 +67,7 @@ def test_each_line_of_a_prompts_file_has_its_sample_with_a_seed_of_its_own(saved
     answers = [json.loads(line) for line in lines]
     assert [(answer["prompt"], answer["seed"]) for answer in answers] == [("abc", 8), ("f", 9)]
     texts = run("generate", saved, "--prompts", "p.txt", *options).stdout
-    assert texts == "".join(answer["prompt"] + answer["text"] + "\n" for answer in answers)
+    assert texts == "---\n".join(answer["prompt"] + answer["text"] + "\n" for answer in answers)
     alone = run("generate", saved, "--prompt", "f", "--max-new-tokens", "5", "--seed", "9").stdout
     assert alone == "f" + answers[1]["text"] + "\n"
 
@@ -118,6 +118,111 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(saved: Path) -> None:
 
 def test_two_sources_of_prompts_are_a_usage_error(saved: Path) -> None:
     assert run("generate", saved, "--prompt", "a", "--interactive").exit_code == 2
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t", "\r"], ids=ascii)
+def test_blank_lines_are_no_prompts(saved: Path, blank: str) -> None:
+    options = ["--max-new-tokens", "5"]
+    Path("p.txt").write_text("abc\nf\n", encoding="utf-8")
+    Path("q.txt").write_text(f"{blank}\nabc\n{blank}\n\nf\n{blank}\n{blank}", encoding="utf-8")
+    expected = run("generate", saved, "--prompts", "p.txt", *options).stdout
+    assert run("generate", saved, "--prompts", "q.txt", *options).stdout == expected
+    lines = f'{blank}\n{{"prompt": "abc"}}\n{blank}\n{{"prompt": "f"}}\n\n'
+    Path("q.jsonl").write_text(lines, encoding="utf-8")
+    assert run("generate", saved, "--prompts", "q.jsonl", *options).stdout == expected
+    Path("none.txt").write_text(f"{blank}\n", encoding="utf-8")
+    done = run("generate", saved, "--prompts", "none.txt", *options)
+    line = "none.txt: no prompt; allowed: a prompt in each line\n"
+    assert (done.exit_code, done.stderr) == (1, line)
+
+
+def test_a_conversation_says_what_it_is_and_takes_settings(saved: Path) -> None:
+    lines = ["/help", "/length 3", "ab", "/temperature 0", "ab", "/length 9", "ab", "/quit", "cd"]
+    done = run("generate", saved, "--interactive", "--seed", "3", text="\n".join(lines))
+    assert done.exit_code == 0
+    assert "it does not converse" in done.stderr
+    assert done.stderr.count("/temperature 0.7") == 1
+    written = done.stdout.replace("> ", "")
+    one = run("generate", saved, "--prompt", "ab", "--max-new-tokens", "3", "--seed", "3").stdout
+    greedy = ["--prompt", "ab", "--temperature", "0", "--max-new-tokens"]
+    others = "".join(run("generate", saved, *greedy, n).stdout for n in ("3", "9"))
+    assert written == one + others
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/temperature", "/temperature: found ''; allowed: a number"),
+        ("/temperature hot", "/temperature: found 'hot'; allowed: a number"),
+        ("/temperature nan", "temperature: found nan; allowed: a finite number, at least 0"),
+        ("/temperature -1", "temperature: found -1.0; allowed"),
+        ("/length -5", "max_new_tokens: found -5; allowed: an integer, from 0 to 10000000"),
+        ("/length 1e3", "/length: found '1e3'; allowed: a number"),
+        ("/top-k -1", "top_k: found -1; allowed"),
+        ("/seed -1", "seed: found -1; allowed"),
+        ("/", "no command /"),
+        ("/tempreature 1", "no command /tempreature"),
+    ],
+)
+def test_a_setting_that_is_none_is_said_and_changes_nothing(
+    saved: Path, line: str, said: str
+) -> None:
+    options = ["--interactive", "--max-new-tokens", "4"]
+    done = run("generate", saved, *options, text=f"{line}\nab\n")
+    assert said in done.stderr
+    assert done.stdout == "> " + run("generate", saved, *options, text="ab\n").stdout
+
+
+def test_two_slashes_begin_a_text_with_one(tiny: Config) -> None:
+    tokenizer = CharTokenizer("/ab")
+    shown: list[str] = []
+    lines = iter(["//ab", "/quit"])
+    console.converse(
+        Sampler(GPT(tiny), tokenizer, 3),
+        seed=0,
+        read=lambda _: next(lines),
+        write=shown.append,
+        say=lambda _: None,
+    )
+    assert "".join(shown).startswith("/ab")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_what_is_typed_ahead_does_not_mix_into_a_text(saved: Path) -> None:
+    import pty
+
+    main_end, end = pty.openpty()
+    command = [warm.executable(), "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
+    options = ["--device", "cpu", "--interactive", "--max-new-tokens", "40000"]
+    process = subprocess.Popen(
+        [*command, *options], env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
+        stdin=end, stdout=end, stderr=end,
+    )  # fmt: skip
+    os.close(end)
+    shown = b""
+
+    def read_until(mark: bytes, start: int = 0) -> None:
+        nonlocal shown
+        while mark not in shown[start:]:
+            shown += os.read(main_end, 1000)
+
+    try:
+        read_until(b"> ")
+        os.write(main_end, b"ab\n")
+        written = len(shown) + 4
+        while len(shown) < written + 200:  # the text is under way
+            shown += os.read(main_end, 1000)
+        os.write(main_end, b"zzz")
+        read_until(b"> ", written)
+        text = shown[written:].partition(b"> ")[0]
+        assert b"z" not in text
+        os.write(main_end, b"/quit\n")  # after zzz, which is at the prompt now
+        read_until(b"character 'z'")
+        os.write(main_end, b"/quit\n")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        os.close(main_end)
 
 
 def test_a_conversation_goes_on_after_mistakes_until_its_input_ends(saved: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from imports import ROOT
 
+import nanogpt2
 from nanogpt2.__main__ import COMMANDS, main
 
 
@@ -35,3 +36,34 @@ def test_a_command_that_is_not_there_is_a_usage_error() -> None:
     done = CliRunner().invoke(main, ["generat"])
     assert done.exit_code == 2
     assert "No such command 'generat'" in done.stderr
+    assert "Did you mean 'generate'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("gen", "Did you mean 'generate'?"),
+        ("GENERATE", "Did you mean 'generate'?"),
+        ("scroe", "Did you mean 'score'?"),
+        ("seed", "Did you mean 'seeds'?"),
+        ("train", "That is a stage: dvc repro train, or python -m stages.train"),
+        ("xyz", "There are: generate, preset, runs, score, seeds."),
+    ],
+)
+def test_a_mistyped_command_is_told_what_is_like_it(name: str, answer: str) -> None:
+    done = CliRunner().invoke(main, [name])
+    assert done.exit_code == 2
+    assert answer in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], *([name] for name in COMMANDS), ["runs", "prune"]], ids=str
+)
+def test_h_is_help(arguments: list[str]) -> None:
+    short, long = (CliRunner().invoke(main, [*arguments, flag]) for flag in ("-h", "--help"))
+    assert (short.exit_code, short.output) == (0, long.output)
+
+
+def test_the_version_is_the_librarys() -> None:
+    done = CliRunner().invoke(main, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"nanogpt2 {nanogpt2.__version__}\n")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from nanogpt2.base.errors import DataError, DeviceError
 from nanogpt2.config.config import Config
-from nanogpt2.evaluate.score import describe_score, score_text, surprises, write_page
+from nanogpt2.evaluate.score import Score, describe_score, score_text, surprises, write_page
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
@@ -49,9 +49,33 @@ def test_the_page_shows_the_text_and_colours_it(tiny: Config) -> None:
     page = write_page(score, TOKENIZER, title="<t>")
     shown = re.sub(r"<[^>]*>", "", page[page.index("<pre>") :])
     assert shown.strip() == "a&lt;b\nc"
-    assert page.count(' bits">') == 4
+    bits = [f"{bits:.1f}" for _, bits in list(surprises(score, TOKENIZER))[1:] if bits]
+    assert set(re.findall(r"<i title=([^>]*)>", page[page.index("<pre>") :])) == set(bits)
     assert "<title>&lt;t&gt;</title>" in page
     assert describe_score(score) in page
+
+
+def test_the_page_is_not_many_times_the_text(tiny: Config) -> None:
+    text = "abc def\n" * 500
+    page = write_page(score_text(GPT(tiny), TOKENIZER, text), TOKENIZER, title="t")
+    assert len(page) < 2000 + 20 * len(text)
+
+
+@pytest.mark.parametrize(("bits", "level"), [(0.2, 0), (3.94, 3), (9.9, 9), (10.0, 10), (57.3, 10)])
+def test_each_level_of_surprise_has_its_colour(bits: float, level: int) -> None:
+    figures: dict[str, float | int] = {
+        "loss": 1,
+        "bits_per_byte": 1,
+        "perplexity": 1,
+        "tokens": 1,
+        "bytes": 1,
+    }
+    score = Score(figures, [5, 6], [None, bits * math.log(2)])
+    page = write_page(score, TOKENIZER, title="t")
+    (title,) = re.findall(r"<i title=([^>]*)>", page[page.index("<pre>") :])
+    rules = re.findall(r'^i(?:\[title\^="(.*?)"\])? \{ background: rgb\(.* / (\d+)%\)', page, re.M)
+    chosen = [colour for start, colour in rules if title.startswith(start)]  # the last rule wins
+    assert chosen[-1] == str(10 * level)
 
 
 @pytest.mark.parametrize("text", ["", "a"])

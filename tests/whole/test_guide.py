@@ -64,7 +64,7 @@ def test_the_file_can_be_evaluated_and_sampled_from(saved: Path) -> None:
     assert "val: loss" in evaluated.stdout
     sampled = stage("sample", "--checkpoint", str(saved))
     assert sampled.returncode == 0, sampled.stderr
-    assert "holds no tokenizer: using data/prepared/tokenizer.json" in sampled.stdout
+    assert "holds no tokenizer: using data/prepared/tokenizer.json" in sampled.stderr
     text = Path("samples/sample_2.txt").read_text(encoding="utf-8")
     assert text.startswith("the ")
     assert len(text) == 4 + 20 + 1
