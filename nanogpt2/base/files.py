@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     After any error `path` is what it was before. Raises DataError where the disk is full or
     the folder cannot be written.
     """
-    path = Path(path)
+    path = as_file(path)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -43,6 +43,38 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
+def as_path(path: str | Path) -> Path:
+    """Return `path`; DataError where no file can have this name."""
+    try:
+        if b"\0" in os.fsencode(path):
+            raise DataError(f"{str(path)!r}: no file name: it holds a NUL character")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{str(path)!r}: no file name: it holds half a surrogate pair") from error
+    return Path(path)
+
+
+def exists(path: str | Path) -> bool:
+    """Return whether `path` is there, as far as it can be known: not a name that is too long."""
+    with suppress(OSError, ValueError):
+        return Path(path).exists()
+    return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether `path` is a folder, as far as it can be known."""
+    with suppress(OSError, ValueError):
+        return Path(path).is_dir()
+    return False
+
+
+def as_file(path: str | Path) -> Path:
+    """Return `path`; DataError where no file can be written with this name."""
+    path = as_path(path)
+    if not path.name or is_folder(path):
+        raise DataError(f"{path}: cannot be written: it is a folder; choose the name of a file")
+    return path
+
+
 @contextmanager
 def write_errors(path: str | Path) -> Iterator[None]:
     """Turn an OSError met while writing `path` into a DataError of one line."""
@@ -55,7 +87,7 @@ def write_errors(path: str | Path) -> Iterator[None]:
 
 def check_writable(*paths: str | Path) -> None:
     """Raise DataError where a file at one of `paths` could not be written; nothing stays behind."""
-    for path in map(Path, paths):
+    for path in map(as_file, paths):
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):
@@ -122,7 +154,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_bytes(path: str | Path) -> bytes:
     """Return the content of `path`; DataError where it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return as_path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -150,7 +182,7 @@ def sha256(content: bytes | memoryview) -> str:
 
 def replace_folder(folder: str | Path, fill: Callable[[Path], None]) -> None:
     """Fill a new folder and put it in the place of `folder`, which stays as it was on any error."""
-    folder = Path(folder)
+    folder = as_path(folder)
     with write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:

@@ -49,17 +49,18 @@ def open_model(
 
     Of an unfinished run stderr says at which iteration it is.
     """
+    from nanogpt2.base import files
     from nanogpt2.device.device import find_device
     from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
 
     place = find_device(device)
-    if run is None and not checkpoint.exists():
+    if run is None and not files.exists(checkpoint):
         _suggest_run(checkpoint)
     if run is not None:
         from nanogpt2.commands.unfinished import find_run
 
         checkpoint = find_run(STATES, "" if run == "newest" else run)
-    if run is not None or checkpoint.is_dir() or STATES.name in checkpoint.parts:
+    if run is not None or files.is_folder(checkpoint) or STATES.name in checkpoint.parts:
         loaded = _open_state(checkpoint)
         loaded.model.to(place)
     else:

@@ -200,7 +200,7 @@ def get_config(source: "str | Path | Mapping[str, Any] | Config", **overrides: A
 def read_values(source: str | Path) -> tuple[str, dict[str, Any]]:
     """Return the file name and the unchecked values of a preset or a YAML file."""
     path = preset_path(source) or Path(source)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not files.exists(path):
         raise ConfigError(f"{path}: no such file or preset; presets: {', '.join(preset_names())}")
     return path.name, yaml12.read(path)
 

@@ -83,7 +83,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     No code from the file is run, and no more memory is taken than the file has bytes.
     """
     try:
-        _check_archive(Path(path))
+        _check_archive(files.as_path(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; `dvc repro train` makes it") from error
@@ -140,7 +140,7 @@ def tokenizer_of(checkpoint: Checkpoint, fallback: str | Path) -> Tokenizer:
     """Return the checkpoint's tokenizer; where it holds none, that in the file `fallback`."""
     if checkpoint.tokenizer is not None:
         return checkpoint.tokenizer
-    if not Path(fallback).exists():
+    if not files.exists(fallback):
         raise CheckpointError(
             "the checkpoint holds no tokenizer: give --tokenizer the tokenizer.json of its text"
         )

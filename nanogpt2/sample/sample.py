@@ -81,8 +81,7 @@ class Sampler:
         Sample i is drawn with seed + i; `chunk` tokens come at once, at most. DataError where a
         prompt holds what the tokenizer does not know.
         """
-        if isinstance(prompts, str):
-            raise DataError("prompts: found one text; allowed: a list of texts")
+        check_prompts(prompts)
         encoded = [self.encode(prompt) for prompt in prompts]
         seed = whole_number("seed", seed, least=0)
         streams = [TextStream(self.tokenizer, self.stop) for _ in prompts]
@@ -108,8 +107,8 @@ class Sampler:
         self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None
     ) -> list[str]:
         """Return what each sample adds to its prompt; see `stream`."""
-        if isinstance(prompts, str):
-            raise DataError("prompts: found one text; allowed: a list of texts")
+        check_prompts(prompts)
+        seed = whole_number("seed", seed, least=0)
         texts: list[str] = []
         for first in range(0, len(prompts), BATCH):
             pieces = self.stream(prompts[first : first + BATCH], seed=seed + first, meter=meter)
@@ -156,6 +155,13 @@ def sample_texts(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleCo
     sampler = make_sampler(model, tokenizer, config)
     texts = sampler.write_on([prompt] * config.num_samples, seed=config.seed)
     return [normalise(prompt) + text for text in texts]
+
+
+def check_prompts(prompts: Any) -> None:
+    """Raise DataError where these are not several texts."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        found = "one text" if isinstance(prompts, str) else type(prompts).__name__
+        raise DataError(f"prompts: found {found}; allowed: a list of texts")
 
 
 def start_token(tokenizer: Tokenizer) -> int:

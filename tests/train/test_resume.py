@@ -45,8 +45,8 @@ def run(
     config: Config, text: str, *, crash: int | None = None, **options: object
 ) -> tuple[GPT, TrainingRecord]:
     model = GPT(config)
-    if crash is not None:
-        crash_at(model, crash)
+    if crash is not None:  # counted from the first step, after the losses of iteration 0
+        crash_at(model, crash + (0 if list(ROOT.glob("*/*.pt")) else 4))
     data = CharDataset(text, config.block_size)
     return model, Trainer(model, config).train(data, data, **options)  # type: ignore[arg-type]
 

@@ -117,9 +117,10 @@ def test_the_printed_line_is_the_guides(
     Trainer(GPT(tiny), tiny, log_file=log).train(dataset, dataset)
     lines = capsys.readouterr().out.splitlines()
     number = r"\d+\.\d{4}"
-    start = rf"iter 3: train loss {number}, val loss {number} \(time: \d+\.\d\ds\)"
-    assert re.fullmatch(rf"{start}, [\d,]+ tokens/s, \d+s left", lines[0])
-    assert re.match("iter 6: .*tokens/s$", lines[1])
+    start = rf"train loss {number}, val loss {number} \(time: \d+\.\d\ds\)"
+    assert re.fullmatch(rf"iter 0: {start}", lines[0])
+    assert re.fullmatch(rf"iter 3: {start}, [\d,]+ tokens/s, \d+s left", lines[1])
+    assert re.match("iter 6: .*tokens/s$", lines[2])
     assert log.read_text(encoding="utf-8").splitlines() == lines
 
 
