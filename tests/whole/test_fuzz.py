@@ -197,8 +197,9 @@ def parameter_files() -> st.SearchStrategy[str]:
         lambda keys: ("", keys)
     )
     grouped = [
-        st.dictionaries(st.sampled_from([*rules, "nosuch"]), values, min_size=1, max_size=2).map(
-            lambda keys, name=name: (name, keys)
+        st.tuples(
+            st.just(name),
+            st.dictionaries(st.sampled_from([*rules, "nosuch"]), values, min_size=1, max_size=2),
         )
         for name, rules in groups.items()
     ]
@@ -258,20 +259,20 @@ def test_a_stages_options_are_used_or_refused_in_words(
 
 # --- Library calls ---
 
-tokens = st.sampled_from([
+tokens: st.SearchStrategy[Any] = st.sampled_from([
     torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 3), torch.zeros(2, 0, dtype=torch.long),
     torch.full((1, 2), 64), torch.full((2, 2), -1), torch.zeros(3, dtype=torch.int32),
     torch.zeros(1, 20, dtype=torch.int32), torch.zeros(1, 3, dtype=torch.bool), [[1, 2]], [1, 2],
     [], [[]], None, "the", 3, np.zeros((1, 4), np.uint16), np.zeros((1, 4)), [[10**30]], [[0.5]],
     [["a"]], {"idx": 1}, torch.zeros(1, 3, dtype=torch.complex64),
 ])  # fmt: skip
-flat = st.sampled_from([
+flat: st.SearchStrategy[Any] = st.sampled_from([
     np.zeros(40, np.uint16), np.zeros(40), np.arange(70), torch.zeros(40, dtype=torch.int32), [],
     [1] * 40, "the", None, np.zeros((2, 20), np.uint16), [-1] * 40, [2**33] * 40, [[1]], 5,
     ["a"] * 30, np.zeros(40, bool), [None] * 30,
 ])  # fmt: skip
 WHOLE = TokenDataset(np.arange(60), 16)
-datasets = st.sampled_from([
+datasets: st.SearchStrategy[Any] = st.sampled_from([
     WHOLE, DataLoader(WHOLE), [], [(1, 2)], "the", None, {}, [WHOLE[0]] * 3, 7, [None], iter([]),
     [(torch.zeros(4), torch.zeros(4))], TokenDataset(np.arange(60), 20), np.zeros(9), {0: WHOLE[0]},
     [(torch.full((4,), 99), torch.zeros(4, dtype=torch.int8))], torch.zeros(9, 2, 4).long(),
