@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt2.base.errors import TrainingError
+from nanogpt2.base.files import is_folder
 from nanogpt2.report.progress import describe_seconds
 from nanogpt2.train.resume import StateFiles
 
@@ -24,6 +25,8 @@ class UnfinishedRun:
 
 def list_runs(root: str | Path) -> list[UnfinishedRun]:
     """Return the unfinished runs under `root`, the newest first."""
+    if not is_folder(root):
+        return []
     runs = [_inspect(folder) for folder in Path(root).glob("*") if folder.is_dir()]
     return sorted(runs, key=lambda run: run.seconds_old)
 
