@@ -79,7 +79,7 @@ def _open_state(path: Path) -> "Checkpoint":
 def _suggest_run(checkpoint: Path) -> None:
     """Raise CheckpointError for a model file that is not there, where a run could be read."""
     from nanogpt2.base.errors import CheckpointError
-    from nanogpt2.train.unfinished import list_runs
+    from nanogpt2.commands.unfinished import list_runs
 
     if any(run.step for run in list_runs(STATES)):
         raise CheckpointError(

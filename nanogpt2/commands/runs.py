@@ -15,7 +15,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @exit_with_one_line()
 def main(context: click.Context, root: Path) -> None:
     """List the runs that were cut off and can go on; `runs prune` removes them."""
-    from nanogpt2.train.unfinished import describe_run, list_runs
+    from nanogpt2.commands.unfinished import describe_run, list_runs
 
     context.obj = root
     if context.invoked_subcommand is None:
@@ -29,6 +29,6 @@ def main(context: click.Context, root: Path) -> None:
 @exit_with_one_line()
 def prune(root: Path, names: tuple[str, ...]) -> None:
     """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
-    from nanogpt2.train.unfinished import describe_pruned, prune_runs
+    from nanogpt2.commands.unfinished import describe_pruned, prune_runs
 
     click.echo(describe_pruned(prune_runs(root, names)))

@@ -1,11 +1,77 @@
-"""The model of a run that is not over, from the newest state that is kept of it."""
+"""The runs that were cut off and can go on, as people see, remove and sample them."""
 
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt2.base.errors import CheckpointError, TrainingError
+from nanogpt2.base.files import is_folder
+from nanogpt2.base.words import describe_seconds
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.resume import StateFiles
-from nanogpt2.train.unfinished import list_runs
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """One unfinished run, as `list_runs` found it."""
+
+    name: str
+    step: int  # of its newest state; 0 where it has none yet
+    bytes: int
+    seconds_old: float
+    running: bool
+    about: str
+
+
+def list_runs(root: str | Path) -> list[UnfinishedRun]:
+    """Return the unfinished runs under `root`, the newest first."""
+    if not is_folder(root):
+        return []
+    runs = [_inspect(folder) for folder in Path(root).glob("*") if folder.is_dir()]
+    return sorted(runs, key=lambda run: run.seconds_old)
+
+
+def describe_run(run: UnfinishedRun) -> str:
+    """Return one line about an unfinished run."""
+    return (
+        f"{run.name}  iteration {run.step}  {run.bytes / 1e6:.1f} MB "
+        f" {describe_seconds(run.seconds_old)} old{'  under way' * run.running}  {run.about}"
+    )
+
+
+def _inspect(folder: Path) -> UnfinishedRun:
+    kept = [path for path in folder.iterdir() if path.is_file()]
+    states = StateFiles(folder)
+    paths = states.paths()
+    newest = max((path.stat().st_mtime for path in kept), default=folder.stat().st_mtime)
+    about = folder / "run.txt"
+    return UnfinishedRun(
+        name=folder.name,
+        step=int(paths[-1].name.split("-")[0]) if paths else 0,
+        bytes=sum(path.stat().st_size for path in kept),
+        seconds_old=max(0.0, time.time() - newest),  # a clock may have been wrong
+        running=states.is_under_way(),
+        about=about.read_text(encoding="utf-8") if about.exists() else "",
+    )
+
+
+def prune_runs(root: str | Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:
+    """Remove the unfinished runs called `names`, or all; those under way stay. Returns them."""
+    wanted = set(names)
+    runs = {run.name: run for run in list_runs(root)}
+    if unknown := wanted - set(runs):
+        raise TrainingError(f"no unfinished run {', '.join(sorted(unknown))} under {root}")
+    pruned = [run for name, run in runs.items() if not run.running and name in (wanted or runs)]
+    for run in pruned:
+        StateFiles(Path(root, run.name)).delete()
+    return pruned
+
+
+def describe_pruned(runs: Sequence[UnfinishedRun]) -> str:
+    """Return one line about runs that were removed."""
+    size = sum(run.bytes for run in runs)
+    return f"removed {len(runs)} unfinished runs, {size / 1e6:.1f} MB"
 
 
 def find_run(root: str | Path, name: str = "") -> Path:

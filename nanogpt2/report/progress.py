@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nanogpt2.base.words import describe_seconds
 from nanogpt2.report.stopwatch import Stopwatch
 
 
@@ -84,13 +85,3 @@ class Progress:
             line += f", {describe_seconds(self.seconds_left(step))} left"
         self.seconds_timed, self.steps_timed = seconds, 0
         self.say(line)
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a duration in words: 42s, 3m 05s, 2h 10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

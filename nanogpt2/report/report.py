@@ -14,10 +14,10 @@ from torch import nn
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import write_json
+from nanogpt2.base.words import describe_seconds
 from nanogpt2.config.config import Config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report import hardware
-from nanogpt2.report.progress import describe_seconds
 from nanogpt2.report.stopwatch import Stopwatch
 
 

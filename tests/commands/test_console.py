@@ -193,7 +193,7 @@ def test_what_is_typed_ahead_does_not_mix_into_a_text(saved: Path) -> None:
 
     main_end, end = pty.openpty()
     command = [warm.executable(), "-m", "nanogpt2", "generate", "--checkpoint", str(saved)]
-    options = ["--device", "cpu", "--interactive", "--max-new-tokens", "40000"]
+    options = ["--device", "cpu", "--interactive", "--max-new-tokens", "5000"]
     process = subprocess.Popen(
         [*command, *options], env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
         stdin=end, stdout=end, stderr=end,

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, random_split
 
 import nanogpt2
 from nanogpt2.base.errors import ConfigError, DataError, DeviceError, NanoGPT2Error
+from nanogpt2.commands.unfinished import list_runs, prune_runs
 from nanogpt2.config.config import Config, get_config, use_preset
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.evaluate import evaluate_splits, evaluate_tokens
@@ -27,7 +28,6 @@ from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset, get_batch, load_split
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from nanogpt2.train.trainer import Trainer
-from nanogpt2.train.unfinished import list_runs, prune_runs
 
 IDX = torch.zeros(1, 3, dtype=torch.long)
 
