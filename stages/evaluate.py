@@ -30,13 +30,13 @@ def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
     result = evaluation.evaluate_splits(
         loaded, data, batch_size=knobs.batch_size, stride=knobs.stride
     )
-    click.echo(evaluation.describe(result.figures))
     copied, stretches = memorisation.check_memorisation(loaded, data, knobs)
-    click.echo(memorisation.describe(copied))
     files.write_csv(outputs["curve"], result.positions)
     files.write_csv(outputs["tokens"], result.tokens)
     files.write_text(outputs["copies"], stretches)
     files.write_json(outputs["metrics"], {**result.figures, "memorisation": copied})
+    click.echo(evaluation.describe(result.figures))
+    click.echo(memorisation.describe(copied))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_a_command_that_is_not_there_is_a_usage_error() -> None:
         ("scroe", "Did you mean 'score'?"),
         ("seed", "Did you mean 'seeds'?"),
         ("train", "That is a stage: dvc repro train, or python -m stages.train"),
-        ("xyz", "There are: generate, preset, runs, score, seeds."),
+        ("xyz", f"There are: {', '.join(sorted(COMMANDS))}."),
     ],
 )
 def test_a_mistyped_command_is_told_what_is_like_it(name: str, answer: str) -> None:

@@ -51,7 +51,7 @@ TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more t
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *sys.path]))}
 
 
 @pytest.fixture(scope="module")
