@@ -33,8 +33,8 @@ def raw() -> Path:
     return folder
 
 
-def prepare_while(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
-    """Prepare raw with a tokenizer that makes `change` once the text is read."""
+def changing(change: Callable[[], object]) -> type[CharTokenizer]:
+    """Return a tokenizer that makes `change` once the text is read."""
 
     class Meanwhile(CharTokenizer):
         @classmethod
@@ -42,7 +42,12 @@ def prepare_while(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object])
             change()
             return CharTokenizer.train(text)
 
-    monkeypatch.setitem(tokenizers.TOKENIZERS, "meanwhile", Meanwhile)
+    return Meanwhile
+
+
+def prepare_while(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Prepare raw with a tokenizer that makes `change` once the text is read."""
+    monkeypatch.setitem(tokenizers.TOKENIZERS, "meanwhile", changing(change))
     prepare(Path("raw"), OUT, tokenizer="meanwhile", vocab_size=256, fractions=(0.1, 0.05))
 
 
@@ -144,13 +149,7 @@ def test_what_does_not_change_the_text_is_no_matter(
 
 
 def test_the_stage_refuses_in_one_line(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Meanwhile(CharTokenizer):
-        @classmethod
-        def train(cls, text: str) -> CharTokenizer:
-            append()
-            return CharTokenizer.train(text)
-
-    monkeypatch.setitem(tokenizers.TOKENIZERS, "char", Meanwhile)
+    monkeypatch.setitem(tokenizers.TOKENIZERS, "char", changing(append))
     Path("my.yaml").write_text("{corpus: raw, block_size: 8}", encoding="utf-8")
     done = CliRunner().invoke(prepare_stage, ["--config", "my.yaml"])
     assert (done.exit_code, done.stdout) == (1, "")
