@@ -29,29 +29,32 @@ def stage_command(function: Callable[..., None]) -> click.Command:
             from stages.shared.parent import run_apart  # psutil takes 30 ms to import
 
             run_apart(stage)
-            if removed:
-                from stages.shared.inputs import Inputs
-
-                inputs = click.get_current_context().obj = Inputs(stage)
-                function(*arguments, **options)
-                inputs.check()
-                return
         elif "config" in options and "RANK" not in os.environ:
             show_left_out(options["config"])
+        if removed:
+            from stages.shared.inputs import Inputs
+
+            click.get_current_context().obj = Inputs(stage)
         function(*arguments, **options)
+        check_inputs()
 
     return click.command(context_settings={"show_default": True})(guarded)
 
 
+def check_inputs() -> None:
+    """Raise ConfigError where DVC would record other inputs of this stage than it began with."""
+    if inputs := click.get_current_context().obj:
+        inputs.check()
+
+
 def checked(save: Callable[..., None]) -> Callable[..., None]:
-    """Return `save`, which raises ConfigError first where DVC would record other inputs by now.
+    """Return `save`, which calls `check_inputs` first.
 
     A run that is not saved keeps its state, from which the same command goes on.
     """
 
     def save_if_unchanged(*arguments: Any) -> None:
-        if inputs := click.get_current_context().obj:
-            inputs.check()
+        check_inputs()
         save(*arguments)
 
     return save_if_unchanged
