@@ -17,6 +17,8 @@ from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
 
+COLDEST = 1e-30  # as which a lower temperature counts, so that logits stay finite
+
 # Of each control what fits, among finite numbers, and that in words.
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (lambda value: value >= 0, "a finite number, at least 0"),
@@ -83,7 +85,7 @@ def draw_tokens(
         return logits.argmax(dim=-1)
     if controls.temperature != 1:
         # less the largest, so that the smallest temperature makes no infinity of it
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(controls.temperature, 1e-30)
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(controls.temperature, COLDEST)
     probabilities = filter_probabilities(logits.softmax(dim=-1), controls)
     # in float64 the sum of 50,000 small numbers does not shift the draw; MPS has none
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
@@ -122,7 +124,7 @@ def draw_token(
     """Return one token for each row of `logits` (B, V), as torch draws it: (B, 1)."""
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
-    logits = logits / max(temperature, 1e-30)
+    logits = logits / max(temperature, COLDEST)
     if top_k is not None:
         kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
         logits = logits.masked_fill(logits < kept[:, -1:], -math.inf)

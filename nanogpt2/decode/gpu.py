@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nanogpt2.decode import gpu_kernels as kernels
 from nanogpt2.decode.decoder import LayerKVCache, ModuleDecoder
-from nanogpt2.decode.draw import Controls, draw_tokens, penalise
+from nanogpt2.decode.draw import COLDEST, Controls, draw_tokens, penalise
 from nanogpt2.model.gpt import GPT, Attention, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 
@@ -161,7 +161,7 @@ def draw_fused(
     highs = logits.new_empty(rows, count)
     sums = logits.new_empty(rows, count, dtype=torch.float64)
     tokens = torch.empty(rows, dtype=torch.long, device=logits.device)
-    temperature = max(controls.temperature, 1e-30)
+    temperature = max(controls.temperature, COLDEST)
     kernels.sum_parts[(rows, count)](logits, highs, sums, temperature, V, PART=PART)
     kernels.pick[(rows,)](
         logits, uniforms, highs, sums, tokens, temperature, V, count,
