@@ -79,9 +79,10 @@ def find_run(root: str | Path, name: str = "") -> Path:
 
     TrainingError where there is none.
     """
-    runs = [run for run in list_runs(root) if run.step and run.name.startswith(name)]
+    there = list_runs(root)
+    runs = [run for run in there if run.step and run.name.startswith(name)]
     if not runs:
-        listed = ", ".join(run.name for run in list_runs(root)) or "none"
+        listed = ", ".join(run.name for run in there) or "none"
         wanted = f"no unfinished run {name}".rstrip()
         raise TrainingError(f"{wanted} with a state under {root}; there are: {listed}")
     return Path(root, runs[0].name)

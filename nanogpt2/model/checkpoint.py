@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError
+from nanogpt2.base.words import name_some
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.device.device import find_device
 from nanogpt2.model.gpt import GPT, WRAPPERS
@@ -163,8 +164,7 @@ def build_model(path: Path, config: Mapping[str, Any], weights: Mapping[str, Ten
     ]
     if wrong:
         raise CheckpointError(
-            f"{path}: weights do not fit its configuration: {', '.join(map(str, wrong[:3]))}"
-            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            f"{path}: weights do not fit its configuration: {name_some(wrong, 3)}"
         )
     exact = {name: weight.float() for name, weight in weights.items()}  # also of 16 or 8 bits
     model.load_state_dict(exact, assign=True)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
+from nanogpt2.base.words import name_some
 from nanogpt2.config.yaml12 import printable
 from nanogpt2.text.plain import decode
 
@@ -205,11 +206,9 @@ def check_unchanged(corpus: Path, sources: Iterable[Source]) -> None:
     )
     changed = sorted({source.path for source in set(found) ^ set(sources)})
     if changed:
-        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-        names = printable(", ".join(changed[:MOST_NAMED]))
         raise DataError(
-            f"corpus: {names}{more} changed while {corpus} was read; give the same command again"
-            " when nothing writes there"
+            f"corpus: {printable(name_some(changed, MOST_NAMED))} changed while {corpus} was read;"
+            " give the same command again when nothing writes there"
         )
 
 

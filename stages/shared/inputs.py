@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.words import name_some
 from nanogpt2.config import yaml12
 
 CODE = ("nanogpt2/", "stages/")
@@ -33,9 +34,8 @@ class Inputs:
         names = sorted(name for name in self.before | now if self.before.get(name) != now.get(name))
         if not names:
             return
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise ConfigError(
-            f"{', '.join(names[:SHOWN])}{more} changed while {self.stage} ran, and DVC would record"
+            f"{name_some(names, SHOWN)} changed while {self.stage} ran, and DVC would record"
             " what is there now; put it back and give the same command to keep what was computed,"
             " or give it as it is to run anew"
         )
