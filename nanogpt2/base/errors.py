@@ -29,6 +29,10 @@ class DeviceError(NanoGPT2Error):
     """A device that this machine does not have, or whose memory is too small."""
 
 
+class ExtraError(NanoGPT2Error):
+    """A library that is not installed, because only some users need it."""
+
+
 class TrainingError(NanoGPT2Error):
     """A run that cannot go on: not finite, interrupted, or under way elsewhere."""
 

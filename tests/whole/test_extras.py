@@ -1,4 +1,4 @@
-"""What `pip install '.[s3]'` and `'.[ssh]'` bring is what DVC asks for, at pinned versions."""
+"""What an extra brings is pinned, and its absence is one line with the command that brings it."""
 
 import tomllib
 from importlib.metadata import requires
@@ -6,6 +6,9 @@ from importlib.metadata import requires
 import pytest
 from imports import ROOT
 from packaging.requirements import Requirement
+
+from nanogpt2.base.errors import ExtraError
+from nanogpt2.base.extras import import_extra
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"
@@ -36,3 +39,12 @@ def test_the_guide_says_how_to_install_it_where_remotes_are_explained(remote: st
     line = next(line for line in guide.splitlines() if f"'.[{remote}]'" in line)
     assert f"{remote}://" in line
     assert guide.index("## Sharing results") < guide.index(line)
+
+
+def test_a_library_that_is_there_is_imported() -> None:
+    assert import_extra("json", extra="hf").loads("1") == 1
+
+
+def test_a_missing_library_is_named_with_the_command_that_brings_it() -> None:
+    with pytest.raises(ExtraError, match=r"no_such_library is not .*'\.\[gguf\]'"):
+        import_extra("no_such_library.part", extra="gguf")

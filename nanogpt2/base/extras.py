@@ -1,0 +1,17 @@
+"""Libraries that only some users need: an extra of pyproject.toml brings each."""
+
+from importlib import import_module
+from typing import Any
+
+from nanogpt2.base.errors import ExtraError
+
+
+def import_extra(module: str, *, extra: str) -> Any:
+    """Return the `module` that the extra `extra` brings; ExtraError where it is missing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ExtraError(
+            f"{error.name} is not installed: `pip install 'nanogpt2[{extra}]'` brings it, in a"
+            f" checkout `pip install --constraint constraints.txt --editable '.[{extra}]'`"
+        ) from error
