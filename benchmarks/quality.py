@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from nanogpt2.base.files import sha256
-from nanogpt2.config.config import Config, get_config
+from nanogpt2.config.config import Config, get_config, read_values
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.experiments.significance import CONFIDENCE, compare, t_quantile
@@ -138,6 +138,20 @@ def with_knobs(classic: dict[str, Any], modern: dict[str, Any]) -> list[Table]:
     ]
 
 
+# What other programs know as Qwen3; the soft-cap alone, or SwiGLU alone, they do not.
+OPEN: list[dict[str, Any]] = [
+    {"mlp": "swiglu", "logit_softcap": 0.0},
+    {"mlp": "swiglu"},
+    {"logit_softcap": 0.0},
+]
+
+
+def with_open(base: str, source: str | Path | dict[str, Any]) -> list[Table]:
+    """Return a table of a preset, file or mapping as it is, and with what other programs open."""
+    params = source if isinstance(source, dict) else read_values(source)[1]
+    return [with_changes(base, params, *OPEN)]
+
+
 STUDIES: dict[str, list[Table]] = {
     "classic": [
         with_changes(
@@ -151,6 +165,9 @@ STUDIES: dict[str, list[Table]] = {
     ],
     "modern": [{"modern": MODERN}],
     "cpu": [{"cpu": CPU}],
+    "open-default": with_open("default run", Path(__file__).parents[1] / "params.yaml"),
+    "open-small": with_open("small", "small"),
+    "open-modern": with_open("modern", MODERN),
     "knobs": with_knobs(CLASSIC | KNOBS, MODERN | SHORT | KNOBS),
     "cpu-knobs": with_knobs(
         CLASSIC | CPU_SHAPE | {"max_iters": 400, "learning_rate": 4e-3},
