@@ -20,6 +20,7 @@ from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
+from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.dataset import (
     as_token_array,
     load_prepared_tokenizer,
@@ -27,7 +28,7 @@ from nanogpt2.tokens.dataset import (
     prepared_splits,
     text_of_split,
 )
-from nanogpt2.tokens.tokenizer import TokenArray, Tokenizer
+from nanogpt2.tokens.tokenizer import Tokenizer
 
 COSTLY_TOKENS = 30  # rows of the table of tokens
 DIGITS = 12  # of the SHA-256 of a split's text, in its figures

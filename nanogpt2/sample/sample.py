@@ -166,8 +166,8 @@ def check_prompts(prompts: Any) -> None:
 
 def start_token(tokenizer: Tokenizer) -> int:
     """Return what an empty prompt starts from: a newline, or token 0 where there is none."""
-    newline = [token for token in range(tokenizer.size) if tokenizer.decode([token]) == "\n"]
-    return newline[0] if newline else 0
+    tokens = range(tokenizer.size)
+    return next((token for token in tokens if tokenizer.token_bytes(token) == b"\n"), 0)
 
 
 def read_prompt(config: SampleConfig) -> str:

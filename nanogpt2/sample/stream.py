@@ -1,11 +1,10 @@
 """Tokens to text as they come: whole characters only, up to a stop string."""
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanogpt2.tokens.tokenizer import Tokenizer
-
-REPLACEMENT = "\ufffd"  # what decoding makes of bytes that are no UTF-8, or not yet
 
 
 @dataclass
@@ -16,14 +15,15 @@ class TextStream:
     stop: Sequence[str]
     stopped: bool = False
     held: str = ""  # text that may yet turn out to begin a stop string
-    pending: list[int] = field(default_factory=list)  # tokens that may end inside a character
+    decoder: codecs.IncrementalDecoder = field(  # keeps the start of a character
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
 
     def push(self, tokens: Sequence[int]) -> str:
         """Return what `tokens` add to the text that can be shown."""
         if self.stopped:
             return ""
-        self.pending += tokens
-        self.held += self._whole_characters()
+        self.held += self.decoder.decode(b"".join(map(self.tokenizer.token_bytes, tokens)))
         found = [at for text in self.stop if (at := self.held.find(text)) >= 0]
         if found:
             self.stopped = True
@@ -34,7 +34,7 @@ class TextStream:
         """Return the text that was held back until the end was known."""
         if self.stopped:
             return ""
-        self.held += self.tokenizer.decode(self.pending)
+        self.held += self.decoder.decode(b"", final=True)
         found = [at for text in self.stop if (at := self.held.find(text)) >= 0]
         return self._release(min(found, default=len(self.held)))
 
@@ -48,17 +48,3 @@ class TextStream:
         return next(
             (n for n in sizes if any(text.startswith(self.held[-n:]) for text in self.stop)), 0
         )
-
-    def _whole_characters(self) -> str:
-        """Return the text of the pending tokens, less what may be the start of a character."""
-        text = self.tokenizer.decode(self.pending)
-        if not text.endswith(REPLACEMENT):
-            self.pending = []
-            return text
-        for kept in range(min(3, len(self.pending)), 0, -1):  # UTF-8 has at most 4 bytes
-            head = self.tokenizer.decode(self.pending[:-kept])
-            tail = self.tokenizer.decode(self.pending[-kept:])
-            if head + tail == text:
-                self.pending = self.pending[-kept:]
-                return head
-        return ""

@@ -11,7 +11,8 @@ from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
 from nanogpt2.text.overlap import character_codes, share_of_windows
-from nanogpt2.tokens.tokenizer import TokenArray, Tokenizer, check_vocab_size, train_tokenizer
+from nanogpt2.tokens.arrays import TokenArray
+from nanogpt2.tokens.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 
 OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
 OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows

@@ -17,14 +17,13 @@ from torch.utils import data
 from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import DataError
+from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
-    TokenArray,
     Tokenizer,
     check_vocab_size,
     load_tokenizer,
-    token_dtype,
 )
 
 PAIR = "allowed: (idx, targets), two tensors (T,) of integers"

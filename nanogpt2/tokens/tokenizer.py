@@ -1,6 +1,6 @@
 """Tokenizers: text to token numbers and back. To add one, write its class and name it below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, cast
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.base.errors import CheckpointError, DataError
-
-TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
+from nanogpt2.tokens.bpe import BytePairTokenizer
 
 
 class Tokenizer(Protocol):
@@ -26,6 +26,9 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: Sequence[int] | TokenArray) -> str:
         """Return the text of `tokens`."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of UTF-8 that `token` stands for."""
 
     def count_bytes(self, tokens: TokenArray) -> int:
         """Return how many bytes of UTF-8 `tokens` stand for."""
@@ -75,13 +78,17 @@ class CharTokenizer:
         tokens = self._tokens[points]
         unknown = np.flatnonzero(tokens < 0)
         if unknown.size:
-            raise _unknown_character(text, int(unknown[0]), f"{self.size} characters")
+            raise unknown_character(text, int(unknown[0]), f"{self.size} characters")
         return cast(TokenArray, tokens.astype(token_dtype(self.size)))
 
     def decode(self, tokens: Sequence[int] | TokenArray) -> str:
         """Return the text of `tokens`; IndexError for one that is not below `size`."""
         points = self._code_points[np.asarray(tokens, dtype=np.int64)]
         return points.tobytes().decode("utf-32-le", "surrogatepass")
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of the character `token`."""
+        return self.characters[token].encode("utf-8", "surrogatepass")
 
     def count_bytes(self, tokens: TokenArray) -> int:
         """Return how many bytes of UTF-8 `tokens` stand for."""
@@ -111,15 +118,15 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> TokenArray:
         """Return the bytes of `text`; DataError where it holds half a surrogate pair."""
-        try:
-            content = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise _unknown_character(text, error.start, "all of Unicode") from error
-        return np.frombuffer(content, dtype=np.uint8).astype(np.uint16)
+        return np.frombuffer(as_utf8(text), dtype=np.uint8).astype(np.uint16)
 
     def decode(self, tokens: Sequence[int] | TokenArray) -> str:
         """Return the text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
         return np.asarray(tokens).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the byte `token`."""
+        return bytes([token])
 
     def count_bytes(self, tokens: TokenArray) -> int:
         """Return the number of `tokens`."""
@@ -130,10 +137,13 @@ class ByteTokenizer:
         return {"name": self.name}
 
 
+# Those that are made for a text.
 TOKENIZERS: dict[str, type[CharTokenizer] | type[ByteTokenizer]] = {
     "char": CharTokenizer,
     "byte": ByteTokenizer,
 }
+# Those that come with weights alone.
+GIVEN = {"bpe": BytePairTokenizer}
 
 
 def train_tokenizer(name: str, text: str) -> Tokenizer:
@@ -143,12 +153,12 @@ def train_tokenizer(name: str, text: str) -> Tokenizer:
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer that `to_dict` described; CheckpointError where it is none."""
+    known: dict[str, Callable[..., Tokenizer]] = {**TOKENIZERS, **GIVEN}
     try:
         arguments = dict(data)
-        return TOKENIZERS[arguments.pop("name")](**arguments)
+        return known[arguments.pop("name")](**arguments)
     except (KeyError, TypeError, ValueError) as error:
-        known = ", ".join(TOKENIZERS)
-        raise CheckpointError(f"not a tokenizer: {error}; known: {known}") from error
+        raise CheckpointError(f"not a tokenizer: {error}; known: {', '.join(known)}") from error
 
 
 def check_vocab_size(vocab_size: int, needed: int) -> None:
@@ -160,17 +170,5 @@ def check_vocab_size(vocab_size: int, needed: int) -> None:
         )
 
 
-def token_dtype(size: int) -> type[np.uint16] | type[np.uint32]:
-    """Return the smallest of uint16 and uint32 that holds `size` tokens."""
-    return np.uint16 if size <= 2**16 else np.uint32
-
-
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-
-
-def _unknown_character(text: str, at: int, known: str) -> DataError:
-    return DataError(
-        f"the tokenizer does not know the character {text[at]!r} (U+{ord(text[at]):04X}),"
-        f" number {at + 1} of the text; it knows {known}"
-    )

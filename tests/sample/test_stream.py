@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 
@@ -19,6 +20,22 @@ def test_no_piece_holds_half_a_character(text: str) -> None:
     stream = TextStream(ByteTokenizer(), stop=())
     for byte in text.encode():
         assert set(stream.push([byte])) <= set(text)
+
+
+@given(st.lists(st.integers(0, 258), max_size=20), st.integers(1, 5))
+def test_tokens_of_several_bytes_show_each_character_as_soon_as_it_is_whole(
+    tokens: list[int], size: int
+) -> None:
+    # " 🙂" without its last byte, and that byte with a letter: characters end within tokens
+    merges = ["ð Ł", "ðŁ Ļ", "Ġ ðŁĻ", "Ĥ a"]
+    made = [merge.replace(" ", "") for merge in merges]
+    tokenizer = BytePairTokenizer([*made, *BYTE_CHARACTERS], merges)
+    for part in (tokens, [2, 3, 3, 2, 3]):
+        stream = TextStream(tokenizer, stop=())
+        pieces = [stream.push(part[at : at + size]) for at in range(0, len(part), size)]
+        assert "".join([*pieces, stream.finish()]) == tokenizer.decode(part)
+    stream = TextStream(tokenizer, stop=())
+    assert [stream.push([token]) for token in (2, 3)] == [" ", "🙂a"]
 
 
 @given(st.text(st.sampled_from("ab"), max_size=20), st.lists(st.sampled_from(["ab", "bba", "aaa"])))

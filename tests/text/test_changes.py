@@ -15,7 +15,8 @@ from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens import tokenizer as tokenizers
-from nanogpt2.tokens.tokenizer import CharTokenizer, TokenArray
+from nanogpt2.tokens.arrays import TokenArray
+from nanogpt2.tokens.tokenizer import CharTokenizer
 from stages.prepare import main as prepare_stage
 from stages.sample import main as sample_stage
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from nanogpt2.base.errors import CheckpointError, DataError
 from nanogpt2.tokens import tokenizer
+from nanogpt2.tokens.arrays import token_dtype
 from nanogpt2.tokens.tokenizer import (
     TOKENIZERS,
     ByteTokenizer,
     CharTokenizer,
     load_tokenizer,
-    token_dtype,
     train_tokenizer,
 )
 
