@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanogpt2.config.config import Config, get_config
+    from nanogpt2.exchange.pretrained import load_pretrained
+    from nanogpt2.finetune.start import start_from
     from nanogpt2.model.checkpoint import load_checkpoint
     from nanogpt2.model.gpt import GPT
     from nanogpt2.sample.continuing import continue_tokens
@@ -26,6 +28,8 @@ __all__ = [
     "generate",
     "get_config",
     "load_checkpoint",
+    "load_pretrained",
+    "start_from",
 ]
 _ROOMS = {
     "GPT": "model.gpt",
@@ -37,6 +41,8 @@ _ROOMS = {
     "generate": "sample.generate",
     "get_config": "config.config",
     "load_checkpoint": "model.checkpoint",
+    "load_pretrained": "exchange.pretrained",
+    "start_from": "finetune.start",
 }
 
 

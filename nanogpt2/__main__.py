@@ -15,7 +15,7 @@ COMMANDS = {
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
 }
-STAGES = ("validate", "corpus", "prepare", "train", "evaluate", "sample")
+STAGES = ("validate", "corpus", "init", "prepare", "train", "evaluate", "sample")
 
 
 class Commands(click.Group):

@@ -11,10 +11,17 @@ from stages.shared.command import config_option, stage_command
 @config_option
 @click.option("--out", type=Path, default="data/prepared", help="Folder to write.")
 @click.option(
+    "--init",
+    type=Path,
+    default="data/init/tokenizer.json",
+    help="Tokenizer of the stage init, for tokenizer: from_init.",
+)
+@click.option(
     "--figures", type=Path, default="metrics/eval.json", help="Told of if not comparable."
 )
-def main(config: str, out: Path, figures: Path) -> None:
+def main(config: str, out: Path, init: Path, figures: Path) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
+    from nanogpt2.base.files import read_json
     from nanogpt2.config.config import get_config
     from nanogpt2.text.corpus import count_companions
     from nanogpt2.text.prepare import describe, moved_splits, prepare
@@ -24,7 +31,7 @@ def main(config: str, out: Path, figures: Path) -> None:
     description = prepare(
         source,
         out,
-        tokenizer=settings.tokenizer,
+        tokenizer=read_json(init) if settings.tokenizer == "from_init" else settings.tokenizer,
         vocab_size=settings.vocab_size,
         fractions=(settings.val_fraction, settings.test_fraction),
         block_size=settings.block_size,

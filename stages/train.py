@@ -10,10 +10,11 @@ from stages.shared import command
 @command.stage_command
 @command.config_option
 @click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
+@click.option("--init", type=Path, default="data/init/model.pt", help="File of the init stage.")
 @click.option("--metrics", type=Path, default="metrics/train.json", help="Figures to write.")
 @click.option("--curve", type=Path, default="plots/loss.csv", help="Losses to write.")
 @click.option("--log", type=Path, help="Receives what is printed; NAME-logs by --metrics.")
-def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) -> None:
+def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: Path | None) -> None:
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
     from nanogpt2.config.config import get_config
     from nanogpt2.device.launch import run_as_group
@@ -21,9 +22,8 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) 
     settings = get_config(config)
     if run_as_group(settings.num_processes):
         return
-    from nanogpt2.base.files import check_writable
     from nanogpt2.device.group import joined
-    from nanogpt2.model.gpt import GPT
+    from nanogpt2.finetune.start import make_model
     from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
     from nanogpt2.tokens.dataset import load_split
@@ -31,18 +31,18 @@ def main(config: str, data: Path, metrics: Path, curve: Path, log: Path | None) 
     from nanogpt2.train.trainer import Trainer
 
     with joined(settings) as group:
-        check_writable(metrics, curve, Path(settings.checkpoint_dir, "model.pt"))
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
+        start = make_model(settings, init, data)
         trainer = Trainer(
-            GPT(settings),
-            settings,
+            start.model,
+            start.config,
             resume_root=command.state_folder(),
             log_file=log or command.log_beside(metrics),
             stopwatch=Stopwatch.of_process(),
             recorded=read_recorded(settings, curve, Path("params.yaml")),
             group=group,
         )
-        save = saving(settings, data, metrics=metrics, curve=curve, say=trainer.display.say)
+        save = saving(start, data, metrics=metrics, curve=curve, say=trainer.display.say)
         trainer.train(train, val, save=command.checked(save), wait=True)
 
 

@@ -1,8 +1,6 @@
 """Stage validate: refuse a bad params.yaml before anything is touched."""
 
 import os
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,8 +16,9 @@ from stages.shared.command import config_option, stage_command
 @click.option("--out", type=Path, default="data/validated.json", help="Written when all is well.")
 def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: Path) -> None:
     """Check every key of the configuration, and that its corpus and device are there."""
-    from nanogpt2.base.files import write_json
+    from nanogpt2.base.files import make_newer, write_json
     from nanogpt2.base.repository import check_repository, find_project
+    from nanogpt2.exchange.init_from import check_init
     from nanogpt2.text.preflight import check_copy, check_run
 
     if "DVC_STAGE" in os.environ:
@@ -27,21 +26,14 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
     if project := find_project():
         check_repository(project)
         check_copy(config, project)
-    check_run(config, built_in=built_in, checkpoint_dir=checkpoint_dir, needs_all=all_keys)
+    check_run(
+        config,
+        built_in=built_in,
+        checkpoint_dir=checkpoint_dir,
+        needs_all=all_keys,
+        also=[({"init_from", "tokenizer", "block_size", "freeze"}, check_init)],
+    )
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages
-
-
-def make_newer(*paths: Path) -> None:
-    """Give each file a modification time of a later second than the one it has.
-
-    `dvc exp run` writes new values in the second in which it had brought back the old ones. Where
-    they are as long, git would take the file for the committed one, and `git restore` would leave
-    it: it compares size and seconds.
-    """
-    for path in paths:
-        with suppress(OSError):  # such as a file of another user's
-            times = path.stat()
-            os.utime(path, ns=(times.st_atime_ns, max(time.time_ns(), times.st_mtime_ns + 10**9)))
 
 
 if __name__ == "__main__":

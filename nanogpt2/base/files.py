@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -121,6 +122,19 @@ def _sync_folder(folder: Path) -> None:
         warn_once(f"files may not survive a power cut here: fsync: {error.strerror}")
 
 
+def make_newer(*paths: Path) -> None:
+    """Give each file a modification time of a later second than the one it has.
+
+    `dvc exp run` writes new values in the second in which it had brought back the old ones. Where
+    they are as long, git would take the file for the committed one, and `git restore` would leave
+    it: it compares size and seconds.
+    """
+    for path in paths:
+        with suppress(OSError):  # such as a file of another user's
+            times = path.stat()
+            os.utime(path, ns=(times.st_atime_ns, max(time.time_ns(), times.st_mtime_ns + 10**9)))
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write `content` to `path` whole or not at all."""
     with replacing(path) as file:
@@ -171,7 +185,9 @@ def read_json(path: str | Path) -> Any:
     """Return the JSON value in `path`; DataError where it is missing or damaged."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except RecursionError as error:
+        raise DataError(f"{path}: damaged JSON: nested too deeply") from error
+    except ValueError as error:  # also a number of more digits than Python reads
         raise DataError(f"{path}: damaged JSON: {error}") from error
 
 

@@ -22,9 +22,11 @@ from nanogpt2.config.yaml12 import show
 TORCH_SAVES_WITH = 2  # pickle's protocol in torch.save; all others use a later one
 PRESETS_PATH = Path(__file__).parents[1] / "presets"
 
+SCRATCH = "scratch"  # the init_from of a run with new weights
+
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
 NOT_TRAINING = frozenset(
-    {"corpus", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
+    {"corpus", "init_from", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
 )
 
@@ -89,6 +91,10 @@ class Config:
     tied_head: bool | None
     zero_init: bool | None
     logit_softcap: float | None
+    init_from: str
+    freeze: list[str]
+    layer_decay: float
+    lora_rank: int
     batch_size: int
     gradient_accumulation_steps: int
     max_iters: int

@@ -183,6 +183,20 @@ def parallel_errors(
         yield "parallel", "found fsdp; allowed: ddp with optimizer muon, which needs whole matrices"
 
 
+def tuning_errors(
+    values: Mapping[str, Any], *, wrong: AbstractSet[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for each rule on fine-tuning that `values` break."""
+    if not values["lora_rank"] or "lora_rank" in wrong:
+        return
+    if values["freeze"] and "freeze" not in wrong:
+        yield "freeze", "found weights; allowed: [] with lora_rank, which freezes all but its own"
+    if values["precision"] == "fp8" and "precision" not in wrong:
+        yield "precision", "found fp8; allowed: auto, fp32, bf16 or fp16 with lora_rank"
+    if values["parallel"] == "fsdp" and "parallel" not in wrong:
+        yield "parallel", "found fsdp; allowed: ddp with lora_rank, whose sums need whole matrices"
+
+
 def windows_per_step(values: Mapping[str, Any]) -> int:
     """Return how many sequences one step of the optimizer sees."""
     return math.prod(values[key] for key in BATCH_KEYS)
@@ -213,6 +227,7 @@ def cross_errors(
     n_kv_head = values["n_kv_head"]
     if n_kv_head and n_head % n_kv_head and not {"n_kv_head", "n_head"} & wrong:
         yield "n_kv_head", f"found {n_kv_head}; allowed: a divisor of n_head {n_head}, or null"
+    yield from tuning_errors(values, wrong=wrong)
     yield from parallel_errors(values, wrong=wrong)
     val, test = values["val_fraction"], values["test_fraction"]
     if val + test >= 1 and not {"val_fraction", "test_fraction"} & wrong:

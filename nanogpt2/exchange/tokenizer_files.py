@@ -317,8 +317,6 @@ def _or_refuse(read: Callable[[Path], Any], path: Path) -> Any:
         return read(path)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path}: damaged JSON: nested too deeply") from error
 
 
 def _refused(path: Path, key: str, found: Any, allowed: str) -> CheckpointError:

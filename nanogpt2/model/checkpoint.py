@@ -3,6 +3,7 @@
 They are written for `torch.load(..., weights_only=True)`, which runs no code from the file.
 """
 
+import hashlib
 import pickle
 import sys
 import zipfile
@@ -55,14 +56,28 @@ def save_checkpoint(
     save_tensors(path, content)
 
 
+def hash_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, shapes and bytes of `weights`, in the order of their names.
+
+    It is the same in whatever file they come.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        weight = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.numpy().data)
+    return digest.hexdigest()
+
+
 def save_trained(
     weights: Mapping[str, Mapping[str, Tensor]],
     config: Config,
     data: str | Path,
-    metrics: Mapping[str, Any],
+    origin: Mapping[str, Any],
 ) -> None:
     """Write NAME_model.pt for each state dict of `weights`, trained on the folder `data`."""
-    origin = {"dataset": files.sha256(files.read_bytes(Path(data, "dataset.json"))), **metrics}
+    dataset = files.sha256(files.read_bytes(Path(data, "dataset.json")))
+    origin = {"dataset": dataset, **origin}
     tokenizer = load_tokenizer(files.read_json(Path(data, "tokenizer.json")))
     for name, state_dict in weights.items():
         path = Path(config.checkpoint_dir) / f"{name}_model.pt"

@@ -321,8 +321,9 @@ class GPT(Computes):
         )
 
     def factors(self) -> list[Tensor]:
-        """Return the weights of all matrix products, each once."""
-        layers = [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
+        """Return the weights of all matrix products, each once, but for sums (LoRA)."""
+        linear = (m for m in self.modules() if isinstance(m, nn.Linear))
+        layers = [m.weight for m in linear if "weight" in m._parameters]
         return [*layers, self.wte.weight] if self.config.tied_head else layers
 
     def count_parameters(self) -> int:

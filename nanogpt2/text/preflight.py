@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,22 @@ PEEK_BYTES = 2_000_000
 MOST_BYTES = 12  # of UTF-8 that make one character of the normalised text, and some more
 
 
+Check = tuple[set[str], Callable[[Config], object]]  # the keys on which it relies, and what it does
+
+
 def check_run(
-    source: str | Path, *, built_in: str, checkpoint_dir: str, needs_all: bool = False
+    source: str | Path,
+    *,
+    built_in: str,
+    checkpoint_dir: str,
+    needs_all: bool = False,
+    also: Sequence[Check] = (),
 ) -> None:
     """Raise ConfigError with one line for each thing in a preset or file that would stop a run.
 
     `built_in` is the corpus that a stage makes, so it need not be there yet. With `needs_all` a
-    key that is left out is a mistake too: DVC reads the file itself and knows no defaults.
+    key that is left out is a mistake too: DVC reads the file itself and knows no defaults. `also`
+    are checks of other rooms.
     """
     name, values = read_values(source)
     wrong = find_errors(values)
@@ -31,9 +41,11 @@ def check_run(
     lines = [f"{key}: {text}" for key, text in wrong.items()]
     if needs_all:
         lines += _missing_keys(values, load_schema())
-    for keys, check in list_checks(config, built_in=built_in, checkpoint_dir=checkpoint_dir):
+    checks = list_checks(config, built_in=built_in, checkpoint_dir=checkpoint_dir)
+    checks += [(keys, partial(check, config)) for keys, check in also]
+    for keys, run_check in checks:
         if not keys & wrong.keys():
-            lines += _errors(check)
+            lines += _errors(run_check)
     if lines:
         # two checks may meet the same mistake
         raise ConfigError("\n".join(f"{name}: {printable(line)}" for line in dict.fromkeys(lines)))
@@ -43,7 +55,11 @@ def check_copy(source: str | Path, project: Path) -> None:
     """Raise ConfigError where a text that `project` has is missing in this copy of it."""
     name, values = read_values(source)
     config = complete(without(values, find_errors(values)))
-    texts = {"corpus": config.corpus, "sample.prompt_file": config.sample.prompt_file}
+    texts = {
+        "corpus": config.corpus,
+        "init_from": config.init_from,
+        "sample.prompt_file": config.sample.prompt_file,
+    }
     lines = [
         f"{name}: {key}: {path} is not in the copy of the project in which DVC runs an experiment,"
         f" since git does not know of it: {_track(path, project)}"
@@ -155,6 +171,8 @@ def check_length(config: Config) -> None:
     Where the size of the files leaves no doubt that all are long enough, they are not read.
     """
     source = Path(config.corpus)
+    if config.tokenizer == "from_init":  # `prepare` counts its tokens
+        return
     n_bytes = sum(path.stat().st_size for path in corpus.find_text_files(source))
     fewest = n_bytes // MOST_BYTES  # characters, and so tokens
     held_out = [fraction for fraction in _fractions(config).values() if fraction]

@@ -12,7 +12,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
 from nanogpt2.text.overlap import character_codes, share_of_windows
 from nanogpt2.tokens.arrays import TokenArray
-from nanogpt2.tokens.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
+from nanogpt2.tokens.tokenizer import Tokenizer, check_vocab_size, load_tokenizer, train_tokenizer
 
 OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
 OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
@@ -24,30 +24,35 @@ def prepare(
     source: str | Path,
     folder: str | Path,
     *,
-    tokenizer: str,
+    tokenizer: str | Mapping[str, Any],
     vocab_size: int,
     fractions: tuple[float, float],
     block_size: int | None = None,
 ) -> dict[str, Any]:
     """Read the corpus `source`, write `folder` anew and return its description (dataset.json).
 
-    `fractions` are those of the val and test splits. Raises DataError, with `folder` as it was,
-    where the text cannot be used, needs more than `vocab_size` tokens or changed while it was read,
-    and, with a `block_size`, where a split is too short to be trained on or evaluated.
+    `tokenizer` is the name of one that is made for the text, or plain data that describes one,
+    whatever `vocab_size` is. `fractions` are those of the val and test splits. Raises DataError,
+    with `folder` as it was, where the text cannot be used, needs more than `vocab_size` tokens or
+    changed while it was read, and, with a `block_size`, where a split is too short to be trained on
+    or evaluated.
     """
     source, folder = Path(source), Path(folder)
     text, sources = corpus.read_corpus(source)
     passed_over = corpus.count_passed_over(source, but=folder)
     parts = corpus.split(text, val_fraction=fractions[0], test_fraction=fractions[1])
-    trained = train_tokenizer(tokenizer, text)
-    check_vocab_size(vocab_size, trained.size)
+    if isinstance(tokenizer, str):
+        trained = train_tokenizer(tokenizer, text)
+        check_vocab_size(vocab_size, trained.size)
+    else:
+        trained = load_tokenizer(tokenizer)
     tokens = {name: trained.encode(part) for name, part in parts.items()}
     if block_size is not None:
         sizes = {name: len(each) for name, each in tokens.items()}
         corpus.check_sizes(sizes, block_size, corpus=source)
     overlap, unseen = measure_overlap(parts), find_unseen(tokens, trained.size)
     description = {
-        "tokenizer": tokenizer,
+        "tokenizer": trained.name,
         "vocabulary": trained.size,
         "characters": len(text),
         "tokens": sum(map(len, tokens.values())),

@@ -20,6 +20,8 @@ from nanogpt2.device.torch_private import (
     foreach_mul_,
     unwrap,
 )
+from nanogpt2.finetune.lora import PREFIX
+from nanogpt2.finetune.trainable import rate_factor
 
 # Jordan's quintic Newton-Schulz iteration, whose slope at zero is as steep as can be.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -33,31 +35,46 @@ def decay_groups(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter]
 
 
 def make_optimizers(model: nn.Module, config: Config) -> list[torch.optim.Optimizer]:
-    """Return the optimizers over all weights of `model`, each weight in one group.
+    """Return the optimizers over all weights of `model` that train, each weight in one group.
 
     Each group keeps its highest learning rate as `peak_lr`.
     """
-    named = dict(model.named_parameters())
-    blocks = [p for name, p in named.items() if name.startswith("h.") and p.dim() == 2]
-    by_muon = {id(p) for p in blocks} if config.optimizer == "muon" else set()
-    decay, no_decay = decay_groups(p for p in named.values() if id(p) not in by_muon)
-    adamw = AdamW(
-        [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": no_decay, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
-    optimizers: list[torch.optim.Optimizer] = [adamw]
-    if by_muon:
-        rate, decay_rate = config.muon_learning_rate, config.weight_decay
-        optimizers.append(Muon(blocks, lr=rate, weight_decay=decay_rate))
+    for_adamw: list[dict[str, Any]] = []
+    for_muon: list[dict[str, Any]] = []
+    for factor, named in by_rate(model, config).items():
+        blocks = {
+            name: p
+            for name, p in named.items()
+            if config.optimizer == "muon" and name.startswith("h.") and p.dim() == 2
+            if PREFIX not in name
+        }
+        decay, no_decay = decay_groups(p for name, p in named.items() if name not in blocks)
+        rate, muon_rate = config.learning_rate * factor, config.muon_learning_rate * factor
+        for_adamw += [
+            {"params": decay, "weight_decay": config.weight_decay, "lr": rate},
+            {"params": no_decay, "weight_decay": 0.0, "lr": rate},
+        ]
+        for_muon.append({"params": list(blocks.values()), "lr": muon_rate})
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups := [group for group in for_adamw if group["params"]]:
+        betas = config.beta1, config.beta2
+        optimizers.append(AdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
+    if groups := [group for group in for_muon if group["params"]]:
+        rate = config.muon_learning_rate
+        optimizers.append(Muon(groups, lr=rate, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def by_rate(model: nn.Module, config: Config) -> dict[float, dict[str, nn.Parameter]]:
+    """Return the weights that train, by name, under the factor of their learning rate."""
+    rates: dict[float, dict[str, nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            rates.setdefault(rate_factor(name, config), {})[name] = weight
+    return rates
 
 
 class _Plain(torch.optim.Optimizer):
@@ -86,7 +103,7 @@ class Muon(_Plain):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         lr: float,
         weight_decay: float,

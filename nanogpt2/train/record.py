@@ -9,6 +9,7 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.files import rounded
 from nanogpt2.config.config import Config
+from nanogpt2.finetune.start import Start
 from nanogpt2.model.checkpoint import save_trained
 
 Save = Callable[["TrainingRecord", dict[str, dict[str, Tensor]]], None]
@@ -84,21 +85,26 @@ class TrainingRecord:
 
 
 def saving(
-    config: Config,
+    start: Start,
     data: Path,
     *,
     metrics: Path,
     curve: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> Save:
-    """Return what saves a run on the prepared `data`: weights in checkpoint_dir, and figures.
+    """Return what saves a run from `start` on the prepared `data`: weights, and figures.
 
-    `say` gets the line that tells what was best.
+    Model files, in checkpoint_dir, tell where they come from. `say` gets the notes of the start
+    now, and the line that tells what was best once it is known. DataError now where one of the
+    files cannot be written.
     """
+    files.check_writable(metrics, curve, Path(start.config.checkpoint_dir, "model.pt"))
+    for note in start.notes:
+        say(note)
 
     def save(record: TrainingRecord, weights: dict[str, dict[str, Tensor]]) -> None:
-        save_trained(weights, config, data, record.metrics())
+        save_trained(weights, start.config, data, {**start.origin, **record.metrics()})
         record.write(metrics, curve)
-        say(record.describe(config.checkpoint_dir))
+        say(record.describe(start.config.checkpoint_dir))
 
     return save

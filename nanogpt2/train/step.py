@@ -18,6 +18,7 @@ from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import share_cores
 from nanogpt2.device.torch_private import foreach_mul_
+from nanogpt2.finetune.trainable import choose_trainable
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH
@@ -64,6 +65,7 @@ class Stepper:
         self.device = find_device(config.device)
         self.captures = self.device.type == "cuda" and group.captures
         self.model = model
+        choose_trainable(model, config)
         group.place(model, model.h, self.device)
         self.optimizers = make_optimizers(model, config)
         share_cores()
@@ -81,7 +83,8 @@ class Stepper:
         self.micro_batch = MicroBatch(
             config, self.device, group, free=self._forget_gradients, say=say
         )
-        self.weights = list(model.parameters())
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.weights = list(self.trained.values())
         self.factors = model.factors() if self.captures else []
         self.ema = EMA(self.weights, config.ema_decay)
         self.captured: dict[Dataset, CapturedFunction] = {}  # the step on each dataset
@@ -205,6 +208,7 @@ class Stepper:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "loss_scale": self.loss_scale.state_dict() if self.loss_scale else {},
+            "trained": list(self.trained),  # the weights that the EMA is of
             "ema": self.ema.means,
             "micro_batch": self.micro_batch.size,
         }

@@ -14,6 +14,7 @@ from nanogpt2.base.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
 from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
+from nanogpt2.finetune.lora import merge_lora, merged
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.model.modes import kept_generators
 from nanogpt2.report.display import RunDisplay
@@ -107,6 +108,7 @@ class Trainer:
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
+                merge_lora(self.model)
             finally:
                 self.display.end(self.model, self.record.step, device, self.stepper.dtype)
                 self.stepper.release()
@@ -193,7 +195,7 @@ class Trainer:
             train_loss, val_loss = self._losses(datasets, interruption)
             rate = stepper.learning_rate(record.step - 1)
             if record.add(train_loss=train_loss, val_loss=val_loss, learning_rate=rate):
-                record.keep_best(self.model.state_dict())
+                record.keep_best(merged(self.model.state_dict()))
             self.display.evaluated(record.history, stepper.device, stepper.dtype)
 
     def _losses(
@@ -205,7 +207,7 @@ class Trainer:
         return train, val
 
     def _save_results(self, save: Save, states: RunStates) -> None:
-        weights = {"final": self.model.state_dict(), "best": self.record.best_weights}
+        weights = {"final": merged(self.model.state_dict()), "best": self.record.best_weights}
         try:
             with self.stopwatch.measure("saving"):
                 self._hand_over(save, weights)
