@@ -21,7 +21,7 @@ from stages.shared.command import config_option, stage_command
 )
 def main(config: str, out: Path, init: Path, figures: Path) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
-    from nanogpt2.base.files import read_json
+    from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import get_config
     from nanogpt2.text.corpus import count_companions
     from nanogpt2.text.prepare import describe, moved_splits, prepare
@@ -31,7 +31,7 @@ def main(config: str, out: Path, init: Path, figures: Path) -> None:
     description = prepare(
         source,
         out,
-        tokenizer=read_json(init) if settings.tokenizer == "from_init" else settings.tokenizer,
+        tokenizer=read_sealed(init) if settings.tokenizer == "from_init" else settings.tokenizer,
         vocab_size=settings.vocab_size,
         fractions=(settings.val_fraction, settings.test_fraction),
         block_size=settings.block_size,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanogpt2.base import files
+from nanogpt2.base.checksums import write_sealed
 from nanogpt2.base.errors import CheckpointError, ConfigError, NanoGPT2Error
 from nanogpt2.config.config import SCRATCH, Config
 
@@ -46,7 +47,7 @@ def write_start(init_from: str, model: Path, tokenizer: Path) -> str:
     """
     if init_from == SCRATCH:
         files.write_bytes(model, b"")
-        files.write_json(tokenizer, {})
+        write_sealed(tokenizer, {})
         return "from scratch: new weights"
     from nanogpt2.exchange.pretrained import describe
     from nanogpt2.model.checkpoint import hash_weights, save_checkpoint
@@ -60,5 +61,5 @@ def write_start(init_from: str, model: Path, tokenizer: Path) -> str:
         tokenizer=start.tokenizer,
         origin={"weights": hash_weights(weights)},
     )
-    files.write_json(tokenizer, start.tokenizer.to_dict() if start.tokenizer else {})
+    write_sealed(tokenizer, start.tokenizer.to_dict() if start.tokenizer else {})
     return describe(init_from, start)

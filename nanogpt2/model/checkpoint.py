@@ -16,16 +16,18 @@ import torch
 from torch import Tensor
 
 from nanogpt2.base import files
+from nanogpt2.base.checksums import hash_file
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.base.words import name_some
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.device.device import find_device
+from nanogpt2.model.archive import read_archive, write_archive
 from nanogpt2.model.gpt import GPT, WRAPPERS
 from nanogpt2.model.shapes import make_shapes
-from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer
+from nanogpt2.tokens.dataset import load_prepared_tokenizer
+from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer, read_tokenizer
 
 FORMAT_VERSION = 1
-OLD_FORMAT = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # its first bytes
 
 
 @dataclass(frozen=True)
@@ -76,31 +78,29 @@ def save_trained(
     origin: Mapping[str, Any],
 ) -> None:
     """Write NAME_model.pt for each state dict of `weights`, trained on the folder `data`."""
-    dataset = files.sha256(files.read_bytes(Path(data, "dataset.json")))
-    origin = {"dataset": dataset, **origin}
-    tokenizer = load_tokenizer(files.read_json(Path(data, "tokenizer.json")))
+    tokenizer = load_prepared_tokenizer(data)  # which looks whether dataset.json is whole
+    origin = {"dataset": hash_file(Path(data, "dataset.json")), **origin}
     for name, state_dict in weights.items():
         path = Path(config.checkpoint_dir) / f"{name}_model.pt"
         save_checkpoint(path, state_dict, config, tokenizer=tokenizer, origin=origin)
 
 
-def save_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write plain data and tensors whole or not at all.
+def save_tensors(path: str | Path, content: Mapping[str, Any]) -> str:
+    """Write plain data and tensors whole or not at all; return the checksum that the file carries.
 
-    An open file, unlike a path, leaves no trace of its name in the archive.
+    The bytes depend on `content` alone.
     """
     with files.replacing(path) as file:
-        torch.save(dict(content), file)
+        return write_archive(file, content)
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
-    """Return the plain data and tensors in a file; CheckpointError where it has none.
+    """Return the plain data and tensors in a file; CheckpointError where it is damaged or none.
 
     No code from the file is run, and no more memory is taken than the file has bytes.
     """
     try:
-        _check_archive(files.as_path(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_archive(files.as_path(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; `dvc repro train` makes it") from error
     except pickle.UnpicklingError as error:
@@ -110,21 +110,6 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint: it holds no dictionary")
     return content
-
-
-def _check_archive(path: Path) -> None:
-    """Raise BadZipFile where the file is not as torch.save writes it, or would unpack.
-
-    Before torch 1.6 it wrote no archive, but pickles one after the other.
-    """
-    with path.open("rb") as file:
-        if file.read(len(OLD_FORMAT)) == OLD_FORMAT:
-            return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise zipfile.BadZipFile("entries larger than the file")
 
 
 def load_checkpoint(path: str | Path, *, device: str | torch.device) -> Checkpoint:
@@ -160,7 +145,7 @@ def tokenizer_of(checkpoint: Checkpoint, fallback: str | Path) -> Tokenizer:
         raise CheckpointError(
             "the checkpoint holds no tokenizer: give --tokenizer the tokenizer.json of its text"
         )
-    tokenizer = load_tokenizer(files.read_json(fallback))
+    tokenizer = read_tokenizer(fallback)
     if tokenizer.size > checkpoint.model.config.vocab_size:
         raise CheckpointError(f"{fallback}: more tokens than the checkpoint's vocab_size")
     print(f"the checkpoint holds no tokenizer: using {fallback}", file=sys.stderr)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.base import files
+from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
 from nanogpt2.text.overlap import character_codes, share_of_windows
@@ -68,8 +69,9 @@ def prepare(
     def fill(new: Path) -> None:
         for name, array in tokens.items():
             (new / f"{name}.bin").write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-        files.write_json(new / "tokenizer.json", trained.to_dict())
-        files.write_json(new / "dataset.json", description)
+        write_sealed(new / "tokenizer.json", trained.to_dict())
+        description[FILES] = hash_files(new, [path.name for path in new.iterdir()])
+        write_sealed(new / "dataset.json", description)
         # DVC hashes the corpus once the stage is over, and would take it for what was read
         corpus.check_unchanged(source, sources)
 

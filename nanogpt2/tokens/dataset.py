@@ -16,6 +16,7 @@ from torch.utils import data
 
 from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
+from nanogpt2.base.checksums import DAMAGED, FILES, hash_file, read_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.normal import normalise
@@ -23,9 +24,10 @@ from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
     Tokenizer,
     check_vocab_size,
-    load_tokenizer,
+    read_tokenizer,
 )
 
+AGAIN = "remove the folder and run `dvc repro prepare`"
 PAIR = "allowed: (idx, targets), two tensors (T,) of integers"
 
 
@@ -59,6 +61,13 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
             )
         self.tokens = tokens
         self.block_size = block_size
+        self._hashed: tuple[TokenArray, str] | None = None
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the bytes of the tokens, taken once."""
+        if self._hashed is None or self._hashed[0] is not self.tokens:
+            self._hashed = self.tokens, hash_tokens(self.tokens)
+        return self._hashed[1]
 
     def __len__(self) -> int:
         return len(self.tokens) - self.block_size
@@ -189,8 +198,10 @@ def with_same_tokens(train_dataset: Dataset, val_dataset: Dataset) -> Dataset:
 
 
 def load_prepared_tokenizer(folder: str | Path) -> Tokenizer:
-    """Return the tokenizer of a prepared folder."""
-    return load_tokenizer(files.read_json(Path(folder, "tokenizer.json")))
+    """Return the tokenizer of a prepared folder; DataError where it is not the folder's own."""
+    path = Path(folder, "tokenizer.json")
+    _check_listed(path, hash_file(path))
+    return read_tokenizer(path)
 
 
 def prepared_splits(folder: str | Path) -> list[str]:
@@ -205,25 +216,53 @@ def text_of_split(folder: str | Path, split: str) -> str | None:
 
 
 def load_tokens(folder: str | Path, split: str) -> TokenArray:
-    """Return the tokens of one split, mapped from its file; DataError where it is missing."""
-    path = Path(folder, f"{split}.bin")
-    size = _describe(folder, "vocabulary", int)
-    try:
-        return np.memmap(path, dtype=np.dtype(token_dtype(size)).newbyteorder("<"), mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; run `dvc repro prepare`") from error
+    """Return the tokens of one split, mapped from its file.
+
+    DataError where it is missing, or damaged: it is read once, at more than a GB a second, which
+    also brings into memory what the random windows of training will ask for.
+    """
+    return _load_hashed(folder, split)[0]
 
 
 def load_split(folder: str | Path, split: str, block_size: int) -> TokenDataset:
-    """Return one split of a prepared folder as a dataset."""
-    return TokenDataset(load_tokens(folder, split), block_size, name=f"the {split} split")
+    """Return one split of a prepared folder as a dataset; DataError as in `load_tokens`."""
+    tokens, sha256 = _load_hashed(folder, split)
+    dataset = TokenDataset(tokens, block_size, name=f"the {split} split")
+    dataset._hashed = tokens, sha256  # states of runs ask for it: ten GB are not read twice
+    return dataset
+
+
+def _load_hashed(folder: str | Path, split: str) -> tuple[TokenArray, str]:
+    path = Path(folder, f"{split}.bin")
+    size = _describe(folder, "vocabulary", int)
+    try:
+        tokens = np.memmap(path, dtype=np.dtype(token_dtype(size)).newbyteorder("<"), mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; run `dvc repro prepare`") from error
+    sha256 = hash_tokens(tokens)
+    _check_listed(path, sha256)
+    return tokens, sha256
+
+
+def hash_tokens(tokens: TokenArray) -> str:
+    """Return the SHA-256 of the bytes of `tokens`: of those mapped from a file, the file's."""
+    return files.sha256(np.ascontiguousarray(tokens).data)
+
+
+def _check_listed(path: Path, sha256: str) -> None:
+    """Raise DataError where dataset.json has another SHA-256 of the file beside it."""
+    if _describe(path.parent, FILES, dict).get(path.name) != sha256:
+        raise DataError(f"{path}: {DAMAGED} (dataset.json); {AGAIN}")
 
 
 def _describe(folder: str | Path, key: str, kind: type, *, default: Any = None) -> Any:
     """Return what dataset.json says; DataError where it does not."""
     path = Path(folder, "dataset.json")
-    description = files.read_json(path)
+    try:
+        description = read_sealed(path)
+    except DataError as error:
+        raise DataError(f"{error}; {AGAIN}") from error
     found = description.get(key, default) if isinstance(description, dict) else None
     if not isinstance(found, kind):
-        raise DataError(f"{path}: damaged: it tells no {key}; run `dvc repro prepare`")
+        raise DataError(f"{path}: damaged: it tells no {key}; {AGAIN}")
     return found

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from nanogpt2.base.checksums import read_sealed
 from nanogpt2.base.errors import CheckpointError, DataError
 from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
 from nanogpt2.tokens.bpe import BytePairTokenizer
@@ -159,6 +161,14 @@ def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
         return known[arguments.pop("name")](**arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"not a tokenizer: {error}; known: {', '.join(known)}") from error
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """Return the tokenizer in a file, as `prepare` writes it or made by hand.
+
+    DataError where it is damaged, CheckpointError where it is none.
+    """
+    return load_tokenizer(read_sealed(path, required=False))
 
 
 def check_vocab_size(vocab_size: int, needed: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -21,6 +22,7 @@ from nanogpt2.base.errors import TrainingError, warn_once
 from nanogpt2.base.signals import Interrupted, caught_signals
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
+from nanogpt2.model.archive import checksum_of
 
 STATES_KEPT = 2
 SOURCES = (".py", ".c", ".h")
@@ -138,8 +140,8 @@ class StateFiles:
 
     def _write(self, step: int, content: Mapping[str, Any]) -> None:
         partial = self.folder / "partial"
-        checkpoint.save_tensors(partial, content)
-        partial.replace(self.folder / f"{step:010d}-{_checksum(partial)}.pt")
+        checksum = checkpoint.save_tensors(partial, content)
+        partial.replace(self.folder / f"{step:010d}-{checksum}.pt")
         for old in self.paths()[:-STATES_KEPT]:
             old.unlink()
 
@@ -156,10 +158,10 @@ class StateFiles:
         warnings: list[str] = []
         for path in reversed(self.paths()):
             try:
-                if path.stem.split("-")[1] == _checksum(path):
+                if path.stem.split("-")[1] == checksum_of(path):
                     return path, warnings
-            except OSError:
-                pass  # as damaged as one with a wrong checksum
+            except (OSError, BadZipFile):
+                pass  # as damaged as one whose name has another checksum
             warnings.append(f"warning: {path} is damaged: skipped")
         return None, warnings
 
@@ -186,11 +188,6 @@ class StateFiles:
 
 def _lock_path(folder: Path) -> Path:
     return folder.with_suffix(".lock")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_wanted() -> bool:

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.base.files import sha256
 from nanogpt2.config.config import Config
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
@@ -40,13 +38,13 @@ class RunStates:
         self.files: resume.StateFiles | None = None
         if not stepper.config.save_checkpoint:
             return
-        tokens = [dataset.tokens for dataset in datasets if isinstance(dataset, TokenDataset)]
-        if len(tokens) < 2:
+        known = [dataset for dataset in datasets if isinstance(dataset, TokenDataset)]
+        if len(known) < 2:
             say("warning: no state is kept: the datasets are not CharDataset or TokenDataset")
             return
         facts = {
             "config": stepper.config.training_dict(),
-            "data": [sha256(np.ascontiguousarray(part).data) for part in tokens],
+            "data": [dataset.sha256() for dataset in known],
             "weights": resume.hash_tensors(
                 map(stepper.group.whole, stepper.model.state_dict().values())
             ),
