@@ -42,6 +42,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "zero_init": True,
         "logit_softcap": 15.0,
     },
+    "qwen3": {
+        "bias": False,
+        "positions": "rotary",
+        "norm": "rms",
+        "qk_norm": True,
+        "mlp": "swiglu",
+        "tied_head": False,
+        "zero_init": True,
+        "logit_softcap": 0.0,
+    },
 }
 
 

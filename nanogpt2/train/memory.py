@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from nanogpt2.config.config import Config, get_config, preset_names
+from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.memory import available_bytes
 from nanogpt2.model.shapes import make_shapes
 
+SIZES = ("nano", "small", "base")  # the presets that stand for a size
 BYTES_PER_WEIGHT = 16  # float32 weight and gradient, and AdamW's two moments
 
 
@@ -43,10 +44,9 @@ def what_fits(config: Config, available: int) -> str:
     block_size = _largest(config.block_size, lambda size: fits(replace(config, block_size=size)))
     if block_size:
         return f"block_size {block_size} with batch_size 1"
-    presets = [get_config(name, vocab_size=config.vocab_size) for name in preset_names()]
-    names = [name for name, preset in zip(preset_names(), presets, strict=True) if fits(preset)]
-    sizes = {name: count_weights(get_config(name)) for name in names}
-    return f"the preset {max(sizes, key=lambda name: sizes[name])}" if names else "no preset"
+    presets = {name: get_config(name, vocab_size=config.vocab_size) for name in SIZES}
+    names = [name for name, preset in presets.items() if fits(preset)]
+    return f"the preset {names[-1]}" if names else "no preset"
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:

@@ -289,7 +289,7 @@ def test_each_preset_is_valid_and_gives_the_same_keys(name: str, surroundings: P
 
 
 def test_the_presets_grow() -> None:
-    assert preset_names() == ["base", "nano", "small"]
+    assert preset_names() == ["base", "finetune", "nano", "small"]
     nano, small, base = (get_config(name) for name in ("nano", "small", "base"))
     assert nano.n_embd < small.n_embd < base.n_embd
     assert nano.n_layer < small.n_layer < base.n_layer
@@ -415,7 +415,7 @@ def test_the_preset_command_prints_what_changed(surroundings: Path) -> None:
     assert "n_layer: 4 -> 8" in result.stdout.splitlines()
     assert_refused(
         CliRunner().invoke(extra_commands, ["preset", "smal"]),
-        [["unknown preset smal", "base, nano, small"]],
+        [["unknown preset smal", "base, finetune, nano, small"]],
     )
 
 
