@@ -10,6 +10,7 @@ from nanogpt2 import __version__
 # Each command, and the module that has it as `main`.
 COMMANDS = {
     "generate": "nanogpt2.commands.generate",
+    "import": "nanogpt2.commands.import_",
     "preset": "nanogpt2.commands.preset",
     "runs": "nanogpt2.commands.runs",
     "score": "nanogpt2.commands.score",

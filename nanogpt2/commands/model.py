@@ -35,7 +35,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
             "--checkpoint",
             type=Path,
             default=default,
-            help="Model file, or a state of an unfinished run.",
+            help="Model file, a folder in Hugging Face's form, or a state of an unfinished run.",
         ),
     ):
         command = option(command)
@@ -60,7 +60,11 @@ def open_model(
         from nanogpt2.commands.unfinished import find_run
 
         checkpoint = find_run(STATES, "" if run == "newest" else run)
-    if run is not None or files.is_folder(checkpoint) or STATES.name in checkpoint.parts:
+    if run is None and files.exists(checkpoint / "config.json"):
+        from nanogpt2.exchange.pretrained import load_pretrained
+
+        loaded = load_pretrained(checkpoint, device=place)
+    elif run is not None or files.is_folder(checkpoint) or STATES.name in checkpoint.parts:
         loaded = _open_state(checkpoint)
         loaded.model.to(place)
     else:

@@ -19,8 +19,8 @@ from nanogpt2.tokens.tokenizer import Tokenizer
 
 # What the weights decide. block_size, dropout and all that is not the model is the run's.
 SHAPE_KEYS = (
-    *("architecture", "n_layer", "n_head", "n_kv_head", "n_embd", "bias", "positions", "norm"),
-    *("qk_norm", "mlp", "tied_head", "logit_softcap"),
+    *("n_layer", "n_head", "n_kv_head", "n_embd", "bias", "positions", "norm", "qk_norm", "mlp"),
+    *("tied_head", "logit_softcap"),
 )
 
 

@@ -1,0 +1,25 @@
+"""The command import: a model of the Hugging Face hub, to fine-tune or to sample from."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", type=Path, help="Folder to make; by default the last part of NAME.")
+@click.option("--revision", help="A branch, tag or commit of the hub's repository.")
+@exit_with_one_line()
+def main(name: str, to: Path | None, revision: str | None) -> None:
+    """Download the model NAME, such as gpt2, into a folder that init_from and --checkpoint take."""
+    from nanogpt2.exchange.hub import download
+
+    folder = to or Path(Path(name).name)
+    click.echo(download(name, folder, revision=revision))
+    click.echo(
+        f"fine-tune it: dvc add {folder} && dvc exp run -S init_from={folder}"
+        " -S tokenizer=from_init\n"
+        f"sample from it: python -m nanogpt2 generate --checkpoint {folder}"
+    )

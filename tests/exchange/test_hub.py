@@ -1,0 +1,97 @@
+"""The command import: the hub's own client, and a server that answers as the hub does."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+COMMIT = "a" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves the files of the folder `files` as the repository gpt2, and counts what is fetched."""
+
+    files = Path()
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        parts = self.path.partition("?")[0].split("/")
+        if "resolve" in parts:
+            content = (self.files / parts[-1]).read_bytes()
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        else:
+            found = [
+                {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": COMMIT}
+                for path in self.files.iterdir()
+            ]
+            siblings = [{"rfilename": each["path"]} for each in found]
+            model = {"id": "gpt2", "sha": COMMIT, "siblings": siblings}
+            content = json.dumps(found if "tree" in parts else model).encode()
+            headers = {"Content-Type": "application/json"}
+        self.send_response(200 if parts[3:4] != ["nothing"] else 404)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on stderr."""
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 257}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
+    Hub.files = tmp_path / "served"
+    model.save_pretrained(Hub.files)
+    (Hub.files / "pytorch_model.bin").write_bytes(b"a pickle")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path("home").absolute())}
+    command = [sys.executable, "-m", "nanogpt2", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_model_comes_into_a_folder_that_can_be_sampled_from(endpoint: str) -> None:
+    done = run(endpoint, "import", "gpt2")
+    assert done.stdout.startswith("gpt2: 7,680 parameters, 1 layers of 16, block_size 16, no token")
+    assert "-S init_from=gpt2" in done.stdout
+    names = {path.name for path in Path("gpt2").iterdir()}
+    assert {"config.json", "model.safetensors"} <= names
+    assert "pytorch_model.bin" not in names
+    again = run(endpoint, "import", "gpt2")
+    assert again.returncode == 1
+    assert again.stderr == "gpt2: is there already; remove it, or name another with --to\n"
+
+
+def test_what_cannot_be_had_is_one_line_and_leaves_nothing(endpoint: str) -> None:
+    done = run("http://127.0.0.1:9", "import", "gpt2", "--to", "there")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith("gpt2: cannot be had from the hub: ")
+    (Hub.files / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    done = run(endpoint, "import", "gpt2", "--to", "there")
+    assert done.returncode == 1
+    assert 'model_type: found "bert"' in done.stderr.splitlines()[-1]
+    assert not Path("there").exists()
