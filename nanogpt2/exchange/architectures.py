@@ -14,7 +14,7 @@ from torch import Tensor
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import MODEL_KEYS, Config, complete
 from nanogpt2.config.schema import find_errors
-from nanogpt2.config.yaml12 import show
+from nanogpt2.config.yaml12 import printable, show
 from nanogpt2.exchange import configs, layouts, nanochat
 from nanogpt2.exchange.layouts import Layout
 
@@ -209,7 +209,7 @@ def plain_names(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
     for name, tensor in tensors.items():
         full = name if name.startswith((prefix, "lm_head.")) else prefix + name
         if full in plain:
-            raise CheckpointError(f"{show(full)}: stands twice, with and without {prefix}")
+            raise CheckpointError(f"{printable(full)}: stands twice, with and without {prefix}")
         if not full.endswith(NO_WEIGHTS):
             plain[full] = tensor
     return plain

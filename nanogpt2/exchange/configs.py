@@ -118,7 +118,6 @@ def import_rotary(
     """
     expect(hf, "rms_norm_eps", (NORM_EPS,), unsaid=NORM_EPS_UNSAID.get(hf["model_type"], 1e-6))
     values = import_shape(hf, mlps=mlps)
-    expect(hf, "hidden_size", (values["n_embd"],), unsaid=None)
     bias = expect(hf, "attention_bias", (False, True) if biased else (False,))
     if biased:
         expect(hf, "mlp_bias", (bias,), unsaid=False)
@@ -128,8 +127,7 @@ def import_rotary(
 
 def import_nanochat(hf: Mapping[str, Any]) -> dict[str, Any]:
     """Return our model keys of the config.json of a NanoChatForCausalLM that we exported."""
-    values = import_shape(hf, mlps=(*GELU, "relu2"))
-    expect(hf, "hidden_size", (values["n_embd"] + MORE,), unsaid=None)
+    values = import_shape(hf, mlps=(*GELU, "relu2"), more=MORE)
     expect(hf, "attention_bias", (False,))
     cap = hf.get("final_logit_softcapping", 15.0)
     layers = values["n_layer"] - 1
@@ -140,12 +138,13 @@ def import_nanochat(hf: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def import_shape(hf: Mapping[str, Any], *, mlps: tuple[str, ...]) -> dict[str, Any]:
-    """Return what all models like Llama say alike; the head is one of its own."""
+def import_shape(hf: Mapping[str, Any], *, mlps: tuple[str, ...], more: int = 0) -> dict[str, Any]:
+    """Return what all models like Llama say alike; they have `more` channels than the heads."""
     check_rope(hf)
     heads = count(hf, "num_attention_heads")
     mlp = MLPS[expect(hf, "hidden_act", mlps, unsaid=None)]
     width = heads * head_size(hf, heads)
+    expect(hf, "hidden_size", (width + more,), unsaid=None)
     expect(hf, "intermediate_size", (inner_width(width, mlp),), unsaid=None)
     return {
         "vocab_size": count(hf, "vocab_size"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nanogpt2.base.errors import CheckpointError
 from nanogpt2.config.config import Config
-from nanogpt2.config.yaml12 import show
+from nanogpt2.config.yaml12 import printable
 from nanogpt2.model.operators import QK_EPS
 from nanogpt2.model.shapes import make_shapes
 
@@ -183,13 +183,13 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     if wrong:
         name, more = wrong[0], f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise CheckpointError(
-            f"{show(name)}: found {describe(tensors, name)}; allowed:"
+            f"{printable(name)}: found {describe(tensors, name)}; allowed:"
             f" {describe(expected, name)}{more}"
         )
     coded = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
     if coded:
         kind = str(tensors[coded[0]].dtype).removeprefix("torch.")
-        raise CheckpointError(f"{show(coded[0])}: found {kind}; allowed: float numbers")
+        raise CheckpointError(f"{printable(coded[0])}: found {kind}; allowed: float numbers")
 
 
 def check_constants(tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
