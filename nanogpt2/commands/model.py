@@ -15,9 +15,14 @@ STATES = Path(".resume")
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that say which model reads or writes, and where."""
+    command = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")(command)
+    return file_options(command)
+
+
+def file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options that say in which files a model is."""
     default = "checkpoints/best_model.pt"
     for option in (
-        click.option("--device", default="auto", help="auto, cpu, cuda or mps."),
         click.option(
             "--tokenizer",
             type=Path,

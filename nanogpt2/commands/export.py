@@ -1,0 +1,35 @@
+"""The command export: a trained model as other tools open it."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.model import file_options, open_model
+
+# Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
+TARGETS = {
+    "huggingface": "nanogpt2.exchange.huggingface_out:export_huggingface",
+    "safetensors": "nanogpt2.exchange.huggingface_out:export_safetensors",
+}
+
+
+@click.command()
+@click.argument("path", type=Path)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(sorted(TARGETS)),
+    default="huggingface",
+    help="huggingface: a folder for transformers; safetensors: one file with our own names.",
+)
+@file_options
+@exit_with_one_line()
+def main(path: Path, target: str, **which: Any) -> None:
+    """Write a model to PATH for other tools, and compare what they make of it."""
+    module, _, name = TARGETS[target].partition(":")
+    checkpoint, tokenizer = open_model(**which, device="cpu")
+    export = getattr(import_module(module), name)(checkpoint, tokenizer, path)
+    click.echo("\n".join([f"wrote {path}", *export.describe()]))
