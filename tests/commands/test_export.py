@@ -1,0 +1,81 @@
+"""The command export, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from variants import warmed
+
+from nanogpt2.__main__ import main
+from nanogpt2.base import files
+from nanogpt2.config.config import MODEL_KEYS, Config, get_config
+from nanogpt2.model.checkpoint import save_checkpoint
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.tokenizer import CharTokenizer
+
+
+@pytest.fixture
+def model(tiny: Config) -> GPT:
+    """A model of characters, also saved as model.pt in the current folder."""
+    return save("model.pt", tiny)
+
+
+def save(path: str, config: Config) -> GPT:
+    model = warmed(config)
+    tokenizer = CharTokenizer("\n abc")
+    save_checkpoint(path, model.state_dict(), model.config, tokenizer=tokenizer, origin={})
+    return model
+
+
+def export(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["export", "--checkpoint", "model.pt", *arguments])
+    return done.exit_code, done.output
+
+
+def test_it_writes_a_folder_and_says_how_exact_it_is(model: GPT) -> None:
+    code, said = export("--to", "huggingface", "out")
+    assert code == 0
+    first, architecture, logits, greedy, past = said.splitlines()
+    assert first == "wrote out"
+    assert architecture == "huggingface: GPT2LMHeadModel"
+    assert "logits of 16 tokens differ by at most" in logits
+    assert greedy == "greedy text: 15 of 15 tokens are the same"
+    assert "longer than block_size" in past
+    assert files.read_json("out/config.json")["vocab_size"] == 6  # of the five characters, and pad
+
+
+def test_safetensors_hold_the_weights_by_our_names_and_what_they_belong_to(model: GPT) -> None:
+    for path in ("a.safetensors", "b.safetensors"):
+        assert export("--to", "safetensors", path)[0] == 0
+    assert files.read_bytes("a.safetensors") == files.read_bytes("b.safetensors")
+    with safe_open("a.safetensors", framework="pt") as opened:
+        assert set(opened.keys()) == set(model.state_dict())
+        for name, weight in model.state_dict().items():
+            assert torch.equal(opened.get_tensor(name), weight)
+        described = json.loads(opened.metadata()["nanogpt2"])
+    assert described["tokenizer"] == {"name": "char", "characters": "\n abc"}
+    keys = {**get_config({}).to_dict(), **described["config"]}
+    assert all(get_config(keys)[key] == model.config[key] for key in MODEL_KEYS)
+
+
+def test_a_model_without_equal_is_refused_by_the_knob_and_nothing_is_written(tiny: Config) -> None:
+    save("model.pt", get_config(tiny, architecture="modern", mlp="swiglu"))
+    code, said = export("out")
+    assert code == 1
+    assert said.startswith("logit_softcap: found 15.0; allowed: 0.0 in Qwen3ForCausalLM")
+    assert said.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_what_is_missing_or_in_the_way_is_one_line(model: GPT) -> None:
+    files.write_text("mine/notes.txt", "mine")
+    assert export("mine") == (
+        1,
+        "mine: is no export of nanoGPT2, so it stays; choose another folder\n",
+    )
+    done = CliRunner().invoke(main, ["export", "--checkpoint", "none.pt", "out"])
+    assert done.exit_code == 1
+    assert done.output == "none.pt: no such file; `dvc repro train` makes it\n"
