@@ -1,0 +1,121 @@
+"""ONNX: onnxruntime computes what the model does, for batches and lengths of any size."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from variants import warmed
+
+from nanogpt2.base.errors import CheckpointError, DataError, ExtraError
+from nanogpt2.config.config import Config, get_config
+from nanogpt2.exchange import onnx_out
+from nanogpt2.exchange.onnx_out import export_onnx
+from nanogpt2.exchange.record import Export
+from nanogpt2.model.checkpoint import Checkpoint
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.tokenizer import CharTokenizer
+
+TOKENIZER = CharTokenizer("".join(map(chr, range(64))))
+# Each variant of each part is in one of them: an export takes seconds.
+MIXTURES: dict[str, dict[str, object]] = {
+    "gpt2": {},
+    "modern": {"architecture": "modern", "n_kv_head": 1},
+    "no bias, relu2, qk_norm, untied": {
+        **{"bias": False, "mlp": "relu2", "qk_norm": True},
+        **{"tied_head": False, "logit_softcap": 5.0, "norm": "rms"},
+    },
+    "swiglu, rotary, zero_init": {"mlp": "swiglu", "positions": "rotary", "zero_init": True},
+}
+
+
+class Made(NamedTuple):
+    """A model, and the export of it."""
+
+    model: GPT
+    path: Path
+    export: Export
+
+
+def checkpoint_of(model: GPT) -> Checkpoint:
+    return Checkpoint(model.eval(), TOKENIZER, {})
+
+
+@pytest.fixture(scope="module", params=list(MIXTURES))
+def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Export one of them."""
+    pytest.importorskip("onnxruntime")
+    model = warmed(get_config({**TINY, "n_layer": 1, **MIXTURES[request.param]}))
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return Made(model, path, export_onnx(checkpoint_of(model), TOKENIZER, path))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Export GPT-2 to a file of another name."""
+    pytest.importorskip("onnxruntime")
+    model = warmed(get_config({**TINY, "n_layer": 1}))
+    path = tmp_path_factory.mktemp("onnx") / "other.onnx"
+    return Made(model, path, export_onnx(checkpoint_of(model), TOKENIZER, path))
+
+
+def test_logits_are_ours_for_any_batch_and_length(mixture: Made) -> None:
+    proof = mixture.export.proof
+    assert proof is not None
+    assert proof.library.startswith("onnxruntime ")
+    assert (proof.tokens, proof.greedy_tokens, proof.greedy_equal) == (16, 15, 15)
+    assert proof.largest_difference < 5e-5
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(mixture.path), providers=["CPUExecutionProvider"])
+    for shape in ((1, 1), (1, 2), (2, 16), (5, 7)):
+        idx = torch.randint(64, shape)
+        with torch.no_grad():
+            expected = mixture.model(idx).numpy()
+        (logits,) = session.run(None, {"idx": idx.numpy()})
+        np.testing.assert_allclose(logits, expected, atol=5e-5, rtol=0)
+
+
+def test_no_path_of_the_source_is_in_the_file(mixture: Made) -> None:
+    content = mixture.path.read_bytes()
+    assert b".py" not in content
+    assert b"nanogpt2" not in content
+
+
+def test_the_same_model_gives_the_same_file(mixture: Made, gpt2: Made) -> None:
+    equal = mixture.path.read_bytes() == gpt2.path.read_bytes()
+    assert equal == (mixture.model.config == gpt2.model.config)
+
+
+def test_what_computes_something_else_is_refused(gpt2: Made) -> None:
+    other = copy.deepcopy(gpt2.model)
+    with torch.no_grad():
+        other.wte.weight[3, 5] += 1e-2
+    with pytest.raises(CheckpointError, match=r"onnxruntime .* something else: logits differ by"):
+        onnx_out.prove_onnx(other, gpt2.path.read_bytes(), n_tokens=64)
+
+
+def test_a_missing_library_is_named_with_what_brings_it(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ExtraError, match=r"onnxscript is not installed: .*nanogpt2\[onnx\]"):
+        export_onnx(checkpoint_of(GPT(tiny)), TOKENIZER, "model.onnx")
+    assert not Path("model.onnx").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_once(tiny: Config) -> None:
+    Path("model.onnx").mkdir()
+    with pytest.raises(DataError, match=r"model\.onnx: cannot be written: it is a folder"):
+        export_onnx(checkpoint_of(GPT(tiny)), TOKENIZER, "model.onnx")
+
+
+def test_a_model_too_large_for_one_file_is_refused() -> None:
+    shape: dict[str, Any] = {"n_layer": 48, "n_head": 25, "n_embd": 1600, "vocab_size": 50257}
+    with torch.device("meta"):
+        model = GPT(get_config({**shape, "device": "cpu"}))
+    with pytest.raises(CheckpointError, match=r"bytes of weights; allowed: 2,147,483,647 in one"):
+        onnx_out.serialise(model)
