@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": "nanogpt2.commands.runs",
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
+    "verify": "nanogpt2.commands.verify",
 }
 STAGES = ("validate", "corpus", "init", "prepare", "train", "evaluate", "sample")
 

@@ -46,6 +46,20 @@ def committed_text(path: Path) -> str | None:
     return _ask_git(Path(), "show", f"HEAD:./{place}") or None
 
 
+def changed_files(path: str | Path) -> list[str]:
+    """Return the files at or under `path` that differ from the last commit, as far as git tells."""
+    found = _ask_git(Path(), "diff", "--name-only", "--relative", "HEAD", "--", str(path))
+    return (found or "").splitlines()
+
+
+def tracked_files() -> list[str]:
+    """Return the files of the current folder that git has; DataError where it tells none."""
+    found = _ask_git(Path(), "ls-files", "-z")
+    if not found:
+        raise DataError(f"{Path.cwd()}: git knows no file here; this needs a clone of the project")
+    return [name for name in found.split("\0") if name]
+
+
 def _ask_git(folder: Path, *words: str) -> str | None:
     """Return what git prints in `folder`, None where there is no git or it fails."""
     try:

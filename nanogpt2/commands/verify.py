@@ -1,0 +1,32 @@
+"""The command verify: whether what lies here belongs together."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+
+
+@click.command()
+@click.argument("path", type=Path, required=False, metavar="[CHECKPOINT|FOLDER]")
+@click.option("--replay", is_flag=True, help="Also run the recorded commands again, and compare.")
+@click.option("--sign", type=Path, metavar="KEY", help="If all fits, sign it: private key, PEM.")
+@click.option("--key", type=Path, metavar="KEY", help="Check its signature: public key, PEM.")
+@exit_with_one_line()
+def main(path: Path | None, replay: bool, sign: Path | None, key: Path | None) -> None:
+    """Say, without network, whether the files here belong together, one line for each.
+
+    Looks at dvc.lock, dvc.yaml, params.yaml, code, prepared data, checkpoints, figures and samples;
+    or at one model file in the place of the checkpoints; or at a folder that has a list of its
+    files: an export, prepared data. Exits with status 1 where something differs or is not here.
+    """
+    from nanogpt2.proof.verify import all_fit, sign_whole, summarise, verify
+
+    findings = verify(path, replayed=replay, key=key, say=partial(click.echo, err=True))
+    click.echo("\n".join(map(str, findings)))
+    click.echo(summarise(findings))
+    if sign is not None:
+        click.echo(f"signed: {sign_whole(path, sign, findings)}")
+    if not all_fit(findings):
+        raise SystemExit(1)

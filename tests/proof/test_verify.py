@@ -1,0 +1,326 @@
+"""Whether what lies in a project belongs together, with real DVC and a remote of its own."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import warm
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from workspace import SMALL_RUN, Workspace
+
+from nanogpt2.__main__ import main
+from nanogpt2.proof.signature import verify_signature
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project whose run was committed, and pushed to a remote: a folder."""
+    folder = tmp_path_factory.mktemp("verify")
+    workspace = Workspace(folder / "project", {**SMALL_RUN, "corpus": "data/raw"})
+    workspace.dvc("remote", "add", "--default", "place", str(folder / "remote"))
+    workspace.dvc("repro")
+    workspace.dvc("push")
+    workspace.commit("a run")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def content(made: Workspace) -> dict[Path, bytes]:
+    """The files of the project as its run left them."""
+    there = (path for path in made.root.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in there if not {".git", ".dvc"} & {*path.parts}}
+
+
+@pytest.fixture
+def project(
+    made: Workspace, content: dict[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workspace]:
+    """The project as the current folder; what a test damages comes back after it."""
+    monkeypatch.chdir(made.root)
+    yield made
+    for path, whole in content.items():
+        if path.read_bytes() != whole:
+            path.write_bytes(whole)
+
+
+def verify(*options: str) -> tuple[int, list[str]]:
+    """Return the exit status of `verify` in the current folder, and its lines: last the summary."""
+    done = CliRunner().invoke(main, ["verify", *options], catch_exceptions=False)
+    return done.exit_code, done.output.splitlines()
+
+
+def named(lines: list[str], verdict: str) -> set[str]:
+    return {line.split()[1].rstrip(":") for line in lines if line.startswith(verdict)}
+
+
+def test_a_run_as_it_was_recorded_fits(project: Workspace) -> None:
+    status, lines = verify()
+    assert (status, named(lines, "DIFFERS"), named(lines, "missing")) == (0, set(), set()), lines
+    assert lines[-1] == f"all {len(lines) - 1} things fit together"
+    for name in ("checkpoints/best_model.pt", "data/prepared/train.bin", "params.yaml"):
+        assert name in named(lines, "fits")
+    for name in ("samples", "nanogpt2/model", "metrics/eval.json", "dvc.lock", "data/raw"):
+        assert name in named(lines, "fits")
+
+
+def change_byte(path: Path) -> None:
+    """Change one byte in the middle of a file, so that texts stay texts."""
+    content = bytearray(path.read_bytes())
+    path.chmod(0o644)
+    middle = len(content) // 2
+    while path.suffix not in (".pt", ".bin") and not chr(content[middle]).isalnum():
+        middle += 1
+    content[middle] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("checkpoints/best_model.pt", "checkpoints/final_model.pt", "samples/sample_2.txt"),
+        *("data/prepared/train.bin", "data/prepared/test.bin", "data/prepared/tokenizer.json"),
+        *("data/prepared/dataset.json", "metrics/eval.json", "metrics/train.json"),
+        *("nanogpt2/model/gpt.py", "stages/train.py", "data/raw/sonnet.txt", "plots/loss.csv"),
+    ],
+)
+def test_one_changed_byte_is_named(project: Workspace, name: str) -> None:
+    change_byte(project.root / name)
+    status, lines = verify()
+    different = named(lines, "DIFFERS")
+    assert status == 1
+    assert any(name == each or name.startswith(f"{each}/") for each in different), lines
+    assert different <= {name, *map(str, Path(name).parents), *BEHIND.get(name, ())}, lines
+
+
+# What is no longer proved by a file that was changed.
+CHAIN = ("checkpoints/best_model.pt", "checkpoints/final_model.pt")
+BEHIND = {
+    "data/prepared/dataset.json": (*CHAIN, "metrics/eval.json"),
+    "data/prepared/tokenizer.json": CHAIN,
+    "metrics/train.json": CHAIN,
+}
+
+
+def test_a_changed_source_is_named_by_its_file(project: Workspace) -> None:
+    change_byte(project.root / "nanogpt2/sample/stream.py")
+    line = next(line for line in verify()[1] if line.startswith("DIFFERS"))
+    assert "changed since the last commit: nanogpt2/sample/stream.py" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "what"),
+    [
+        ("params.yaml", "max_iters: 8", "max_iters: 9", "max_iters is not as in the run of train"),
+        ("params.yaml", "seed: 1337", "seed: [", "params.yaml: line"),
+        ("params.yaml", "  temperature: 0.8", "  temperature: 0.9", "sample is not as in the run"),
+        ("dvc.lock", "max_iters: 8", "max_iters: 9", "max_iters is not as in the run of train"),
+        (
+            "dvc.lock",
+            "--out data/shake",
+            "--out data/snake",
+            "cmd of corpus is not that of dvc.yaml",
+        ),
+        ("dvc.lock", "    - path: samples", "    - path: simples", "outs of sample are not those"),
+        ("dvc.lock", "schema: '2.0'", "schema: '2.1'", "its form is not that of DVC 3"),
+        ("dvc.lock", "nfiles: 5", "nfiles: 6", "is not the one that dvc.lock records"),
+        ("dvc.lock", "  sample:", "  simple:", "the stage sample is not recorded"),
+        ("dvc.yaml", "      - ema_decay", "      - patience", "params of train are not those"),
+    ],
+)
+def test_a_changed_parameter_or_record_is_named(
+    project: Workspace, file: str, old: str, new: str, what: str
+) -> None:
+    path = project.root / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    status, lines = verify()
+    assert status == 1
+    assert any(what in line and line.startswith("DIFFERS") for line in lines), lines
+
+
+def spoil_last_hash(record: Path) -> None:
+    """Change a digit of the last hash in a dvc.lock, that of the samples."""
+    text = record.read_text(encoding="utf-8")
+    start = text.rindex("md5: ") + 5
+    digit = "0" if text[start] != "0" else "1"
+    record.write_text(text[:start] + digit + text[start + 1 :], encoding="utf-8")
+
+
+def test_each_digit_of_a_hash_in_the_record_counts(project: Workspace) -> None:
+    spoil_last_hash(project.root / "dvc.lock")
+    status, lines = verify()
+    assert (status, named(lines, "DIFFERS")) == (1, {"samples"})
+
+
+def test_a_clone_says_what_is_not_pulled_and_fits_once_it_is(
+    made: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.git("clone", "--quiet", str(made.root), str(tmp_path / "clone"))
+    clone = Workspace.at(tmp_path / "clone", made.env)
+    monkeypatch.chdir(clone.root)
+    status, lines = verify()
+    assert (status, named(lines, "DIFFERS")) == (1, set()), lines
+    assert {"checkpoints/best_model.pt", "data/prepared", "samples", "data/raw"} <= named(
+        lines, "missing"
+    )
+    assert "not here, so not verified: checkpoints/best_model.pt, " in lines[-1]
+    clone.dvc("pull")
+    assert verify()[0] == 0, verify()[1]
+
+
+def test_a_checkpoint_of_another_run_is_named_with_what_differs(
+    project: Workspace, tmp_path: Path
+) -> None:
+    shutil.copy("checkpoints/best_model.pt", tmp_path)
+    other = str(tmp_path / "best_model.pt")
+    assert verify(other)[0] == 0
+    text = (project.root / "params.yaml").read_text(encoding="utf-8")
+    changed = text.replace("learning_rate: ", "learning_rate: 1", 1)
+    (project.root / "params.yaml").write_text(changed, encoding="utf-8")
+    status, lines = verify(other)
+    assert status == 1
+    assert any(
+        line.startswith(f"DIFFERS {other}: was trained with learning_rate") for line in lines
+    ), lines
+
+
+def test_a_replay_writes_the_same_bytes_finds_others_and_touches_nothing(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", warm.executable())
+    spoil_last_hash(project.root / "dvc.lock")
+    before = project.outputs()
+    status, lines = verify("--replay")
+    assert status == 1
+    assert named(lines, "DIFFERS") == {"samples"}
+    assert "DIFFERS samples: was written with other bytes than dvc.lock records" in lines
+    again = [line for line in lines if line.endswith("written again, the same to the byte")]
+    assert [line.split()[1].rstrip(":") for line in again] == [
+        *("data/validated.json", "data/shakespeare"),
+        *("data/init/model.pt", "data/init/tokenizer.json", "data/prepared"),
+        *("checkpoints/best_model.pt", "checkpoints/final_model.pt"),
+        *("metrics/train.json", "plots/loss.csv", "metrics/copies.txt", "metrics/eval.json"),
+        *("plots/position.csv", "plots/tokens.csv"),
+    ]
+    assert project.outputs() == before
+
+
+def test_a_folder_is_looked_at_by_its_list(made: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(made.root / "data/prepared", folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    assert verify(str(folder))[0] == 0
+    change_byte(folder / "val.bin")
+    (folder / "test.bin").unlink()
+    (folder / "more.bin").touch()
+    status, lines = verify(str(folder))
+    assert status == 1
+    assert named(lines, "DIFFERS") == {str(folder / "val.bin"), str(folder / "more.bin")}
+    assert named(lines, "missing") == {str(folder / "test.bin")}
+    (folder / "dataset.json").write_text(json.dumps({"files": {"../x": ""}}), encoding="utf-8")
+    assert verify(str(folder))[1][-1] == f"differ: {folder / 'dataset.json'}"
+
+
+def test_where_there_is_nothing_to_look_at_a_line_says_so(made: Workspace) -> None:
+    assert verify() == (1, ["dvc.lock: no such file: give this command in the project's folder"])
+    assert verify("no.pt") == (1, ["no.pt: no such file or folder"])
+    line = ".: it has neither export.json nor dataset.json: no folder of ours"
+    assert verify(".") == (1, [line])
+
+
+def test_a_checkpoint_far_from_its_project_is_whole_or_not(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    lines = ["fits    here.pt: is whole", "all 1 things fit together"]
+    assert verify("here.pt") == (0, lines)
+    change_byte(Path("here.pt"))
+    lines = ["DIFFERS here.pt: damaged, or not a checkpoint", "differ: here.pt"]
+    assert verify("here.pt") == (1, lines)
+
+
+# --- Signatures ---
+
+
+def keys(name: str) -> tuple[str, str]:
+    """Write a private and a public key; return their files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    Path(f"{name}.pem").write_bytes(private)
+    Path(f"{name}.pub").write_bytes(public)
+    return f"{name}.pem", f"{name}.pub"
+
+
+@pytest.fixture
+def signing() -> None:
+    """The tests that need the library model-signing, with all that it imports."""
+    pytest.importorskip("OpenSSL", reason="model-signing imports pyOpenSSL")
+
+
+@pytest.mark.usefixtures("signing")
+def test_a_signed_checkpoint_is_its_signers_until_a_byte_changes(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    (private, public), (_, other) = keys("mine"), keys("other")
+    assert verify("here.pt", "--sign", private)[1][-1] == "signed: here.pt.sig"
+    status, lines = verify("here.pt", "--key", public)
+    assert (status, lines[1]) == (0, "fits    here.pt: is signed by the owner of mine.pub")
+    status, lines = verify("here.pt", "--key", other)
+    assert status == 1
+    assert lines[1].endswith("is not signed so by the owner of other.pub: another key signed it")
+    change_byte(Path("here.pt"))
+    status, lines = verify("here.pt", "--key", public)
+    assert status == 1
+    assert lines[1].endswith("by the owner of mine.pub: its files are not those that were signed")
+    assert verify("here.pt", "--sign", private)[1][-1] == "not signed: sign what fits together"
+
+
+@pytest.mark.usefixtures("signing")
+def test_a_signed_folder_is_signed_in_each_of_its_files(made: Workspace) -> None:
+    shutil.copytree(made.root / "data/prepared", "folder")
+    private, public = keys("mine")
+    assert verify("folder", "--sign", private)[1][-1] == "signed: folder/model.sig"
+    assert verify("folder", "--key", public)[0] == 0
+    change_byte(Path("folder/val.bin"))
+    assert verify("folder", "--key", public)[1][-1] == "differ: folder, folder/val.bin"
+
+
+@pytest.mark.usefixtures("signing")
+def test_a_damaged_signature_proves_nothing(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    private, public = keys("mine")
+    verify("here.pt", "--sign", private)
+    whole = Path("here.pt.sig").read_bytes()
+    for place in range(0, len(whole), 97):
+        Path("here.pt.sig").write_bytes(whole[:place] + b"~" + whole[place + 1 :])
+        assert verify_signature("here.pt", public).verdict == "DIFFERS", place
+
+
+@pytest.mark.usefixtures("signing")
+def test_a_file_that_is_no_key_has_its_line(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    private, public = keys("mine")
+    Path("text.pem").write_text("no key", encoding="utf-8")
+    curve = ec.generate_private_key(ec.SECP256K1())
+    odd = curve.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    Path("odd.pem").write_bytes(odd)
+    for options, line in (
+        (("--sign", public), "mine.pub: no private key in PEM form, without a password"),
+        (("--key", private), "mine.pem: no public key in PEM form, without a password"),
+        (("--sign", "text.pem"), "text.pem: no private key in PEM form, without a password"),
+        (("--sign", "none.pem"), "none.pem: cannot be read: No such file or directory"),
+        (("--key", public), "here.pt.sig: cannot be read: No such file or directory"),
+    ):
+        assert verify("here.pt", *options)[1][-1] == line
+    assert verify("here.pt", "--sign", "odd.pem")[1][-1].startswith(
+        "odd.pem: found a key on secp256k1; allowed: secp256r1"
+    )
