@@ -52,6 +52,16 @@ def changed_files(path: str | Path) -> list[str]:
     return (found or "").splitlines()
 
 
+def current_commit() -> str | None:
+    """Return the hash of the last commit, None where git tells none."""
+    return _ask_git(Path(), "rev-parse", "--verify", "HEAD") or None
+
+
+def has_experiments() -> bool:
+    """Return whether DVC has kept an experiment in this repository."""
+    return bool(_ask_git(Path(), "for-each-ref", "--count=1", "refs/exps"))
+
+
 def tracked_files() -> list[str]:
     """Return the files of the current folder that git has; DataError where it tells none."""
     found = _ask_git(Path(), "ls-files", "-z")

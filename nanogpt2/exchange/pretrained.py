@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from nanogpt2.base import files
+from nanogpt2.base.checksums import check_files
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.device.device import find_device
 from nanogpt2.exchange.architectures import read_architecture
@@ -17,15 +18,20 @@ from nanogpt2.model.checkpoint import (
     load_checkpoint,
 )
 
+RECORD = "export.json"  # the list of its files that an export of ours has
+
 
 def load_pretrained(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Return the model in a file of ours or a folder in Hugging Face's form, and its tokenizer.
 
-    CheckpointError with one line where it is neither, or computes what our model does not.
+    CheckpointError with one line where it is neither, or computes what our model does not;
+    DataError where a file of an export of ours is not as it was written.
     """
     path = files.as_path(path)
     if not path.is_dir():
         return load_checkpoint(path, device=device)
+    if files.exists(path / RECORD):
+        check_files(path, RECORD)
     tensors = read_weights(path)
     try:
         keys, weights = read_architecture(read_config(path), tensors)

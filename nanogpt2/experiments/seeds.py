@@ -5,6 +5,7 @@ DVC is run as the command that a person would type; nothing else in the library 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,6 +128,20 @@ def _read_metrics() -> dict[str, Mapping[str, Any]]:
         for each in experiments
         if each["name"] and each["revs"] and each["revs"][0].get("data")
     }
+
+
+def read_seeds() -> dict[int, Mapping[str, Any]]:
+    """Return metrics/eval.json of params.yaml as it was committed, for each seed that `seeds` ran.
+
+    TrainingError where DVC fails.
+    """
+    pattern = re.compile(rf"seed-(\d+)-{_digest(())}")
+    rows = {
+        int(match[1]): figures
+        for name, figures in _read_metrics().items()
+        if figures and (match := pattern.fullmatch(name))
+    }
+    return dict(sorted(rows.items()))
 
 
 def _loss(metrics: Mapping[str, Mapping[str, Any]], name: str, split: str) -> float:

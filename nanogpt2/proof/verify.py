@@ -4,12 +4,12 @@ A chain leads from a checkpoint to its data: the checkpoint has the SHA-256 of d
 has those of the token files. dvc.lock has the hash of each file that a stage read and wrote.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.base import checksums, files
-from nanogpt2.base.errors import DataError, NanoGPT2Error
+from nanogpt2.base.errors import CheckpointError, DataError, NanoGPT2Error
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.proof.record import (
     DIFFERS,
@@ -24,7 +24,7 @@ from nanogpt2.proof.record import (
 from nanogpt2.proof.replay import replay
 from nanogpt2.proof.signature import sign, verify_signature
 
-DATA = Path("data/prepared")
+DATA, INIT = Path("data/prepared"), Path("data/init/model.pt")
 CHECKPOINTS = (Path("checkpoints/best_model.pt"), Path("checkpoints/final_model.pt"))
 TRAINED, EVALUATED = Path("metrics/train.json"), Path("metrics/eval.json")
 LISTS = ("export.json", "dataset.json")  # what a folder of ours has its files' hashes in
@@ -87,11 +87,11 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
     yield Finding(FITS, str(folder / name), "is whole")
     hashes = listed[checksums.FILES]
     for each in hashes:
-        line = checksums.describe_damage(folder, listed, each)
-        there = files.exists(folder / each)
-        verdict = (DIFFERS if there else MISSING) if line else FITS
-        what = _without_name(line) if there else "is not here"
-        yield Finding(verdict, str(folder / each), what if line else f"is the one of {name}")
+        path, line = folder / each, checksums.describe_damage(folder, listed, each)
+        if not files.exists(path):
+            yield Finding(MISSING, str(path), "is not here")
+        else:
+            yield judge(str(path), [_without_name(line)] if line else [], fits=f"as in {name}")
     others = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for other in sorted(others - {*hashes, name, *BESIDE}):
         yield Finding(DIFFERS, str(folder / other), f"is not in {name}")
@@ -148,28 +148,48 @@ def _open_checkpoint(path: Path) -> tuple[Finding, Any]:
 
 def _mismatches(checkpoint: Any) -> Iterator[str]:
     """Yield what of a checkpoint is not of the data, figures and parameters that are here."""
-    from nanogpt2.tokens.dataset import load_prepared_tokenizer
+    from nanogpt2.finetune.start import SHAPE_KEYS
 
     figures = dict(checkpoint.origin)
-    dataset = figures.pop("dataset", None)
+    dataset, init = figures.pop("dataset", None), figures.pop("init", None)
+    decided = () if init is None else (*SHAPE_KEYS, "vocab_size")  # by the weights it began with
     try:
+        if init is not None and files.exists(INIT):
+            yield from _other_start(init)
         if files.exists(DATA):
-            if checksums.hash_file(DATA / "dataset.json") != dataset:
-                yield f"was trained on other data than {DATA / 'dataset.json'} describes"
-            own = checkpoint.tokenizer
-            if own is None or own.to_dict() != load_prepared_tokenizer(DATA).to_dict():
-                yield f"has another tokenizer than {DATA / 'tokenizer.json'}"
+            yield from _other_data(checkpoint, dataset)
         if files.exists(TRAINED) and files.read_json(TRAINED) != figures:
             yield f"has other figures than {TRAINED}"
-        yield from _other_parameters(checkpoint.model.config, get_config(PARAMETERS))
+        yield from _other_parameters(checkpoint.model.config, get_config(PARAMETERS), but=decided)
     except NanoGPT2Error as error:
         yield from str(error).splitlines()
 
 
-def _other_parameters(trained: Config, here: Config) -> Iterator[str]:
+def _other_start(init: object) -> Iterator[str]:
+    from nanogpt2.model.checkpoint import load_checkpoint
+
+    try:
+        here = load_checkpoint(INIT, device="cpu").origin.get("weights")
+    except CheckpointError:  # empty, where a run starts from scratch
+        here = None
+    if here != init:
+        yield f"was trained from other weights than those of {INIT}"
+
+
+def _other_data(checkpoint: Any, dataset: object) -> Iterator[str]:
+    from nanogpt2.tokens.dataset import load_prepared_tokenizer
+
+    if checksums.hash_file(DATA / "dataset.json") != dataset:
+        yield f"was trained on other data than {DATA / 'dataset.json'} describes"
+    own = checkpoint.tokenizer
+    if own is None or own.to_dict() != load_prepared_tokenizer(DATA).to_dict():
+        yield f"has another tokenizer than {DATA / 'tokenizer.json'}"
+
+
+def _other_parameters(trained: Config, here: Config, *, but: Container[str]) -> Iterator[str]:
     values = here.resolved().training_dict()
     for key, value in trained.resolved().training_dict().items():
-        if values[key] != value:
+        if values[key] != value and key not in but:
             yield f"was trained with {key} {value}, and {PARAMETERS} has {values[key]}"
 
 

@@ -11,10 +11,13 @@ from click.testing import CliRunner
 from workspace import Workspace
 
 from nanogpt2.__main__ import main
-from nanogpt2.experiments.seeds import check_ascii
+from nanogpt2.base.files import sha256
+from nanogpt2.experiments.seeds import check_ascii, read_seeds
 
 
-def test_two_settings_are_run_with_the_same_seeds_and_compared(tmp_path: Path) -> None:
+def test_two_settings_are_run_with_the_same_seeds_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = Workspace(tmp_path / "clone" / "project")
     shown = workspace.run(
         warm.executable(), "-m", "nanogpt2", "seeds", "--n", "2",
@@ -40,6 +43,14 @@ def test_two_settings_are_run_with_the_same_seeds_and_compared(tmp_path: Path) -
     assert len(shown.stderr.splitlines()) == 4  # one for each experiment
     assert workspace.git("status", "--porcelain") == ""
     assert not (workspace.root / "metrics/eval.json").exists()  # the workspace stays as it was
+    monkeypatch.chdir(workspace.root)
+    monkeypatch.setattr(sys, "executable", warm.executable())
+    assert read_seeds() == {}  # none is of params.yaml as it is
+    digest = sha256(b"learning_rate=1e-2")[:6]
+    for seed in (1, 2):  # as if it were
+        workspace.dvc("exp", "rename", f"seed-{seed}-{digest}", f"seed-{seed}-{sha256(b'')[:6]}")
+    losses = {seed: row["val"]["loss"] for seed, row in read_seeds().items()}
+    assert losses == pytest.approx({1: first[0], 2: first[1]}, abs=1e-4)
 
 
 @pytest.mark.parametrize("setting", ["seed=3", "learning_rate"])

@@ -12,6 +12,7 @@ from nanogpt2.base import checksums
 from nanogpt2.base.errors import NanoGPT2Error
 from nanogpt2.commands.unfinished import load_unfinished
 from nanogpt2.config.config import Config, get_config
+from nanogpt2.exchange.pretrained import load_pretrained
 from nanogpt2.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -181,3 +182,13 @@ def test_a_tokenizer_in_a_file_of_its_own_is_checked(tiny: Config, text: str) ->
         tokenizer_of(bare, "t.json")
     Path("t.json").write_text('{"name": "char", "characters": "abd"}', encoding="utf-8")
     assert tokenizer_of(bare, "t.json").size == 3
+
+
+def test_an_export_is_looked_at_before_it_is_read_back() -> None:
+    Path("out").mkdir()
+    Path("out/config.json").write_text('{"n_layer": 1}', encoding="utf-8")
+    listed = {"files": checksums.hash_files("out", ["config.json"])}
+    checksums.write_sealed("out/export.json", listed)
+    flip(Path("out/config.json"), 8 * 12)
+    with pytest.raises(NanoGPT2Error, match=r"^out/config.json: damaged: its SHA-256 is not"):
+        load_pretrained("out")

@@ -1,9 +1,10 @@
-"""Whether what lies in a project belongs together, with real DVC and a remote of its own."""
+"""A project with real DVC and a remote of its own: what belongs together, signatures, the card."""
 
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import warm
@@ -15,17 +16,21 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from huggingface_hub import ModelCard
 from workspace import SMALL_RUN, Workspace
 
 from nanogpt2.__main__ import main
+from nanogpt2.base import checksums
+from nanogpt2.base.files import sha256
+from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.proof.signature import verify_signature
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project whose run was committed, and pushed to a remote: a folder."""
-    folder = tmp_path_factory.mktemp("verify")
-    workspace = Workspace(folder / "project", {**SMALL_RUN, "corpus": "data/raw"})
+    folder = tmp_path_factory.mktemp("proof")
+    workspace = Workspace(folder / "project", SMALL_RUN)
     workspace.dvc("remote", "add", "--default", "place", str(folder / "remote"))
     workspace.dvc("repro")
     workspace.dvc("push")
@@ -194,6 +199,24 @@ def test_a_checkpoint_of_another_run_is_named_with_what_differs(
     ), lines
 
 
+def test_a_checkpoint_that_began_with_other_weights_is_named(
+    project: Workspace, tmp_path: Path
+) -> None:
+    loaded = load_checkpoint("checkpoints/best_model.pt", device="cpu")
+    model, other = loaded.model, str(tmp_path / "tuned.pt")
+    save_checkpoint(
+        other,
+        model.state_dict(),
+        model.config,
+        tokenizer=loaded.tokenizer,
+        origin={**loaded.origin, "init": "0" * 64},
+    )
+    status, lines = verify(other)
+    assert status == 1
+    what = "was trained from other weights than those of data/init/model.pt"
+    assert f"DIFFERS {other}: {what}" in lines
+
+
 def test_a_replay_writes_the_same_bytes_finds_others_and_touches_nothing(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,3 +347,81 @@ def test_a_file_that_is_no_key_has_its_line(made: Workspace) -> None:
     assert verify("here.pt", "--sign", "odd.pem")[1][-1].startswith(
         "odd.pem: found a key on secp256k1; allowed: secp256r1"
     )
+
+
+# --- Its card ---
+
+
+def metadata(text: str) -> Any:
+    """Return what Hugging Face's library makes of a card's head."""
+    return ModelCard(text).data
+
+
+def figures_in(text: str) -> dict[tuple[str, str], float]:
+    results = metadata(text).eval_results or []
+    return {(each.dataset_split, each.metric_type): each.metric_value for each in results}
+
+
+def card(*options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["card", *options], catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+def test_the_card_of_a_recorded_run_has_its_figures(project: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "README.md"
+    assert card("--license", "mit", "--out", str(out)) == (0, f"{out}\n")
+    text = out.read_text(encoding="utf-8")
+    figures = json.loads(Path("metrics/eval.json").read_text(encoding="utf-8"))
+    found = figures_in(text)
+    assert found["val", "loss"] == figures["val"]["loss"]
+    assert sha256(Path("checkpoints/best_model.pt").read_bytes()) in text
+    assert sha256(Path("data/prepared/dataset.json").read_bytes()) in text
+    assert f"git checkout {project.git('rev-parse', 'HEAD').strip()}" in text
+    assert "`sonnet.txt`" in text
+    assert Path("samples/sample_1.txt").read_text(encoding="utf-8") in text
+    assert "## Not told" not in text
+    assert card("--license", "mit") == (0, text.replace("# README", "# project"))
+
+
+def test_figures_of_another_checkpoint_are_left_out(project: Workspace) -> None:
+    metrics = Path("metrics/eval.json")
+    metrics.write_bytes(metrics.read_bytes().replace(b"loss", b"less"))
+    text = card()[1]
+    assert figures_in(text) == {}
+    assert "figures, samples and commit: dvc.lock records none of this checkpoint" in text
+    assert "`sonnet.txt`" in text
+
+
+def test_a_checkpoint_without_a_project_has_a_card(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    text = card("--checkpoint", "here.pt", "--name", "Alone")[1]
+    assert "\n# Alone\n" in text
+    assert figures_in(text) == {}
+    assert "the training data: data/prepared/dataset.json is not here" in text
+
+
+def test_the_card_of_an_export_lies_in_it_with_what_was_compared(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    Path("out").mkdir()
+    Path("out/config.json").write_text("{}", encoding="utf-8")
+    record = {
+        "format": "huggingface",
+        "proof": {"largest_difference": 1e-06},
+        "files": checksums.hash_files("out", ["config.json"]),
+    }
+    checksums.write_sealed("out/export.json", record)
+    assert card("--checkpoint", "here.pt", "--export", "out") == (0, "out/README.md\n")
+    text = Path("out/README.md").read_text(encoding="utf-8")
+    assert metadata(text).library_name == "transformers"
+    assert "- format: huggingface\n- largest difference: 1e-06\n" in text
+    assert verify("out")[0] == 0
+    assert card("--checkpoint", "here.pt", "--export", "out")[0] == 0
+
+
+def test_another_file_is_not_overwritten_and_a_licence_is_a_word(made: Workspace) -> None:
+    shutil.copy(made.root / "checkpoints/best_model.pt", "here.pt")
+    Path("README.md").write_text("# My project\n", encoding="utf-8")
+    line = "README.md: is there and no model card; choose another name\n"
+    assert card("--checkpoint", "here.pt", "--out", "README.md") == (1, line)
+    line = "--license: found 'a\\nb'; allowed: an identifier, such as mit\n"
+    assert card("--checkpoint", "here.pt", "--license", "a\nb") == (1, line)

@@ -1,0 +1,37 @@
+"""The command card: a model card."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import exit_with_one_line
+
+
+@click.command()
+@click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
+@click.option("--export", type=Path, metavar="FOLDER", help="Its export; the card goes there.")
+@click.option("--out", type=Path, metavar="FILE", help="File to write.  [default: print it]")
+@click.option("--license", "licence", metavar="ID", help="The model's licence: mit, ...")
+@click.option("--name", help="Title.  [default: the folder's name]")
+@exit_with_one_line()
+def main(
+    checkpoint: Path, export: Path | None, out: Path | None, licence: str | None, name: str | None
+) -> None:
+    """Write a model card in Hugging Face's form.
+
+    It tells the training data and its hashes, figures (means and intervals where `seeds` was run),
+    what samples copy, samples, parameters, and how to reproduce it. What does not belong to the
+    checkpoint by its origin and dvc.lock is left out, and the card says so.
+    """
+    from nanogpt2.proof.card import make_card
+    from nanogpt2.proof.facts import gather, write_card
+
+    title = name or (export or Path()).resolve().name
+    facts = gather(checkpoint, name=title, licence=licence, export=export)
+    if export is not None and out is None:
+        out = export / "README.md"
+    if out is None:
+        click.echo(make_card(facts), nl=False)
+    else:
+        write_card(out, facts)
+        click.echo(out)
