@@ -103,12 +103,13 @@ def _samples() -> list[str]:
 
 
 def _proof(export: Path) -> list[str]:
-    """Return what an export's record tells, a line for each figure."""
+    """Return what an export's record tells: a line for each figure, and for each note."""
     listed = checksums.read_list(export, RECORD)
     listed.pop(checksums.FILES)
-    proof = listed.pop("proof", None)
+    proof, notes = listed.pop("proof", None), listed.pop("notes", [])
     told = listed | (proof if isinstance(proof, dict) else {})
-    return [f"{key.replace('_', ' ')}: {value}" for key, value in told.items() if value is not None]
+    figures = [f"{key.replace('_', ' ')}: {value}" for key, value in told.items()]
+    return [*figures, *(str(note) for note in notes)]
 
 
 def _checked_licence(licence: str | None) -> str | None:

@@ -406,6 +406,7 @@ def test_the_card_of_an_export_lies_in_it_with_what_was_compared(made: Workspace
     Path("out/config.json").write_text("{}", encoding="utf-8")
     record = {
         "format": "huggingface",
+        "notes": ["Its text ends at 16 tokens"],
         "proof": {"largest_difference": 1e-06},
         "files": checksums.hash_files("out", ["config.json"]),
     }
@@ -413,7 +414,7 @@ def test_the_card_of_an_export_lies_in_it_with_what_was_compared(made: Workspace
     assert card("--checkpoint", "here.pt", "--export", "out") == (0, "out/README.md\n")
     text = Path("out/README.md").read_text(encoding="utf-8")
     assert metadata(text).library_name == "transformers"
-    assert "- format: huggingface\n- largest difference: 1e-06\n" in text
+    assert "- format: huggingface\n- largest difference: 1e-06\n- Its text" in text
     assert verify("out")[0] == 0
     assert card("--checkpoint", "here.pt", "--export", "out")[0] == 0
 
