@@ -19,6 +19,7 @@ from nanogpt2.report.report import make_report
 from nanogpt2.report.stopwatch import Stopwatch
 
 P = ParamSpec("P")
+OnEvaluation = Callable[[Sequence[Mapping[str, float]]], None]
 
 
 def harmless(
@@ -48,7 +49,7 @@ class RunDisplay:
     """Shows a run of `processes` that train one model; only the main one's is `shown`.
 
     Lines also go to `log_file`, and the report to a .json file of its name. Advice looks at the
-    run's losses, and at those of a `recorded` one.
+    run's losses, and at those of a `recorded` one. `on_evaluation` gets all rows after each.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class RunDisplay:
         shown: bool,
         processes: int,
         recorded: RecordedRun | None = None,
+        on_evaluation: OnEvaluation | None = None,
     ) -> None:
-        self.recorded = recorded
+        self.recorded, self.on_evaluation = recorded, on_evaluation
         self.config, self.stopwatch, self.processes = config, stopwatch, processes
         self.progress = Progress(log_file, stopwatch, shown=shown)
         self.advised: set[str] = set()
@@ -113,6 +115,8 @@ class RunDisplay:
             if topic not in self.advised:
                 self.advised.add(topic)
                 self.say(line)
+        if self.on_evaluation and self.progress.shown:
+            self.on_evaluation(history)
 
     @harmless
     def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.finetune.lora import merge_lora, merged
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.model.modes import kept_generators
-from nanogpt2.report.display import RunDisplay
+from nanogpt2.report.display import OnEvaluation, RunDisplay
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, check_dataset, with_same_tokens
@@ -33,7 +33,8 @@ class Trainer:
 
     States of unfinished runs are kept under `resume_root` (see `save_checkpoint`); `log_file`
     receives the lines that are printed, and a .json file of its name the report of the run, for
-    which `stopwatch` tells the time. Losses far behind those of the `recorded` run are told. Each
+    which `stopwatch` tells the time. Losses far behind those of the `recorded` run are told.
+    `on_evaluation` is called with the history after each evaluation, to show it elsewhere. Each
     process of a `group` has a trainer of its own, and calls the same methods; the main one alone
     prints and writes. ConfigError where `config` describes another model.
     """
@@ -47,6 +48,7 @@ class Trainer:
         log_file: str | Path | None = None,
         stopwatch: Stopwatch | None = None,
         recorded: RecordedRun | None = None,
+        on_evaluation: OnEvaluation | None = None,
         group: Group = SINGLE,
     ) -> None:
         if not isinstance(config, Config):
@@ -62,6 +64,7 @@ class Trainer:
             shown=group.is_main,
             processes=group.size,
             recorded=recorded,
+            on_evaluation=on_evaluation,
         )
         say = self.display.say
         self.stepper = Stepper(self.model, config, say=say, stopwatch=self.stopwatch, group=group)

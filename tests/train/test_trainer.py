@@ -1,6 +1,7 @@
 """Training: the loop does what the configuration says, and the same run gives the same bytes."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,27 @@ def test_accumulated_batches_equal_one_large_batch(tiny: Config, text: str) -> N
     torch.testing.assert_close(
         weights(trained(large, text)[0]), weights(trained(small, text)[0]), atol=2e-5, rtol=0
     )
+
+
+def test_the_history_so_far_is_handed_out_after_each_evaluation(tiny: Config, text: str) -> None:
+    shown: list[list[Mapping[str, float]]] = []
+    dataset = CharDataset(text, tiny.block_size)
+    trainer = Trainer(GPT(tiny), tiny, on_evaluation=lambda history: shown.append([*history]))
+    record = trainer.train(dataset, dataset)
+    assert shown == [record.history[:1], record.history]
+    assert [row["iter"] for row in record.history] == [3, 6]
+
+
+def test_what_fails_to_show_the_history_is_said_once_and_ends_no_run(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(history: Sequence[Mapping[str, float]]) -> None:
+        raise ValueError(f"no room for {len(history)}")
+
+    dataset = CharDataset(text, tiny.block_size)
+    record = Trainer(GPT(tiny), tiny, on_evaluation=fail).train(dataset, dataset)
+    assert record.step == 6
+    assert capsys.readouterr().err == ("warning: not all of this run can be shown: no room for 1\n")
 
 
 def test_evaluating_more_often_does_not_change_the_weights(tiny: Config, text: str) -> None:
