@@ -18,8 +18,8 @@ import click
 import torch
 
 from nanogpt2.config.config import get_config
-from nanogpt2.exchange.gguf_out import export_gguf
 from nanogpt2.exchange.tokenizer_files import read_tokenizer
+from nanogpt2.export.gguf_out import export_gguf
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.text.shakespeare import shakespeare_text

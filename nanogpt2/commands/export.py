@@ -11,8 +11,8 @@ from nanogpt2.commands.model import file_options, open_model
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
 TARGETS = {
-    "huggingface": "nanogpt2.exchange.huggingface_out:export_huggingface",
-    "safetensors": "nanogpt2.exchange.huggingface_out:export_safetensors",
+    "huggingface": "nanogpt2.export.huggingface_out:export_huggingface",
+    "safetensors": "nanogpt2.export.huggingface_out:export_safetensors",
 }
 
 

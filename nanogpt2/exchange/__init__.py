@@ -1,2 +1,2 @@
-"""In and out: a trained model as other tools read it, and theirs as ours. The only room that
-imports other tools' libraries, but for that which signs."""
+"""In: models and tokenizers of other tools. Out: ours, computing the same, to start from; and the
+way back. With export and proof, the only room that imports other tools' libraries."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ExtraError
 from nanogpt2.base.extras import import_extra
-from nanogpt2.exchange.prove import (
+from nanogpt2.export.prove import (
     EXACTNESS,
     MOST_GREEDY,
     compare_choices,
@@ -21,7 +21,7 @@ from nanogpt2.exchange.prove import (
     logits_of,
     random_tokens,
 )
-from nanogpt2.exchange.record import Export, Proof
+from nanogpt2.export.record import Export, Proof
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating

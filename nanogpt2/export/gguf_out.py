@@ -21,7 +21,7 @@ from nanogpt2.config.yaml12 import show
 from nanogpt2.exchange.architectures import ARCHITECTURES, Knobs, write_architecture
 from nanogpt2.exchange.configs import ROPE_THETA, inner_width
 from nanogpt2.exchange.layouts import NORM_EPS
-from nanogpt2.exchange.record import Export
+from nanogpt2.export.record import Export
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer

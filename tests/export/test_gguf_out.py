@@ -18,8 +18,8 @@ from variants import warmed
 
 from nanogpt2.base.errors import CheckpointError, ConfigError, DataError, ExtraError
 from nanogpt2.config.config import get_config
-from nanogpt2.exchange import gguf_out
-from nanogpt2.exchange.gguf_out import export_gguf
+from nanogpt2.export import gguf_out
+from nanogpt2.export.gguf_out import export_gguf
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BYTES, BytePairTokenizer

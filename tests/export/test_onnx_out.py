@@ -13,9 +13,9 @@ from variants import warmed
 
 from nanogpt2.base.errors import CheckpointError, DataError, ExtraError
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.exchange import onnx_out
-from nanogpt2.exchange.onnx_out import export_onnx
-from nanogpt2.exchange.record import Export
+from nanogpt2.export import onnx_out
+from nanogpt2.export.onnx_out import export_onnx
+from nanogpt2.export.record import Export
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import CharTokenizer

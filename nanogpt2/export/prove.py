@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nanogpt2.base.errors import CheckpointError, ExtraError
 from nanogpt2.base.extras import import_extra
-from nanogpt2.exchange.record import Proof
+from nanogpt2.export.record import Proof
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
 from nanogpt2.tokens.tokenizer import Tokenizer
