@@ -11,7 +11,9 @@ from nanogpt2.commands.model import file_options, open_model
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
 TARGETS = {
+    "gguf": "nanogpt2.export.gguf_out:export_gguf",
     "huggingface": "nanogpt2.export.huggingface_out:export_huggingface",
+    "onnx": "nanogpt2.export.onnx_out:export_onnx",
     "safetensors": "nanogpt2.export.huggingface_out:export_safetensors",
 }
 
@@ -23,7 +25,8 @@ TARGETS = {
     "target",
     type=click.Choice(sorted(TARGETS)),
     default="huggingface",
-    help="huggingface: a folder for transformers; safetensors: one file with our own names.",
+    help="huggingface: a folder for transformers; gguf: a file for llama.cpp; onnx: one for ONNX"
+    " runtimes; safetensors: one with our own names.",
 )
 @file_options
 @exit_with_one_line()

@@ -79,3 +79,32 @@ def test_what_is_missing_or_in_the_way_is_one_line(model: GPT) -> None:
     done = CliRunner().invoke(main, ["export", "--checkpoint", "none.pt", "out"])
     assert done.exit_code == 1
     assert done.output == "none.pt: no such file; `dvc repro train` makes it\n"
+
+
+def test_a_file_for_llama_cpp_says_its_architecture_and_what_was_read_back(model: GPT) -> None:
+    code, said = export("--to", "gguf", "model.gguf")
+    assert code == 0
+    first, architecture, tensors, past = said.splitlines()
+    assert (first, architecture) == ("wrote model.gguf", "gguf: gpt2")
+    assert tensors == "28 tensors read back are the same"
+    assert "past block_size" in past
+    assert files.read_bytes("model.gguf").startswith(b"GGUF")
+
+
+def test_a_model_without_an_equal_in_llama_cpp_ends_in_a_line_for_each_knob(tiny: Config) -> None:
+    save("model.pt", get_config(tiny, architecture="modern"))
+    code, said = export("--to", "gguf", "model.gguf")
+    assert code == 1
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["logit_softcap", "mlp"]
+    assert not files.exists("model.gguf")
+
+
+def test_an_onnx_file_says_how_exact_it_is(tiny: Config) -> None:
+    save("model.pt", get_config(tiny, n_layer=1))
+    code, said = export("--to", "onnx", "model.onnx")
+    assert code == 0
+    first, opset, logits, greedy, note = said.splitlines()
+    assert (first, opset) == ("wrote model.onnx", "onnx: opset 18")
+    assert logits.startswith("onnxruntime ")
+    assert greedy == "greedy text: 15 of 15 tokens are the same"
+    assert "block_size" in note

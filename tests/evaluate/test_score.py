@@ -11,6 +11,7 @@ from nanogpt2.base.errors import DataError, DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.evaluate.score import Score, describe_score, score_text, surprises, write_page
 from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 TOKENIZER = CharTokenizer("\n <abcdef")
@@ -42,6 +43,18 @@ def test_a_character_of_several_bytes_has_their_sum(tiny: Config) -> None:
     pieces = list(surprises(score, ByteTokenizer()))
     assert [piece for piece, _ in pieces] == ["a", "日", "b"]
     assert pieces[1][1] == pytest.approx(sum(n or 0 for n in score.nats[1:4]) / math.log(2))
+
+
+def test_a_token_of_several_characters_is_one_piece(tiny: Config) -> None:
+    # the second token ends 日 and begins 🙂
+    pairs = BytePairTokenizer(["æĹ", "ðŁ", "¥ðŁ", "ab", *BYTE_CHARACTERS], ["a b"])
+    tokens, nats = [3, 0, 2, *pairs.encode("🙂b").tolist()[2:]], [None, 1.0, 2.0, 4.0, 8.0, 16.0]
+    pieces = list(surprises(Score({}, tokens, nats), pairs))
+    assert [piece for piece, _ in pieces] == ["ab", "日", "🙂", "b"]
+    bits = [bits and bits * math.log(2) for _, bits in pieces]
+    assert bits == [None, pytest.approx(3.0), pytest.approx(12.0), pytest.approx(16.0)]
+    score = score_text(GPT({**tiny.to_dict(), "vocab_size": 300}), pairs, "abab 日b")
+    assert score.figures["bytes"] == 7  # all but the first token's
 
 
 def test_the_page_shows_the_text_and_colours_it(tiny: Config) -> None:
