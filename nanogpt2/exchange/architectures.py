@@ -113,31 +113,32 @@ def architecture_of(config: Config) -> str:
     """
     config = config.resolved()
     misfits = {name: find_misfits(config, name) for name in ARCHITECTURES}
-    nearest = min(misfits, key=lambda name: len(misfits[name]))
+    # positions choose between families; all else is nearer
+    nearest = min(misfits, key=lambda name: ("positions" in misfits[name], len(misfits[name])))
     if misfits[nearest]:
-        raise ConfigError("\n".join(misfits[nearest]))
+        raise ConfigError("\n".join(misfits[nearest].values()))
     return nearest
 
 
-def find_misfits(config: Config, model_type: str) -> list[str]:
-    """Return in words what keeps the architecture from computing the resolved `config`."""
+def find_misfits(config: Config, model_type: str) -> dict[str, str]:
+    """Return by key in words what keeps the architecture from computing the resolved `config`."""
     architecture = ARCHITECTURES[model_type]
     knobs = dict(architecture.knobs)
     if model_type == "gpt2":
         knobs["n_kv_head"] = (config.n_head,)
-    words = [
-        f"{key}: found {show(config[key])}; allowed: {', '.join(map(show, allowed))} in"
+    misfits = {
+        key: f"{key}: found {show(config[key])}; allowed: {', '.join(map(show, allowed))} in"
         f" {architecture.class_name}, the nearest architecture of transformers"
         for key, allowed in knobs.items()
         if config[key] not in allowed
-    ]
+    }
     n_norms, room = 2 * config.n_layer + 1, config.n_embd
     if model_type == "nanochat" and n_norms > room:
-        words.append(
+        misfits["n_layer"] = (
             f"n_layer: found {config.n_layer}; allowed: at most {(room - 1) // 2} in"
             f" {architecture.class_name} with n_embd {room}"
         )
-    return words
+    return misfits
 
 
 def write_architecture(

@@ -196,6 +196,14 @@ def test_every_mixture_of_knobs_has_its_equal_or_is_refused_with_a_knob_that_has
         assert any(other not in [each for each, _ in refused] for other in changed)
 
 
+def test_a_nanochat_has_room_for_the_norms_of_so_many_layers_alone() -> None:
+    most = ours({"n_embd": 8, "n_layer": 3})
+    assert write_architecture(most.state_dict(), most.config)[0]["model_type"] == "nanochat"
+    more = ours({"n_embd": 8, "n_layer": 4})
+    with pytest.raises(ConfigError, match=r"^logit_softcap: found 15\.0; allowed: 0\.0 in Ap"):
+        write_architecture(more.state_dict(), more.config)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

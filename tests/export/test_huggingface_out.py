@@ -150,7 +150,6 @@ def test_a_random_mixture_of_knobs_is_exported_exactly_or_refused_by_name(
     choose = random.Random(seed).choice
     knobs: dict[str, Any] = {
         "architecture": "modern",
-        "positions": "rotary",
         "mlp": choose(["gelu", "relu2", "swiglu"]),
         "logit_softcap": choose([0, 0, 15]),
         "qk_norm": choose([False, True]),
