@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt2.base import files
+from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.words import name_some
+from nanogpt2.exchange.pretrained import RECORD
 
-RECORD, MADE_BY = "export.json", "nanoGPT2"
+MADE_BY = "nanoGPT2"
 BESIDE = (RECORD, "README.md", "model.sig")  # no files of the record: it, the card, a signature
 
 
@@ -49,10 +51,9 @@ class Export:
 
 def write_record(folder: Path, export: Export) -> None:
     """Write what lies in `folder`, with the hash of each file: a damaged export is found by it."""
-    names = sorted(path.name for path in folder.iterdir())
-    hashes = {name: files.sha256(files.read_bytes(folder / name)) for name in names}
-    record = {"made_by": MADE_BY, **dataclasses.asdict(export), "files": hashes}
-    files.write_json(folder / RECORD, record)
+    hashes = hash_files(folder, [path.name for path in folder.iterdir()])
+    record = {"made_by": MADE_BY, **dataclasses.asdict(export), FILES: hashes}
+    write_sealed(folder / RECORD, record)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -65,7 +66,7 @@ def check_replaceable(folder: Path) -> None:
     if not names:
         return
     record = files.read_json(folder / RECORD) if RECORD in names else {}
-    ours = record.get("files") if isinstance(record, dict) else None
+    ours = record.get(FILES) if isinstance(record, dict) else None
     if not isinstance(ours, dict) or record.get("made_by") != MADE_BY:
         raise DataError(f"{folder}: is no export of nanoGPT2, so it stays; choose another folder")
     others = [name for name in names if name not in (*ours, *BESIDE)]

@@ -206,6 +206,16 @@ def test_the_record_has_the_hash_of_each_file_and_the_figures(
     assert record["architecture"] == files.read_json(folder / "config.json")["architectures"][0]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "export.json"])
+def test_an_export_with_one_bit_flipped_is_not_taken_for_whole(tmp_path: Path, name: str) -> None:
+    export_huggingface(small(), CHAR, tmp_path / "out")
+    content = bytearray(files.read_bytes(tmp_path / "out" / name))
+    content[len(content) // 2] ^= 1
+    files.write_bytes(tmp_path / "out" / name, bytes(content))
+    with pytest.raises(DataError, match=f"{name}: "):
+        load_pretrained(tmp_path / "out")
+
+
 def test_a_folder_that_is_no_export_stays_as_it_is(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     files.write_text(mine / "notes.txt", "mine")
