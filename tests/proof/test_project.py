@@ -238,6 +238,43 @@ def test_a_replay_writes_the_same_bytes_finds_others_and_touches_nothing(
     assert project.outputs() == before
 
 
+def test_files_that_dvc_ignores_are_of_no_account(project: Workspace) -> None:
+    for name in ("nanogpt2/model/gpt.py~", "nanogpt2/model/.gpt.py.swp", "samples/.DS_Store"):
+        Path(name).touch()
+    status, lines = verify()
+    for name in ("nanogpt2/model/gpt.py~", "nanogpt2/model/.gpt.py.swp", "samples/.DS_Store"):
+        Path(name).unlink()
+    assert status == 0, lines
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("cmd: python -m stages.validate", "cmd: rm -r stages.validate", "found the command rm -r"),
+        (
+            "stages.validate --all-keys",
+            "stages.validate --no-keys",
+            "validate: failed in a copy of",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_replayed_has_its_line(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, old: str, new: str, line: str
+) -> None:
+    monkeypatch.setattr("sys.executable", warm.executable())
+    text = Path("dvc.lock").read_text(encoding="utf-8")
+    Path("dvc.lock").write_text(text.replace(old, new), encoding="utf-8")
+    status, lines = verify("--replay")
+    assert status == 1
+    assert line in lines[-1]
+
+
+def test_without_git_nothing_is_replayed(made: Workspace) -> None:
+    for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
+        shutil.copy(made.root / name, name)
+    assert "git knows no file here; this needs a clone of the project" in verify("--replay")[1][-1]
+
+
 def test_a_folder_is_looked_at_by_its_list(made: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "prepared"
     shutil.copytree(made.root / "data/prepared", folder)
