@@ -29,6 +29,9 @@ moved:
 repro: setup
 	dvc repro
 
+# each process that a test starts would compile what it imports anew
+test coverage: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	ruff check .
 	ruff format --check .

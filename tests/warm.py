@@ -31,9 +31,11 @@ PRELOADED = (
     *("dvc.repo.experiments.executor.local", "dvc.utils.hydra", "dvc_data.hashfile.checkout"),
     *("networkx", "ruamel.yaml", "hydra._internal.config_loader_impl", "numpy.random"),
     *("dvc.repo.plots", "dvc.repo.datasets", "dvc.repo.artifacts", "dvc.repo.stage", "pyparsing"),
+    *("dvc.repo.index", "dvc.repo.experiments.queue.tempdir"),
     *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
     *("torch.utils.data", "torch.profiler", "numpy.ma"),
 )
+LAUNCHER = "NANOGPT2_LAUNCHER"  # of a group of processes
 CLIENT = """#!{python} -ISB
 import array, json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -140,6 +142,8 @@ def run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if LAUNCHER in environment:  # it would end with the one that launched it
+        os.environ[LAUNCHER] = str(os.getppid())
     while arguments[0] in ("-u", "-B"):
         arguments = arguments[1:]
     kind, target, *rest = arguments if arguments[0] in ("-m", "-c") else ["", *arguments]

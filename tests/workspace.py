@@ -1,6 +1,7 @@
 """A clone of the project in a temporary folder, with real git and real DVC."""
 
 import atexit
+import compileall
 import os
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ class Workspace:
             "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
             "OMP_NUM_THREADS": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
+            "PYTHONDONTWRITEBYTECODE": "",  # or each stage compiles what it imports
         }
         shutil.copytree(template(), root, symlinks=True)
         path = root / "params.yaml"
@@ -70,6 +72,11 @@ class Workspace:
         workspace = cls.__new__(cls)
         workspace.root, workspace.env = root, dict(env)
         return workspace
+
+    def copy(self, root: Path) -> "Workspace":
+        """Return a copy at `root`, with all that DVC keeps."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return self.at(root, self.env)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -103,7 +110,7 @@ class Workspace:
 def template() -> Path:
     """Return a repository of the project's files with a small text, of which nothing is committed.
 
-    The record and the results of the last run are left out.
+    The record and the results of the last run are left out. What a stage imports is compiled.
     """
     root = Path(tempfile.mkdtemp(prefix="workspace-")) / "project"
     atexit.register(shutil.rmtree, root.parent, ignore_errors=True)
@@ -115,6 +122,8 @@ def template() -> Path:
         if not name.startswith(("metrics/", "plots/", "dvc.lock")) and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    for package in ("nanogpt2", "stages"):
+        compileall.compile_dir(root / package, quiet=1)
     (root / "data/raw").mkdir()
     (root / "data/raw/sonnet.txt").write_text(TEXT, encoding="utf-8")
     for command in (
