@@ -24,7 +24,7 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
     """Run `dvc repro` and kill its training at `moment`; return whether it came to that."""
     resume = workspace.root / ".resume"
     before = {path.name for path in states(workspace)}
-    process = start(workspace, "dvc", "repro")
+    process = start(workspace, "dvc", "repro", "train")
     arrived = wait_for(lambda: {p.name for p in states(workspace)} - before, process)
     if arrived and moment == "while it writes a state":
         arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process, every=0.002)
@@ -43,57 +43,65 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    workspace = Workspace(tmp_path_factory.mktemp("unbroken") / "project", PARAMS)
-    workspace.dvc("repro")
-    return workspace.outputs()
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A clone in which everything before training has run."""
+    workspace = Workspace(tmp_path_factory.mktemp("prepared") / "project", PARAMS)
+    workspace.dvc("repro", "prepare")
+    return workspace
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(
-    unbroken: dict[str, str], tmp_path: Path
+@pytest.fixture(scope="module")
+def unbroken(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A clone in which training has run from its start to its end."""
+    workspace = prepared.copy(tmp_path_factory.mktemp("unbroken") / "project")
+    workspace.dvc("repro", "train")
+    return workspace
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    prepared: Workspace, unbroken: Workspace, tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS)
+    """benchmarks/resume_study.py kills it more often."""
+    workspace = prepared.copy(tmp_path / "project")
     random.seed(3)
-    moments = ["while it writes a state", "at random", "at random", "while it writes a state"]
-    killed = [kill_at(workspace, moment) for moment in [*moments, "at random"]]
-    assert killed.count(True) == 5
-    assert "going on from iteration" in workspace.dvc("repro")
-    assert workspace.outputs() == unbroken
+    assert kill_at(workspace, "while it writes a state")
+    assert kill_at(workspace, "at random")
+    assert "going on from iteration" in workspace.dvc("repro", "train")
+    assert workspace.outputs() == unbroken.outputs()
     assert not states(workspace)
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # dash stays between, bash does not
 def test_when_dvc_is_killed_its_training_saves_and_ends(
-    unbroken: dict[str, str], tmp_path: Path, shell: str
+    prepared: Workspace, unbroken: Workspace, tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS)
-    workspace.dvc("repro", "corpus", "prepare")
-    warm_path, workspace.env["PATH"] = workspace.env["PATH"], workspace.cold_path()
-    workspace.env["SHELL"] = shell
-    process = start(workspace, "dvc", "repro")
-    assert wait_for(lambda: states(workspace), process)
-    process.kill()
-    ended = time.monotonic() + 5
-    while training_process(workspace):
-        assert time.monotonic() < ended
-        time.sleep(0.01)
-    process.communicate()
-    workspace.env["PATH"] = warm_path
-    assert "going on from iteration" in workspace.dvc("repro")
-    assert workspace.outputs() == unbroken
+    workspace = prepared.copy(tmp_path / "project")
+    cold = Workspace.at(workspace.root, workspace.env | {"PATH": workspace.cold_path()})
+    for shell in ("/bin/sh", "/bin/bash"):  # dash stays between, bash does not
+        cold.env["SHELL"] = shell
+        before = states(workspace)
+        process = start(cold, "dvc", "repro", "train")
+        assert wait_for(lambda: set(states(workspace)) - set(before), process)  # noqa: B023
+        process.kill()
+        ended = time.monotonic() + 5
+        while training_process(workspace):
+            assert time.monotonic() < ended
+            time.sleep(0.01)
+        process.communicate()
+    assert "going on from iteration" in workspace.dvc("repro", "train")
+    assert workspace.outputs() == unbroken.outputs()
 
 
-def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "project", PARAMS | {"max_iters": 20, "eval_iters": 10})
-    experiment = ["dvc", "exp", "run", "--temp", "-S", "learning_rate=5e-4"]
-    process = start(workspace, *experiment)
-    assert wait_for(lambda: states(workspace), process)  # in the main workspace
-    crashed = {path.parent for path in states(workspace)}
-    victim = training_process(workspace)
+def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(unbroken: Workspace) -> None:
+    unbroken.commit("trained")
+    experiment = ["exp", "run", "--temp", "-S", "max_iters=20", "-S", "learning_rate=5e-4", "train"]
+    process = start(unbroken, "dvc", *experiment)
+    assert wait_for(lambda: states(unbroken), process)  # in the main workspace
+    crashed = {path.parent for path in states(unbroken)}
+    victim = training_process(unbroken)
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     process.communicate()
-    other = workspace.dvc("exp", "run", "--temp", "-S", "learning_rate=4e-4")
-    assert "going on" not in other
-    assert {path.parent for path in states(workspace)} == crashed
-    assert "going on from iteration" in workspace.dvc(*experiment[1:])
+    other = [word.replace("5e-4", "4e-4") for word in experiment]
+    assert "going on" not in unbroken.dvc(*other)
+    assert {path.parent for path in states(unbroken)} == crashed
+    assert "going on from iteration" in unbroken.dvc(*experiment)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from workspace import SMALL_RUN, Workspace
 
-LONG = SMALL_RUN | {"max_iters": 40, "eval_interval": 40, "eval_iters": 400}
+LONG = SMALL_RUN | {"max_iters": 40, "eval_interval": 40, "eval_iters": 100}
 OLD, NEW = "learning_rate: ", "learning_rate: 1e-3 # "
 
 

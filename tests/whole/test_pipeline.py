@@ -51,55 +51,56 @@ def test_a_second_repro_runs_nothing(repro: Workspace) -> None:
     assert repro.git("status", "--porcelain") == ""
 
 
-def test_forced_again_it_writes_the_same_bytes(repro: Workspace) -> None:
-    before = repro.outputs()
-    assert len(repro.stages_run("repro", "--force")) == 6
-    assert repro.outputs() == before
-    assert repro.git("status", "--porcelain") == ""
-
-
-def test_a_clone_at_another_path_writes_the_same_bytes(repro: Workspace, tmp_path: Path) -> None:
-    other = Workspace(tmp_path / "another" / "deeper" / "path")
-    other.dvc("repro")
-    assert other.outputs() == repro.outputs()
-
-
-@pytest.mark.parametrize(
-    ("change", "stages"),
-    [
-        ("learning_rate=5e-4", ["validate", "train", "evaluate", "sample"]),
-        ("val_fraction=0.2", ["validate", "prepare", "train", "evaluate", "sample"]),
-    ],
-)
-def test_an_experiment_reruns_what_depends_on_its_key(
-    repro: Workspace, change: str, stages: list[str]
+def test_forced_again_at_another_path_it_writes_the_same_bytes(
+    repro: Workspace, tmp_path: Path
 ) -> None:
-    assert sorted(repro.stages_run("exp", "run", "-S", change)) == sorted(stages)
+    other = repro.copy(tmp_path / "another" / "deeper" / "path")
+    assert len(other.stages_run("repro", "--force")) == 6
+    assert other.outputs() == repro.outputs()
+    assert other.git("status", "--porcelain") == ""
+
+
+def test_an_experiment_changes_one_line_and_reruns_what_depends_on_it(repro: Workspace) -> None:
+    rerun = repro.stages_run("exp", "run", "-S", "learning_rate=5e-4")
+    assert sorted(rerun) == ["evaluate", "sample", "train", "validate"]
     added = re.findall("(?m)^[+]", repro.git("diff", "params.yaml"))
     assert len(added) == 2  # the file's name, and a line
     repro.git("checkout", "--quiet", ".")
     repro.dvc("checkout", "--quiet")
 
 
-@pytest.mark.parametrize(
-    ("path", "old", "new", "stages"),
-    [
-        ("params.yaml", "\n  temperature: 0.8", "\n  temperature: 0.9", ["validate", "sample"]),
-        ("params.yaml", "stride:  ", "stride: 3 ", ["validate", "evaluate"]),
-        ("params.yaml", "device: cpu", "device: auto", ["validate"]),
-        ("nanogpt2/sample/sample.py", '"""', '"""Changed. ', ["evaluate", "sample"]),
-        ("nanogpt2/report/advice.py", '"""', '"""Changed. ', []),
-        ("nanogpt2/presets/nano.yaml", "#", "# changed", []),
-    ],
-)
-def test_a_change_reruns_what_depends_on_it(
+CHANGES = [
+    ("params.yaml", "\n  temperature: 0.8", "\n  temperature: 0.9", ["validate", "sample"]),
+    ("params.yaml", "stride:  ", "stride: 3 ", ["validate", "evaluate"]),
+    ("params.yaml", "device: cpu", "device: auto", ["validate"]),
+    ("nanogpt2/sample/sample.py", '"""', '"""Changed. ', ["evaluate", "sample"]),
+    ("nanogpt2/report/advice.py", '"""', '"""Changed. ', []),
+    ("nanogpt2/presets/nano.yaml", "#", "# changed", []),
+    ("params.yaml", "val_fraction: 0.1", "val_fraction: 0.2", ["validate", "prepare"]),
+]
+
+
+def change(workspace: Workspace, name: str, old: str, new: str) -> None:
+    path = workspace.root / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("path", "old", "new", "stages"), CHANGES)
+def test_a_change_is_seen_by_the_stages_that_read_it(
     repro: Workspace, path: str, old: str, new: str, stages: list[str]
 ) -> None:
-    file = repro.root / path
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new, 1), encoding="utf-8")
-    assert sorted(repro.stages_run("repro")) == sorted(stages)
+    change(repro, path, old, new)
+    assert list(json.loads(repro.dvc("status", "--json"))) == stages
+    repro.git("checkout", "--quiet", ".")
+
+
+def test_what_changes_no_output_reruns_nothing_after_it(repro: Workspace) -> None:
+    """All changes at once but the last one, which is of the text's parts."""
+    for path, old, new, _ in CHANGES[:-1]:
+        change(repro, path, old, new)
+    assert sorted(repro.stages_run("repro")) == ["evaluate", "sample", "validate"]
     repro.git("checkout", "--quiet", ".")
     repro.dvc("checkout", "--quiet")
 
