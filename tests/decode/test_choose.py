@@ -76,8 +76,9 @@ def make_model(tiny: Config, variant: str = "gpt2") -> GPT:
     return warmed(get_config({**tiny.to_dict(), **sizes, **VARIANTS[variant]})).to(DEVICE).eval()
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "modern", "modern, some"])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    ("variant", "rows"), [("gpt2", 1), ("gpt2", 3), ("modern", 1), ("modern, some", 3)]
+)
 def test_kernels_that_are_right_decode_and_nothing_is_said(
     tiny: Config, variant: str, rows: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

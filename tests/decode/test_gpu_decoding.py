@@ -54,7 +54,7 @@ def assert_alike(model: GPT, lengths: list[int], steps: int, *, tolerance: float
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rows_at_different_positions_get_the_modules_logits(tiny: Config, name: str) -> None:
-    assert_alike(make_model(tiny, name), [1, 5, 3], 2)
+    assert_alike(make_model(tiny, name), [1, 4, 2], 2)
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -78,7 +78,7 @@ def test_channels_in_more_than_one_tile_get_the_modules_logits(
 
 @pytest.mark.parametrize("name", ["rotary", "modern, some"])
 def test_the_window_slides_past_the_block(tiny: Config, name: str) -> None:
-    assert_alike(make_model(tiny, name), [8, 6], 4)
+    assert_alike(make_model(tiny, name), [8, 7], 2)
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -98,7 +98,7 @@ def test_greedy_tokens_are_those_without_a_cache(tiny: Config, name: str) -> Non
     model = make_model(tiny, name)
     texts = []
     for use_cache in (True, False):
-        request = Request([[1, 2, 3], [4]], [0, 1], 5, Controls(temperature=0), use_cache=use_cache)
+        request = Request([[1, 2, 3], [4]], [0, 1], 3, Controls(temperature=0), use_cache=use_cache)
         texts.append(
             torch.cat(
                 list(generate_tokens(model, request, partial(FusedDecoder, model, n_tokens=None))),

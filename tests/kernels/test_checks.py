@@ -76,7 +76,7 @@ def test_an_operator_wrong_in_one_element_is_refused_and_torchs_serves(
     assert lines[0].startswith(f"note: {name}: computes something else here than torch (largest ")
     assert lines[0].endswith("): torch's serves in its place")
     use_torchs(right, name)
-    assert losses(operators, config, text) == losses(right, config, text)
+    assert losses(operators, config, text, 2) == losses(right, config, text, 2)
 
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["result", "gradient"])
@@ -98,12 +98,7 @@ def test_a_kernel_of_a_gpu_wrong_in_one_element_is_refused_and_torchs_serves(
     assert refused == {name}
     assert len(lines) == 1
     assert lines[0].startswith(f"note: {name}: computes something else here than torch (largest ")
-    if not gradient:
-        operators, right = fused(config), fused(config)
-        spoil_operator(operators, name, gradient=False)
-        for each in (operators, right):
-            use_torchs(each, name)
-        assert losses(operators, config, text, 2) == losses(right, config, text, 2)
+    assert losses(operators, config, text, 1) == losses(Operators(), config, text, 1)
 
 
 @pytest.mark.parametrize(

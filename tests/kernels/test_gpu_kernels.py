@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,7 +66,7 @@ def test_add_norm_is_torchs(
     norm = NORMS[kind](width).to(DEVICE)
     for n, parameter in enumerate(norm.parameters()):
         parameter.data = draw(width, seed=7 + n).data
-    x, branch = draw(3, 37, width), draw(3, 37, width, seed=2) if branched else None
+    x, branch = draw(3, 13, width), draw(3, 13, width, seed=2) if branched else None
     inputs = [x, *norm.parameters(), *([] if branch is None else [branch])]
     run = [
         results(lambda: each.add_norm(x, branch, norm, dropout=0.0), *inputs)  # noqa: B023
@@ -91,7 +90,7 @@ def test_add_norm_casts_under_autocast(operators: fused.FusedOperators) -> None:
 def test_a_mask_is_an_independent_draw_for_each_element_call_and_seed(
     operators: fused.FusedOperators, rate: float
 ) -> None:
-    norm, n = RMSNorm(256, eps=1e-5).to(DEVICE), 200
+    norm, n = RMSNorm(256, eps=1e-5).to(DEVICE), 100
     zero, branch = torch.zeros(n, 256, device=DEVICE), torch.ones(n, 256, device=DEVICE)
     kept = []
     for seed in (1, 2):
@@ -157,7 +156,7 @@ def test_embed_is_torchs(operators: fused.FusedOperators) -> None:
 
 @pytest.mark.parametrize("softcap", [0.0, 3.0])
 @pytest.mark.parametrize(
-    ("rows", "vocabulary", "memory"), [(19, 90, 2**31), (40, 90, 10_000), (3, 5000, 2**31)]
+    ("rows", "vocabulary", "memory"), [(5, 90, 2**31), (9, 90, 2500), (2, 5000, 2**31)]
 )
 def test_cross_entropy_is_torchs_whatever_the_memory_for_logits(
     operators: fused.FusedOperators, softcap: float, rows: int, vocabulary: int, memory: int
@@ -294,11 +293,10 @@ def test_layers_in_eight_bits_are_near_torchs(bias: bool) -> None:
             assert 0 <= (mine.float() - right.float()).norm() < tolerance * right.float().norm()
 
 
-def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation(tmp_path: Path) -> None:
-    """The interpreter takes what the compiler does not."""
+def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation() -> None:
+    """The interpreter takes what the compiler does not; Triton keeps what is compiled."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),
-        "TRITON_CACHE_DIR": str(tmp_path),
     }
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, str(ROOT / "tests/kernels/compile_kernels.py")]
