@@ -28,8 +28,9 @@ def draw_plainly(
     return idx
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 20])
-@pytest.mark.parametrize("count", [0, 1, 2, 30])
+@pytest.mark.parametrize(
+    ("length", "count"), [(1, 20), (15, 0), (15, 2), (16, 1), (16, 3), (20, 9)]
+)  # up to the end of the block, past it, and from beyond it
 def test_a_seed_draws_what_it_draws_without_a_cache(model: GPT, length: int, count: int) -> None:
     idx = torch.randint(50, (3, length))
     knobs = {"top_k": 40, "n_tokens": 50}

@@ -66,7 +66,7 @@ def config(tiny: Config) -> Config:
 def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(config: Config, text: str) -> None:
     unbroken = run(config, text)
     # 20 steps and 4 evaluations of 2 x 2 batches: 36 forward passes
-    for seed in range(8):
+    for seed in range(3):
         random.seed(seed)
         for _ in range(3):
             with pytest.raises(CrashError):
@@ -90,15 +90,20 @@ def crashed_then(config: Config, text: str, capsys: pytest.CaptureFixture[str]) 
     return "going on" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "change", [{"learning_rate": 2e-3}, {"seed": 5}, {"n_layer": 1}, {"dropout": 0.1}]
-)
 def test_another_configuration_never_goes_on_from_it(
-    config: Config, text: str, capsys: pytest.CaptureFixture[str], change: dict[str, object]
+    config: Config, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(CrashError):
         run(config, text, crash=10)
-    assert not crashed_then(get_config({**config.to_dict(), **change}), text, capsys)
+    changes: list[dict[str, object]] = [
+        {"learning_rate": 2e-3},
+        {"seed": 5},
+        {"n_layer": 1},
+        {"dropout": 0.1},
+    ]
+    for change in changes:
+        other = get_config({**config.to_dict(), **change})
+        assert not crashed_then(other, text, capsys), change
     assert crashed_then(config, text, capsys)
 
 
@@ -169,7 +174,7 @@ def test_a_damaged_state_is_skipped_for_the_one_before_it(
     newest = states.paths()[-1]
     whole = newest.read_bytes()
     random.seed(1)
-    for _ in range(20):
+    for _ in range(8):
         newest.write_bytes(whole)
         damage(newest)
         state, warnings = states.load()
