@@ -40,23 +40,25 @@ def python(
     )
 
 
-def generate(
-    *arguments: str, environment: dict[str, str], input_: bytes = b""
-) -> tuple[int, bytes, bytes]:
-    chosen = ["generate", "--checkpoint", "m.pt", "--device", "cpu", "--max-new-tokens", "9"]
-    done = python("nanogpt2", *chosen, *arguments, input_=input_, environment=environment)
-    return done.returncode, done.stdout, done.stderr
+BOTH = """
+from nanogpt2.__main__ import main
+
+options = ["--checkpoint", "m.pt", "--device", "cpu", "--max-new-tokens", "9"]
+main(["generate", *options, "--prompt-file", "p.txt"], standalone_mode=False)
+print("\\n---")
+main(["generate", *options, "--interactive"], standalone_mode=False)
+"""
 
 
 def test_a_file_or_pipe_is_utf_8_whatever_the_system_writes() -> None:
+    """Of what one process reads from both, as torch's import takes long."""
     Path("p.txt").write_text(TEXT + "\n", encoding="utf-8")
-    code, out, said = generate("--prompt-file", "p.txt", environment=ENCODINGS["C"])
-    assert (code, said) == (0, b"")
-    assert out.decode("utf-8").startswith(TEXT)
-    typed = TEXT.encode() + b"\n"
-    code, out, _ = generate("--interactive", input_=typed, environment=ENCODINGS["C"])
-    assert code == 0
-    assert TEXT in out.decode("utf-8")
+    Path("both.py").write_text(BOTH, encoding="utf-8")
+    done = python("both", input_=TEXT.encode() + b"\n", environment=ENCODINGS["C"])
+    assert done.returncode == 0, done.stderr
+    from_file, typed = done.stdout.decode("utf-8").split("\n---\n")
+    assert from_file.startswith(TEXT)
+    assert TEXT in typed
 
 
 def preset(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

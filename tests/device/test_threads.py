@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 
 from nanogpt2.device.threads import CALM_LOOKS, SETTINGS, _loaded_libraries, follow_load
 
@@ -34,11 +35,11 @@ print(found)
 """
 
 
-def run(code: str, **settings: str) -> str:
+def run(code: str, python: str, **settings: str) -> str:
     env = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     env |= {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path), **settings}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
+        [python, "-c", code], capture_output=True, text=True, env=env, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,31 +52,33 @@ def _gnu_openmp() -> None:
 
 
 def test_idle_threads_spin_or_sleep_as_asked_and_compute_the_same() -> None:
-    spinning, sleeping, again = eval(run(MEASURE))
+    spinning, sleeping, again = eval(run(MEASURE, sys.executable))
     assert sleeping[0] < spinning[0] / 2
     assert sleeping[0] < again[0] / 2
     assert spinning[1:] == sleeping[1:] == again[1:]  # the sum, and the number of threads
 
 
 COUNT = """
-import threading
+import os, threading, torch
 from nanogpt2.device import threads
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 threads.share_cores()
 print(threading.active_count())
 """
 
 
 def test_a_thread_of_its_own_follows_the_load() -> None:
-    assert run(COUNT) == "2\n"
+    assert run(COUNT, warm.executable()) == "2\n"
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_users_own_setting_wins(name: str) -> None:
-    assert run(COUNT, **{name: "PASSIVE" if name == "OMP_WAIT_POLICY" else "10"}) == "1\n"
+    setting = {name: "PASSIVE" if name == "OMP_WAIT_POLICY" else "10"}
+    assert run(COUNT, warm.executable(), **setting) == "1\n"
 
 
 def test_one_thread_has_nothing_to_share() -> None:
-    assert run(COUNT, OMP_NUM_THREADS="1") == "1\n"
+    assert run(COUNT, warm.executable(), OMP_NUM_THREADS="1") == "1\n"
 
 
 def test_threads_sleep_at_once_when_cores_are_missing_and_spin_again_after_a_calm_while() -> None:
