@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import warm
 from click.testing import CliRunner
 from imports import ROOT
 from several import CASES, case_config, losses
@@ -69,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def several(folder: Path) -> subprocess.CompletedProcess[str]:
     """several.py, as it ended in two processes."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "tests/several.py"), "2", "cpu"],
+        [warm.executable(), str(ROOT / "tests/several.py"), "2", "cpu"],
         cwd=folder, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -145,11 +146,11 @@ def test_an_error_of_one_process_is_one_line_and_the_end_of_all(
 class Training:
     """`python -m stages.train` under way in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str) -> None:
         self.folder = folder
         before = self.states()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stages.train", "--config", "my.yaml"],
+            [python, "-m", "stages.train", "--config", "my.yaml"],
             cwd=folder,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -178,7 +179,7 @@ class Training:
 def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     folder: Path, found: list[dict[str, Any]]
 ) -> None:
-    killed = Training(folder)
+    killed = Training(folder, sys.executable)  # as its processes are killed
     ranks = killed.at_a_state()
     ranks[1].kill()
     asked = time.monotonic()
@@ -191,7 +192,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     assert time.monotonic() - asked < 5
     assert not any(rank.is_running() for rank in ranks)
 
-    stopped = Training(folder)
+    stopped = Training(folder, warm.executable())
     stopped.at_a_state()
     stopped.process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
@@ -202,7 +203,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     assert re.fullmatch(line, err)
     assert time.monotonic() - asked < 5
 
-    status, out, _ = Training(folder).end()
+    status, out, _ = Training(folder, warm.executable()).end()
     assert status == 0
     lines = out.splitlines()
     assert len([line for line in lines if re.match(r"going on from iteration \d+;", line)]) == 1
