@@ -35,7 +35,7 @@ PRELOADED = (
     *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
     *("torch.utils.data", "torch.profiler", "numpy.ma"),
 )
-LAUNCHER = "NANOGPT2_LAUNCHER"  # of a group of processes
+LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched a group
 CLIENT = """#!{python} -ISB
 import array, json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -142,7 +142,7 @@ def run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    if LAUNCHER in environment:  # it would end with the one that launched it
+    if LAUNCHER in environment:  # a process ends where its parent is another one
         os.environ[LAUNCHER] = str(os.getppid())
     while arguments[0] in ("-u", "-B"):
         arguments = arguments[1:]

@@ -51,7 +51,7 @@ main(["generate", *options, "--interactive"], standalone_mode=False)
 
 
 def test_a_file_or_pipe_is_utf_8_whatever_the_system_writes() -> None:
-    """Of what one process reads from both, as torch's import takes long."""
+    """Both in one process, since torch's import takes long."""
     Path("p.txt").write_text(TEXT + "\n", encoding="utf-8")
     Path("both.py").write_text(BOTH, encoding="utf-8")
     done = python("both", input_=TEXT.encode() + b"\n", environment=ENCODINGS["C"])

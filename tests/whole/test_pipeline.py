@@ -97,7 +97,7 @@ def test_a_change_is_seen_by_the_stages_that_read_it(
 
 
 def test_what_changes_no_output_reruns_nothing_after_it(repro: Workspace) -> None:
-    """All changes at once but the last one, which is of the text's parts."""
+    """All of the changes at once, but for the last one, which moves text between the splits."""
     for path, old, new, _ in CHANGES[:-1]:
         change(repro, path, old, new)
     assert sorted(repro.stages_run("repro")) == ["evaluate", "sample", "validate"]
