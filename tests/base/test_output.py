@@ -85,7 +85,9 @@ def test_an_encoding_that_was_chosen_is_kept_and_what_it_lacks_replaced(encoding
     line = f"{file} has the values of nano already\n".encode(name, "replace")
     assert (done.returncode, done.stdout, done.stderr) == (0, line, b"")
     done = preset("日😀ж", PYTHONIOENCODING=encoding)
-    line = "unknown preset 日😀ж; allowed: base, finetune, nano, small\n".encode(name, "backslashreplace")
+    line = "unknown preset 日😀ж; allowed: base, finetune, nano, small\n".encode(
+        name, "backslashreplace"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", line)
 
 
