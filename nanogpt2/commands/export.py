@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from nanogpt2.base.errors import exit_with_one_line
-from nanogpt2.commands.model import file_options, open_model
+from nanogpt2.commands.model import STATES, file_options, open_model
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
 TARGETS = {
@@ -35,4 +35,15 @@ def main(path: Path, target: str, **which: Any) -> None:
     module, _, name = TARGETS[target].partition(":")
     checkpoint, tokenizer = open_model(**which, device="cpu")
     export = getattr(import_module(module), name)(checkpoint, tokenizer, path)
+    if target == "huggingface" and which["run"] is None:
+        write_card_of(path, which["checkpoint"])
     click.echo("\n".join([f"wrote {path}", *export.describe()]))
+
+
+def write_card_of(folder: Path, checkpoint: Path) -> None:
+    """Write the model card of an export of the model file `checkpoint`; a state has none."""
+    if checkpoint.is_file() and STATES.name not in checkpoint.parts:
+        from nanogpt2.proof.facts import gather, write_card
+
+        facts = gather(checkpoint, name=folder.resolve().name, export=folder)
+        write_card(folder / "README.md", facts)

@@ -44,6 +44,9 @@ def test_it_writes_a_folder_and_says_how_exact_it_is(model: GPT) -> None:
     assert "logits of 16 tokens differ by at most" in logits
     assert greedy == "greedy text: 15 of 15 tokens are the same"
     assert "longer than block_size" in past
+    card = files.read_text("out/README.md")
+    assert card.startswith("---\n")
+    assert "greedy equal: 15" in card
     assert files.read_json("out/config.json")["vocab_size"] == 6  # of the five characters, and pad
 
 
