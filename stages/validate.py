@@ -1,6 +1,7 @@
 """Stage validate: refuse a bad params.yaml before anything is touched."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
     from nanogpt2.base.files import make_newer, write_json
     from nanogpt2.base.repository import check_repository, find_project
     from nanogpt2.exchange.init_from import check_init
-    from nanogpt2.text.preflight import check_copy, check_run
+    from nanogpt2.text.preflight import check_copy, check_run, check_tokens
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))
@@ -31,7 +32,13 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
         built_in=built_in,
         checkpoint_dir=checkpoint_dir,
         needs_all=all_keys,
-        also=[({"init_from", "tokenizer", "block_size", "freeze"}, check_init)],
+        also=[
+            (
+                {"init_from", "tokenizer", "block_size", "freeze", "lora_rank"}
+                | {"corpus", "sample", "sample.prompt", "sample.prompt_file"},
+                partial(check_init, check_tokens=check_tokens),
+            )
+        ],
     )
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages
 

@@ -1,28 +1,59 @@
 """The key `init_from`: what it names, checked before a run and written as a model file of ours."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanogpt2.base import files
 from nanogpt2.base.checksums import write_sealed
 from nanogpt2.base.errors import CheckpointError, ConfigError, NanoGPT2Error
-from nanogpt2.config.config import SCRATCH, Config
+from nanogpt2.config.config import MODEL_KEYS, SCRATCH, Config, complete
 
 if TYPE_CHECKING:  # torch takes its time, and most runs start from scratch
     from nanogpt2.model.checkpoint import Checkpoint
+    from nanogpt2.tokens.tokenizer import Tokenizer
 
 HUB_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
-def check_init(config: Config) -> None:
-    """Raise NanoGPT2Error with a line for each thing that keeps a run from its `init_from`."""
+def check_init(
+    config: Config, *, check_tokens: "Callable[[Config, Tokenizer], None] | None" = None
+) -> None:
+    """Raise NanoGPT2Error with a line for each thing that keeps a run from its `init_from`.
+
+    `check_tokens` looks whether the tokenizer that comes with the weights knows the run's texts.
+    """
     if config.init_from == SCRATCH:
-        if config.tokenizer == "from_init":
-            raise ConfigError("tokenizer: found from_init; allowed: char or byte from scratch")
+        check_scratch(config)
         return
     from nanogpt2.finetune.start import check_start
 
-    check_start(open_init(config.init_from), config)
+    start = open_init(config.init_from)
+    check_start(start, config)
+    if check_tokens and start.tokenizer and config.tokenizer == "from_init":
+        check_tokens(config, start.tokenizer)
+
+
+def check_scratch(config: Config) -> None:
+    """Raise ConfigError where `config` asks for what new weights cannot give."""
+    lines = []
+    if config.tokenizer == "from_init":
+        lines.append("tokenizer: found from_init; allowed: char or byte from scratch")
+    if config.lora_rank:  # from a head of zeros no gradient would ever reach the changes
+        lines.append(
+            f"lora_rank: found {config.lora_rank}; allowed: 0 from scratch: it changes trained"
+            " weights, which init_from names"
+        )
+    if config.freeze:
+        from nanogpt2.finetune.start import trainable_names
+        from nanogpt2.model.shapes import make_shapes
+
+        try:
+            trainable_names(make_shapes(config).state_dict(), config.freeze)
+        except ConfigError as error:
+            lines.append(str(error))
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def open_init(init_from: str) -> "Checkpoint":
@@ -53,11 +84,11 @@ def write_start(init_from: str, model: Path, tokenizer: Path) -> str:
     from nanogpt2.model.checkpoint import hash_weights, save_checkpoint
 
     start = open_init(init_from)
-    weights = start.model.state_dict()
+    weights, shape = start.model.state_dict(), start.model.config.resolved()
     save_checkpoint(
         model,
         weights,
-        start.model.config,
+        complete({key: shape[key] for key in MODEL_KEYS}),  # and not how they were trained
         tokenizer=start.tokenizer,
         origin={"weights": hash_weights(weights)},
     )

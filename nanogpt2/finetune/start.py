@@ -15,7 +15,7 @@ from nanogpt2.model.checkpoint import Checkpoint, load_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.shapes import make_shapes
 from nanogpt2.tokens.dataset import load_prepared_tokenizer
-from nanogpt2.tokens.tokenizer import Tokenizer
+from nanogpt2.tokens.tokenizer import ByteTokenizer, Tokenizer, check_vocab_size
 
 # What the weights decide. block_size, dropout and all that is not the model is the run's.
 SHAPE_KEYS = (
@@ -57,10 +57,13 @@ def start_from(start: Checkpoint, config: Config, tokenizer: Tokenizer | None = 
 
     The shape is that of the weights; learned positions are cropped to block_size. With another
     tokenizer than theirs the rows of tokens that both know are kept, and the rest start at the mean
-    of those rows and a draw. Raises ConfigError where `config` asks for what the weights lack.
+    of those rows and a draw. Raises ConfigError where `config` asks for what the weights lack, and
+    DataError where its vocab_size is below the tokens.
     """
     check_start(start, config)
     rows = None if tokenizer is None else match_rows(start.tokenizer, tokenizer)
+    if rows is not None:
+        check_vocab_size(config.vocab_size, len(rows))
     size = start.model.config.vocab_size if rows is None else config.vocab_size
     adapted = with_shape_of(start.model.config, config, vocab_size=size)
     model = GPT(adapted)
@@ -75,7 +78,7 @@ def start_from(start: Checkpoint, config: Config, tokenizer: Tokenizer | None = 
                 weights[name] = take_rows(weights[name], rows, own[name])
         notes.append(describe_rows(rows, start.tokenizer))
         if config.lora_rank and -1 in rows:
-            raise ConfigError(f"lora_rank: found {config.lora_rank}; allowed: 0, since {notes[-1]}")
+            raise ConfigError(refuse_lora(config, notes[-1]))
     model.load_state_dict(weights)
     return Start(model, notes)
 
@@ -90,12 +93,21 @@ def check_start(start: Checkpoint, config: Config) -> None:
         )
     if config.tokenizer == "from_init" and start.tokenizer is None:
         lines.append("tokenizer: found from_init; allowed: char or byte, for init_from has none")
+    if config.lora_rank and config.tokenizer == "byte":
+        rows = match_rows(start.tokenizer, ByteTokenizer())
+        if rows and -1 in rows:
+            lines.append(refuse_lora(config, describe_rows(rows, start.tokenizer)))
     try:
         trainable_names(make_shapes(with_shape_of(found, config)).state_dict(), config.freeze)
     except ConfigError as error:
         lines.append(str(error))
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def refuse_lora(config: Config, why: str) -> str:
+    """Return the line that says why the changes of LoRA would not do."""
+    return f"lora_rank: found {config.lora_rank}; allowed: 0, since {why}"
 
 
 def with_shape_of(model: Config, config: Config, *, vocab_size: int | None = None) -> Config:

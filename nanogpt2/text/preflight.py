@@ -13,6 +13,7 @@ from nanogpt2.config.yaml12 import printable, show
 from nanogpt2.device.device import check_driver
 from nanogpt2.text import corpus, plain, shakespeare
 from nanogpt2.tokens.normal import normalise
+from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 PEEK_BYTES = 2_000_000
 MOST_BYTES = 12  # of UTF-8 that make one character of the normalised text, and some more
@@ -217,6 +218,30 @@ def check_prompt(config: Config) -> None:
                 f"sample.{key}: found {strange[0]!r} (U+{ord(strange[0]):04X}); allowed: the"
                 f" characters of {config.corpus}, or any with tokenizer: byte"
             )
+
+
+def check_tokens(config: Config, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError where the text's start or the prompt has what `tokenizer` lacks."""
+    if not isinstance(tokenizer, CharTokenizer):  # others know every byte
+        return
+    lines: list[str] = []
+    knobs = config.sample
+    key = "prompt_file" if knobs.prompt is None else "prompt"
+    with suppress(DataError):  # which the other checks say
+        text = peek(corpus.find_text_files(Path(config.corpus)))
+        lines += _strange("tokenizer", text, tokenizer, f"byte for {config.corpus}")
+    with suppress(DataError):
+        prompt = plain.read_prompt(knobs.prompt, Path(knobs.prompt_file))
+        lines += _strange(f"sample.{key}", prompt, tokenizer, "what init_from knows")
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _strange(key: str, text: str, tokenizer: CharTokenizer, allowed: str) -> Iterator[str]:
+    """Yield a line on the first character in the order of code points that is not known."""
+    if unknown := sorted(set(text) - set(tokenizer.characters)):
+        found = f"{unknown[0]!r} (U+{ord(unknown[0]):04X})"
+        yield f"{key}: the tokenizer of init_from does not know {found}; allowed: {allowed}"
 
 
 def peek(paths: list[Path]) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from variants import VARIANTS, warmed
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.finetune.start import start_from
 from nanogpt2.model.checkpoint import Checkpoint
@@ -81,3 +81,9 @@ def test_lora_refuses_tokens_that_start_anew(tiny: Config) -> None:
     start_from(trained(tiny), asked, KNOWN)
     with pytest.raises(ConfigError, match=r"lora_rank: found 2; allowed: 0, since 1 of 2 tokens"):
         start_from(trained(tiny), asked, CharTokenizer("az"))
+
+
+def test_more_tokens_than_rows_are_refused(tiny: Config) -> None:
+    asked = get_config(tiny, vocab_size=2)
+    with pytest.raises(DataError, match=r"vocab_size: found 2; allowed: at least 3, a row"):
+        start_from(trained(tiny), asked, CharTokenizer("abz"))
