@@ -1,5 +1,6 @@
 """The key `init_from`: what it names, checked before a run and written as a model file of ours."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # torch takes its time, and most runs start from scratch
     from nanogpt2.tokens.tokenizer import Tokenizer
 
 HUB_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+OF_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 
 
 def check_init(
@@ -59,7 +61,7 @@ def check_scratch(config: Config) -> None:
 def open_init(init_from: str) -> "Checkpoint":
     """Return the model that the key `init_from` names; CheckpointError that names the key."""
     if not files.exists(init_from):
-        brings = init_from in HUB_NAMES or "/" in init_from
+        brings = init_from in HUB_NAMES or OF_HUB.fullmatch(init_from)
         advice = f"; `python -m nanogpt2 import {init_from}` downloads it" if brings else ""
         raise CheckpointError(f"init_from: {init_from}: no such file or folder{advice}")
     from nanogpt2.exchange.pretrained import load_pretrained

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from variants import warmed
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.exchange.init_from import check_init, write_start
+from nanogpt2.exchange.init_from import check_init, open_init, write_start
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.text.preflight import check_tokens
 from nanogpt2.tokens.tokenizer import CharTokenizer
@@ -75,3 +75,10 @@ def test_how_the_weights_were_trained_is_not_in_the_file_to_start_from(
         write_start(str(base), tmp_path / "model.pt", tmp_path / "tokenizer.json")
         written.append((tmp_path / "model.pt").read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2", "../gpt2", "./a/b", "base"])
+def test_what_the_hub_may_have_is_told_how_to_bring(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such file or folder") as caught:
+        open_init(name)
+    assert ("import" in str(caught.value)) == (name in ("gpt2", "openai-community/gpt2"))
