@@ -98,7 +98,7 @@ def load_unfinished(path: str | Path) -> Checkpoint:
     path = Path(path)
     state = StateFiles(path).load()[0] if path.is_dir() else load_tensors(path)
     if state is None:
-        raise CheckpointError(f"{path}: no whole state of a run")
+        raise CheckpointError(f"{path}: no config.json of a model, and no whole state of a run")
     try:
         stepper, step = state["stepper"], int(state["record"]["step"])
         config, weights = stepper["config"], stepper["model"]

@@ -28,10 +28,11 @@ def check_init(
     if config.init_from == SCRATCH:
         check_scratch(config)
         return
-    from nanogpt2.finetune.start import check_start
+    from nanogpt2.finetune.start import check_lora, check_start
 
     start = open_init(config.init_from)
     check_start(start, config)
+    check_lora(start, config)
     if check_tokens and start.tokenizer and config.tokenizer == "from_init":
         check_tokens(config, start.tokenizer)
 

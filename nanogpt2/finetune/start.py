@@ -93,16 +93,25 @@ def check_start(start: Checkpoint, config: Config) -> None:
         )
     if config.tokenizer == "from_init" and start.tokenizer is None:
         lines.append("tokenizer: found from_init; allowed: char or byte, for init_from has none")
-    if config.lora_rank and config.tokenizer == "byte":
-        rows = match_rows(start.tokenizer, ByteTokenizer())
-        if rows and -1 in rows:
-            lines.append(refuse_lora(config, describe_rows(rows, start.tokenizer)))
     try:
-        trainable_names(make_shapes(with_shape_of(found, config)).state_dict(), config.freeze)
+        # rows are the run's own where its tokenizer is
+        shape = with_shape_of(found, config, vocab_size=config.vocab_size)
+        trainable_names(make_shapes(shape).state_dict(), config.freeze)
     except ConfigError as error:
         lines.append(str(error))
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def check_lora(start: Checkpoint, config: Config) -> None:
+    """Raise ConfigError where tokens of a run with LoRA would surely start anew."""
+    if not config.lora_rank or config.tokenizer == "from_init":
+        return
+    if start.tokenizer is None:
+        raise ConfigError(refuse_lora(config, "init_from has no tokenizer: all tokens start anew"))
+    rows = match_rows(start.tokenizer, ByteTokenizer()) if config.tokenizer == "byte" else None
+    if rows and -1 in rows:
+        raise ConfigError(refuse_lora(config, describe_rows(rows, start.tokenizer)))
 
 
 def refuse_lora(config: Config, why: str) -> str:

@@ -16,9 +16,9 @@ from nanogpt2.tokens.tokenizer import CharTokenizer
 KNOWN = CharTokenizer("\nabcdef")
 
 
-def save(path: Path, config: Config) -> Path:
+def save(path: Path, config: Config, tokenizer: CharTokenizer | None = KNOWN) -> Path:
     model = warmed(config)
-    save_checkpoint(path, model.state_dict(), config, tokenizer=KNOWN, origin={})
+    save_checkpoint(path, model.state_dict(), config, tokenizer=tokenizer, origin={})
     return path
 
 
@@ -57,13 +57,16 @@ def test_a_text_and_a_prompt_that_the_tokenizer_of_the_weights_does_not_know_are
     ]
 
 
-def test_lora_on_bytes_that_would_start_anew_is_refused_before_the_run(
+def test_lora_on_tokens_that_would_start_anew_is_refused_before_the_run(
     tiny: Config, tmp_path: Path
 ) -> None:
     asked = {"init_from": str(save(tmp_path / "base.pt", tiny)), "lora_rank": 2}
     check_init(get_config(tiny, **asked))
     with pytest.raises(ConfigError, match=r"lora_rank: found 2; allowed: 0, since 7 of 256"):
         check_init(get_config(tiny, **asked, tokenizer="byte", vocab_size=256))
+    save(tmp_path / "base.pt", tiny, None)
+    with pytest.raises(ConfigError, match=r"0, since init_from has no tokenizer: all tokens"):
+        check_init(get_config(tiny, **asked))
 
 
 def test_how_the_weights_were_trained_is_not_in_the_file_to_start_from(

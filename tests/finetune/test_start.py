@@ -65,7 +65,7 @@ def test_rows_of_tokens_that_both_know_are_kept(tiny: Config, tied: bool) -> Non
 
 def test_characters_keep_their_rows_among_bytes(tiny: Config) -> None:
     start = trained(tiny, CharTokenizer("aé"))
-    made = start_from(start, get_config(tiny, vocab_size=256), ByteTokenizer())
+    made = start_from(start, get_config(tiny, tokenizer="byte", vocab_size=256), ByteTokenizer())
     assert made.notes[-1] == "1 of 256 tokens keep their rows, 255 start anew"  # é is two bytes
     row = made.model.wte.weight[ord("a")]
     assert torch.equal(row, start.model.wte.weight[0])
