@@ -77,8 +77,8 @@ def start_from(start: Checkpoint, config: Config, tokenizer: Tokenizer | None = 
             if name in weights:
                 weights[name] = take_rows(weights[name], rows, own[name])
         notes.append(describe_rows(rows, start.tokenizer))
-        if config.lora_rank and -1 in rows:
-            raise ConfigError(refuse_lora(config, notes[-1]))
+        if -1 in rows:
+            check_new_rows(config, notes[-1])
     model.load_state_dict(weights)
     return Start(model, notes)
 
@@ -112,6 +112,17 @@ def check_lora(start: Checkpoint, config: Config) -> None:
     rows = match_rows(start.tokenizer, ByteTokenizer()) if config.tokenizer == "byte" else None
     if rows and -1 in rows:
         raise ConfigError(refuse_lora(config, describe_rows(rows, start.tokenizer)))
+
+
+def check_new_rows(config: Config, why: str) -> None:
+    """Raise ConfigError where rows that start anew would not train; `why` says how many do."""
+    if config.lora_rank:
+        raise ConfigError(refuse_lora(config, why))
+    frozen = [each for each in config.freeze if each.partition(".")[0] in ("wte", "lm_head")]
+    if frozen:
+        raise ConfigError(
+            f"freeze: found {frozen[0]}; allowed: what leaves it to train, since {why}"
+        )
 
 
 def refuse_lora(config: Config, why: str) -> str:

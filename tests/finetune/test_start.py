@@ -87,3 +87,12 @@ def test_more_tokens_than_rows_are_refused(tiny: Config) -> None:
     asked = get_config(tiny, vocab_size=2)
     with pytest.raises(DataError, match=r"vocab_size: found 2; allowed: at least 3, a row"):
         start_from(trained(tiny), asked, CharTokenizer("abz"))
+
+
+@pytest.mark.parametrize("part", ["wte", "wte.weight", "lm_head"])
+def test_rows_that_start_anew_are_not_frozen(tiny: Config, part: str) -> None:
+    asked = get_config(tiny, freeze=["h.0", part])
+    start = trained(tiny, tied_head=False)
+    start_from(start, asked, KNOWN)
+    with pytest.raises(ConfigError, match=f"freeze: found {part}; allowed: .* since 1 of 2 tokens"):
+        start_from(start, asked, CharTokenizer("az"))
