@@ -100,14 +100,3 @@ def test_a_model_without_an_equal_in_llama_cpp_ends_in_a_line_for_each_knob(tiny
     assert code == 1
     assert [line.partition(":")[0] for line in said.splitlines()] == ["logit_softcap", "mlp"]
     assert not files.exists("model.gguf")
-
-
-def test_an_onnx_file_says_how_exact_it_is(tiny: Config) -> None:
-    save("model.pt", get_config(tiny, n_layer=1))
-    code, said = export("--to", "onnx", "model.onnx")
-    assert code == 0
-    first, opset, logits, greedy, note = said.splitlines()
-    assert (first, opset) == ("wrote model.onnx", "onnx: opset 18")
-    assert logits.startswith("onnxruntime ")
-    assert greedy == "greedy text: 15 of 15 tokens are the same"
-    assert "block_size" in note
