@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-import torch
+from click.testing import CliRunner, Result
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from nanogpt2.__main__ import main
+from nanogpt2.base import files
+from nanogpt2.config.config import get_config
+from nanogpt2.exchange.architectures import write_architecture
+from nanogpt2.model.gpt import GPT
 
 COMMIT = "a" * 40
 
@@ -54,12 +59,12 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    shape = {"n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 257}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
+    shape = {"block_size": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 257}
+    model = GPT(get_config({**shape, "device": "cpu"}))
+    config, tensors = write_architecture(model.state_dict(), model.config)
     Hub.files = tmp_path / "served"
-    model.save_pretrained(Hub.files)
+    files.write_json(Hub.files / "config.json", config)
+    save_file(tensors, Hub.files / "model.safetensors")
     (Hub.files / "pytorch_model.bin").write_bytes(b"a pickle")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -68,30 +73,38 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def run(endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path("home").absolute())}
-    command = [sys.executable, "-m", "nanogpt2", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Return what gives the command import, to the hub `at` an address."""
+    usual = {name: value for name, value in vars(constants).items() if isinstance(value, str)}
+
+    def run(*arguments: str, at: str = endpoint) -> Result:
+        for name, value in usual.items():  # what the library read in its environment
+            value = value.replace(usual["HF_HOME"], str(tmp_path / "home"))
+            monkeypatch.setattr(constants, name, value.replace(usual["ENDPOINT"], at))
+        return CliRunner().invoke(main, ["import", *arguments], catch_exceptions=False)
+
+    return run
 
 
-def test_a_model_comes_into_a_folder_that_can_be_sampled_from(endpoint: str) -> None:
-    done = run(endpoint, "import", "gpt2")
+def test_a_model_comes_into_a_folder_that_can_be_sampled_from(run: Callable[..., Result]) -> None:
+    done = run("gpt2")
     assert done.stdout.startswith("gpt2: 7,680 parameters, 1 layers of 16, block_size 16, no token")
     assert "-S init_from=gpt2" in done.stdout
     names = {path.name for path in Path("gpt2").iterdir()}
     assert {"config.json", "model.safetensors"} <= names
     assert "pytorch_model.bin" not in names
-    again = run(endpoint, "import", "gpt2")
-    assert again.returncode == 1
+    again = run("gpt2")
+    assert again.exit_code == 1
     assert again.stderr == "gpt2: is there already; remove it, or name another with --to\n"
 
 
-def test_what_cannot_be_had_is_one_line_and_leaves_nothing(endpoint: str) -> None:
-    done = run("http://127.0.0.1:9", "import", "gpt2", "--to", "there")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+def test_what_cannot_be_had_is_one_line_and_leaves_nothing(run: Callable[..., Result]) -> None:
+    done = run("gpt2", "--to", "there", at="http://127.0.0.1:9")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert done.stderr.startswith("gpt2: cannot be had from the hub: ")
     (Hub.files / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    done = run(endpoint, "import", "gpt2", "--to", "there")
-    assert done.returncode == 1
+    done = run("gpt2", "--to", "there")
+    assert done.exit_code == 1
     assert 'model_type: found "bert"' in done.stderr.splitlines()[-1]
     assert not Path("there").exists()
