@@ -17,7 +17,7 @@ import torch
 import warm
 from click.testing import CliRunner
 from imports import ROOT
-from several import CASES, case_config, losses
+from several import CASES, STEPS, case_config, losses
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import get_config
@@ -117,7 +117,7 @@ def test_one_that_is_short_of_memory_takes_smaller_steps_alone(found: list[dict[
 
 
 def test_patience_ends_all_at_the_same_step(found: list[dict[str, Any]]) -> None:
-    assert found[0]["patience"] == found[1]["patience"] < 20
+    assert found[0]["patience"] == found[1]["patience"] < STEPS
 
 
 def test_a_run_under_way_elsewhere_is_refused_to_all(found: list[dict[str, Any]]) -> None:
