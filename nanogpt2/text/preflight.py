@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanogpt2.base.errors import ConfigError, DataError, NanoGPT2Error
 from nanogpt2.config.config import Config, complete, read_values
@@ -13,7 +13,9 @@ from nanogpt2.config.yaml12 import printable, show
 from nanogpt2.device.device import check_driver
 from nanogpt2.text import corpus, plain, shakespeare
 from nanogpt2.tokens.normal import normalise
-from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
+
+if TYPE_CHECKING:  # it imports numpy, and every run looks here first
+    from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 PEEK_BYTES = 2_000_000
 MOST_BYTES = 12  # of UTF-8 that make one character of the normalised text, and some more
@@ -220,8 +222,10 @@ def check_prompt(config: Config) -> None:
             )
 
 
-def check_tokens(config: Config, tokenizer: Tokenizer) -> None:
+def check_tokens(config: Config, tokenizer: "Tokenizer") -> None:
     """Raise ConfigError where the text's start or the prompt has what `tokenizer` lacks."""
+    from nanogpt2.tokens.tokenizer import CharTokenizer
+
     if not isinstance(tokenizer, CharTokenizer):  # others know every byte
         return
     lines: list[str] = []
@@ -237,7 +241,7 @@ def check_tokens(config: Config, tokenizer: Tokenizer) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def _strange(key: str, text: str, tokenizer: CharTokenizer, allowed: str) -> Iterator[str]:
+def _strange(key: str, text: str, tokenizer: "CharTokenizer", allowed: str) -> Iterator[str]:
     """Yield a line on the first character in the order of code points that is not known."""
     if unknown := sorted(set(text) - set(tokenizer.characters)):
         found = f"{unknown[0]!r} (U+{ord(unknown[0]):04X})"
