@@ -13,8 +13,13 @@ from nanogpt2.config.config import Config, get_config
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU run here too, slowly
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell has put behind
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell lets what it has put behind ignore SIGINT, nohup SIGHUP, and so would what tests start.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 # the machine may be busy; and the same examples each time, so that a green main stays green
 settings.register_profile("busy", deadline=None, derandomize=True)
 settings.load_profile("busy")
