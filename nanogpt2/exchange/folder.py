@@ -3,7 +3,8 @@
 Nothing in it is run, and nothing outside of it is named by its files.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             wrong = name_some(sorted(found ^ expected), 3)
             raise CheckpointError(f"{folder / name}: not the weights that {INDEX} tells: {wrong}")
     return {
-        key: tensor for file in opened.values() for key, tensor in _tensors(file, library).items()
+        name: file.get_tensor(name)
+        for file in opened.values()
+        for name in file.keys()  # noqa: SIM118
     }
 
 
@@ -84,16 +87,24 @@ def _open(path: Path, library: Any) -> Any:
         raise CheckpointError(f"{path}: damaged, or no safetensors file: {error}") from error
 
 
-def _tensors(file: Any, library: Any) -> dict[str, Tensor]:
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; CheckpointError where it has none."""
+    found = or_refuse(files.read_json, path)
+    if not isinstance(found, dict):
+        raise refused(path, "the file", found, "an object")
+    return found
+
+
+def or_refuse(read: Callable[[Path], Any], path: Path) -> Any:
+    """Return what `read` makes of the file; CheckpointError where it cannot be read."""
     try:
-        found = files.read_json(path)
+        return read(path)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: found {type(found).__name__}; allowed: an object")
-    return found
+
+
+def refused(path: Path, key: str, found: Any, allowed: str) -> CheckpointError:
+    """Return the error that names the file, the key, the value found and what is allowed."""
+    shown = json.dumps(found, ensure_ascii=False)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return CheckpointError(f"{path}: {key}: found {shown}; allowed: {allowed}")

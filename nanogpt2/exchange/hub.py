@@ -1,12 +1,11 @@
 """Models from the Hugging Face hub: what of a repository a run reads, in a folder."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
+from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.extras import import_extra
-from nanogpt2.base.files import as_path, write_errors
 from nanogpt2.exchange.pretrained import describe, load_pretrained
 
 # Configuration, weights as safetensors, tokenizer; pickles and other frameworks' files stay away.
@@ -22,21 +21,21 @@ def download(name: str, folder: str | Path, *, revision: str | None = None) -> s
     `revision` is a branch, tag or commit. Raises DataError where it cannot be had, and what
     `load_pretrained` raises; then there is no folder.
     """
-    folder, library = as_path(folder), import_extra("huggingface_hub", extra="hf")
+    folder, library = files.as_path(folder), import_extra("huggingface_hub", extra="hf")
     if folder.exists():
         raise DataError(f"{folder}: is there already; remove it, or name another with --to")
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
-            new = Path(aside, "new")
-            try:
-                library.snapshot_download(
-                    name, revision=revision, local_dir=new, allow_patterns=[*WANTED]
-                )
-            except (OSError, ValueError, library.errors.HfHubHTTPError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise DataError(f"{name}: cannot be had from the hub: {reason}") from error
-            shutil.rmtree(new / ".cache", ignore_errors=True)  # the library's notes
-            line = describe(str(folder), load_pretrained(new))
-            new.replace(folder)
-    return line
+    lines = []
+
+    def fill(new: Path) -> None:
+        try:
+            library.snapshot_download(
+                name, revision=revision, local_dir=new, allow_patterns=[*WANTED]
+            )
+        except (OSError, ValueError, library.errors.HfHubHTTPError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{name}: cannot be had from the hub: {reason}") from error
+        shutil.rmtree(new / ".cache", ignore_errors=True)  # the library's notes
+        lines.append(describe(str(folder), load_pretrained(new)))
+
+    files.replace_folder(folder, fill)
+    return lines[0]

@@ -10,15 +10,9 @@ from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.device.device import find_device
 from nanogpt2.exchange.architectures import read_architecture
 from nanogpt2.exchange.folder import read_config, read_weights
+from nanogpt2.exchange.names import RECORD
 from nanogpt2.exchange.tokenizer_files import read_tokenizer
-from nanogpt2.model.checkpoint import (
-    Checkpoint,
-    build_model,
-    hash_weights,
-    load_checkpoint,
-)
-
-RECORD = "export.json"  # the list of its files that an export of ours has
+from nanogpt2.model.checkpoint import Checkpoint, build_model, load_checkpoint
 
 
 def load_pretrained(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -45,7 +39,7 @@ def load_pretrained(path: str | Path, *, device: str | torch.device = "cpu") -> 
             f" {model.config.vocab_size}"
         )
     place = find_device(device) if isinstance(device, str) else device
-    return Checkpoint(model.to(place).eval(), tokenizer, {"weights": hash_weights(weights)})
+    return Checkpoint(model.to(place).eval(), tokenizer, {})
 
 
 def describe(name: str, start: Checkpoint) -> str:

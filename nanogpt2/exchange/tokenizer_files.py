@@ -5,7 +5,7 @@ nearly one of ours would give other tokens without a word.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, DataError
+from nanogpt2.exchange.folder import or_refuse, read_object, refused
 from nanogpt2.tokens.arrays import as_utf8
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
@@ -170,19 +171,19 @@ def read_tokenizer(folder: str | Path) -> Tokenizer | None:
     CheckpointError of one line where it is no byte pair encoding like GPT-2's and none of ours.
     """
     folder = Path(folder)
-    settings = _read_json(folder / SETTINGS) if files.exists(folder / SETTINGS) else {}
+    settings = read_object(folder / SETTINGS) if files.exists(folder / SETTINGS) else {}
     for key in SETTINGS_OFF:
         if settings.get(key):
-            raise _refused(folder / SETTINGS, key, settings[key], "false")
+            raise refused(folder / SETTINGS, key, settings[key], "false")
     path = folder / TOKENIZER
     if files.exists(path):
-        data = _without_extras(path, _read_json(path))
+        data = _without_extras(path, read_object(path))
         return _find_ours(data) or _read_gpt2(path, data)
     for vocabulary, merges in PAIRS:
         if all(files.exists(folder / name) for name in (vocabulary, merges)):
             kind = settings.get("tokenizer_class")
             if kind not in GPT2_CLASSES:
-                raise _refused(folder / SETTINGS, "tokenizer_class", kind, "GPT2Tokenizer")
+                raise refused(folder / SETTINGS, "tokenizer_class", kind, "GPT2Tokenizer")
             return _read_pair(folder, vocabulary, merges)
     if there := [name for name in OTHERS if files.exists(folder / name)]:
         raise CheckpointError(
@@ -199,7 +200,7 @@ def _without_extras(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         _find(data, "post_processor.type") not in (None, "ByteLevel")
         and _find(data, "post_processor.single") != TEXT_ALONE
     ):
-        raise _refused(path, "post_processor", processor, "null")
+        raise refused(path, "post_processor", processor, "null")
     return {**data, "post_processor": None, "truncation": None, "padding": None}
 
 
@@ -223,7 +224,7 @@ def _read_gpt2(path: Path, data: Mapping[str, Any]) -> Tokenizer:
         found = _find(data, key)
         if json.dumps(found) not in map(json.dumps, allowed):
             shown = " or ".join(json.dumps(value) for value in allowed if value is not None)
-            raise _refused(path, key, found, shown or "null")
+            raise refused(path, key, found, shown or "null")
     special = _read_added(path, data.get("added_tokens") or [])
     merges = _typed(path, "model.merges", _find(data, "model.merges"), list)
     joined = [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in merges]
@@ -239,18 +240,18 @@ def _read_added(path: Path, added: Any) -> dict[str, Any]:
         for key, value in ADDED_VALUES.items():
             if _find(token, key) is not value:
                 where = f"added_tokens: {content}: {key}"
-                raise _refused(path, where, _find(token, key), json.dumps(value))
+                raise refused(path, where, _find(token, key), json.dumps(value))
         special[str(token.get("content"))] = token.get("id")
     return special
 
 
 def _read_pair(folder: Path, vocabulary: str, merges: str) -> Tokenizer:
     """Return the byte pair encoding of a file with the vocabulary and one with the merges."""
-    numbers = _read_json(folder / vocabulary)
+    numbers = read_object(folder / vocabulary)
     added = folder / "added_tokens.json"
-    special = _read_json(added) if files.exists(added) else {}
+    special = read_object(added) if files.exists(added) else {}
     ends = [END_OF_TEXT] if END_OF_TEXT in numbers and END_OF_TEXT not in special else []
-    lines = _or_refuse(files.read_text, folder / merges).replace("\r\n", "\n").split("\n")
+    lines = or_refuse(files.read_text, folder / merges).replace("\r\n", "\n").split("\n")
     pairs = [line for line in lines if line and not line.startswith("#version")]
     return _make(folder / merges, "merges", {**numbers, **special}, pairs, [*ends, *special])
 
@@ -260,7 +261,7 @@ def _make(
 ) -> Tokenizer:
     """Return the tokenizer; CheckpointError where it would not do what its merges say."""
     if sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
-        raise _refused(path, "vocab", "numbers with gaps or twice", "0 to the number of tokens")
+        raise refused(path, "vocab", "numbers with gaps or twice", "0 to the number of tokens")
     vocabulary = sorted(numbers, key=numbers.__getitem__)
     if vocabulary[-1:] == [PAD]:  # a row left over, which `write_tokenizer` named
         special = [token for token in special if token != PAD]
@@ -272,7 +273,7 @@ def _make(
     ranks = {tuple(merge.split(" ")): rank for rank, merge in enumerate(merges)}
     for merge in merges:
         if len(_merge(merge.replace(" ", ""), ranks)) > 1:
-            raise _refused(path, "merges", merge, "pairs that earlier merges leave as they are")
+            raise refused(path, "merges", merge, "pairs that earlier merges leave as they are")
     return tokenizer
 
 
@@ -302,24 +303,5 @@ def _find(data: Mapping[str, Any], key: str) -> Any:
 
 def _typed(path: Path, key: str, value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     if not isinstance(value, kind):
-        raise _refused(path, key, value, "a list" if kind is list else "an object")
+        raise refused(path, key, value, "a list" if kind is list else "an object")
     return value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    data: dict[str, Any] = _typed(path, "the file", _or_refuse(files.read_json, path), dict)
-    return data
-
-
-def _or_refuse(read: Callable[[Path], Any], path: Path) -> Any:
-    """Return what `read` makes of the file; CheckpointError where it cannot be read."""
-    try:
-        return read(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def _refused(path: Path, key: str, found: Any, allowed: str) -> CheckpointError:
-    shown = json.dumps(found, ensure_ascii=False)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return CheckpointError(f"{path}: {key}: found {shown}; allowed: {allowed}")

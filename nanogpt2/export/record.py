@@ -8,10 +8,9 @@ from nanogpt2.base import files
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.words import name_some
-from nanogpt2.exchange.pretrained import RECORD
+from nanogpt2.exchange.names import BESIDE, RECORD
 
 MADE_BY = "nanoGPT2"
-BESIDE = (RECORD, "README.md", "model.sig")  # no files of the record: it, the card, a signature
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def check_replaceable(folder: Path) -> None:
     ours = record.get(FILES) if isinstance(record, dict) else None
     if not isinstance(ours, dict) or record.get("made_by") != MADE_BY:
         raise DataError(f"{folder}: is no export of nanoGPT2, so it stays; choose another folder")
-    others = [name for name in names if name not in (*ours, *BESIDE)]
+    others = [name for name in names if name not in (*ours, RECORD, *BESIDE)]
     if others:
         raise DataError(
             f"{folder}: holds {name_some(others, 2)} beside an export: move that elsewhere first"

@@ -7,6 +7,7 @@ from typing import Any
 from nanogpt2.base import checksums, files
 from nanogpt2.base.errors import DataError, NanoGPT2Error
 from nanogpt2.base.repository import changed_files, current_commit, has_experiments
+from nanogpt2.exchange.names import RECORD
 from nanogpt2.experiments.seeds import read_seeds
 from nanogpt2.model.checkpoint import Checkpoint, load_checkpoint
 from nanogpt2.proof.card import Facts, make_card
@@ -21,7 +22,6 @@ from nanogpt2.proof.verify import CHECKPOINTS, DATA, EVALUATED
 
 SAMPLES = Path("samples")
 DATASET = DATA / "dataset.json"
-RECORD = "export.json"  # of an export: what was compared
 
 
 def gather(

@@ -11,6 +11,7 @@ from typing import Any
 from nanogpt2.base import checksums, files
 from nanogpt2.base.errors import CheckpointError, DataError, NanoGPT2Error
 from nanogpt2.config.config import Config, get_config
+from nanogpt2.exchange.names import BESIDE, RECORD
 from nanogpt2.proof.record import (
     DIFFERS,
     FITS,
@@ -27,8 +28,7 @@ from nanogpt2.proof.signature import sign, verify_signature
 DATA, INIT = Path("data/prepared"), Path("data/init/model.pt")
 CHECKPOINTS = (Path("checkpoints/best_model.pt"), Path("checkpoints/final_model.pt"))
 TRAINED, EVALUATED = Path("metrics/train.json"), Path("metrics/eval.json")
-LISTS = ("export.json", "dataset.json")  # what a folder of ours has its files' hashes in
-BESIDE = ("README.md", "model.sig")  # of an export: written after its list
+LISTS = (RECORD, "dataset.json")  # what a folder of ours has its files' hashes in
 
 
 def verify(
