@@ -23,8 +23,8 @@ def main(config: str, out: Path, init: Path, figures: Path) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
     from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import get_config
+    from nanogpt2.prepare.prepare import describe, moved_splits, prepare
     from nanogpt2.text.corpus import count_companions
-    from nanogpt2.text.prepare import describe, moved_splits, prepare
 
     settings = get_config(config)
     source = Path(settings.corpus)

@@ -10,10 +10,10 @@ import torch
 
 from nanogpt2.base.files import rounded
 from nanogpt2.config.config import EvaluateConfig
+from nanogpt2.copies.overlap import Codes, character_codes, longest_stretches, share_of_windows
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.continuing import continue_tokens
-from nanogpt2.text.overlap import Codes, character_codes, longest_stretches, share_of_windows
 from nanogpt2.tokens.dataset import load_tokens
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer

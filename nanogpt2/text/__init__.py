@@ -1,1 +1,1 @@
-"""In: any text. Out: token files in `data/prepared`; or what would stop a run, in words."""
+"""In: any text. Out: texts in one form; or what would stop a run, in words."""

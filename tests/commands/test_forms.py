@@ -10,13 +10,13 @@ from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
 from nanogpt2.config.config import Config, SampleConfig
+from nanogpt2.copies.overlap import character_codes
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.memorisation import find_copies
 from nanogpt2.evaluate.score import score_text
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.sample import Sampler, sample_texts
-from nanogpt2.text.overlap import character_codes
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from stages.sample import main as sample_stage
 from stages.validate import main as validate_stage

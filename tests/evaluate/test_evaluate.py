@@ -15,7 +15,7 @@ from nanogpt2.evaluate.evaluate import evaluate_splits, evaluate_tokens, windows
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nanogpt2.config.config import Config, get_config
+from nanogpt2.copies.overlap import character_codes
 from nanogpt2.evaluate.memorisation import (
     check_memorisation,
     draw_texts,
@@ -16,8 +17,7 @@ from nanogpt2.evaluate.memorisation import (
 )
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.overlap import character_codes
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 SOURCE = "".join(

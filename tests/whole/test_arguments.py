@@ -21,10 +21,10 @@ from nanogpt2.evaluate.memorisation import check_memorisation
 from nanogpt2.evaluate.score import score_text
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint, save_trained, tokenizer_of
 from nanogpt2.model.gpt import GPT
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.sample.generate import generate
 from nanogpt2.sample.sample import Sampler, read_prompt_file, read_prompts, write_samples
 from nanogpt2.text.corpus import read_corpus
-from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset, get_batch, load_split
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from nanogpt2.train.trainer import Trainer

@@ -21,7 +21,7 @@ from nanogpt2.model.checkpoint import (
     tokenizer_of,
 )
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import (
     load_prepared_tokenizer,
     load_split,

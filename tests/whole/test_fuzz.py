@@ -29,10 +29,10 @@ from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.score import score_text
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.sample.generate import generate
 from nanogpt2.sample.sample import Sampler, read_prompts
 from nanogpt2.text.corpus import read_corpus
-from nanogpt2.text.prepare import prepare
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset, load_split
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from nanogpt2.train.trainer import Trainer

@@ -18,7 +18,7 @@ from preparing import PREPARED, assert_one_line, make_files, run
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import sha256
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import TokenDataset, load_prepared_tokenizer, load_split, load_tokens
 from nanogpt2.tokens.normal import normalise
 from stages.prepare import main as prepare_stage

@@ -12,7 +12,7 @@ from nanogpt2.evaluate.evaluate import evaluate_splits
 from nanogpt2.evaluate.memorisation import check_memorisation
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_split
 from nanogpt2.train.trainer import Trainer
 from stages.prepare import main as prepare_stage

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.text import overlap
-from nanogpt2.text.overlap import Stretch, character_codes, longest_stretches, share_of_windows
+from nanogpt2.copies import overlap
+from nanogpt2.copies.overlap import Stretch, character_codes, longest_stretches, share_of_windows
 
 FEW_LETTERS = st.text("abé🙂", max_size=60)
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from nanogpt2.base import files
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
+from nanogpt2.copies.overlap import character_codes, share_of_windows
 from nanogpt2.text import corpus
-from nanogpt2.text.overlap import character_codes, share_of_windows
 from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.tokenizer import Tokenizer, check_vocab_size, load_tokenizer, train_tokenizer
 

@@ -13,7 +13,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.prepare import prepare
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens import tokenizer as tokenizers
 from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.tokenizer import CharTokenizer

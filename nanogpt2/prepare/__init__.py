@@ -1,0 +1,1 @@
+"""In: a corpus. Out: token files in `data/prepared`, their tokenizer, and what they hold."""
