@@ -25,10 +25,22 @@ PRESETS_PATH = Path(__file__).parents[1] / "presets"
 SCRATCH = "scratch"  # the init_from of a run with new weights
 
 # Facts of the machine and knobs of other stages; a trained weight depends on none of them.
+PREPARE_KEYS = ("split", "separator", "text_field", "find_copies", "clean")
 NOT_TRAINING = frozenset(
     {"corpus", "init_from", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
-    | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir"}
+    | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir", *PREPARE_KEYS}
 )
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """What `prepare` removes from the text; the schema describes each switch."""
+
+    encoding: str = "utf-8"
+    control_characters: str = "keep"
+    licences: str = "keep"
+    repeated_lines: str = "keep"
+    near_copies: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,11 @@ class Config:
     tokenizer: str
     val_fraction: float
     test_fraction: float
+    split: str
+    separator: str
+    text_field: str
+    find_copies: bool
+    clean: CleanConfig
     seed: int
     vocab_size: int
     block_size: int
@@ -164,6 +181,8 @@ class Config:
         return self
 
 
+GROUPS = {"clean": CleanConfig, "evaluate": EvaluateConfig, "sample": SampleConfig}
+
 # What a model is built from. zero_init and seed choose its first weights alone.
 MODEL_KEYS = (
     *("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"),
@@ -235,7 +254,7 @@ def make_config(values: Mapping[str, Any], *, name: str) -> Config:
 def complete(values: Mapping[str, Any]) -> Config:
     """Return the configuration of valid `values`, the schema's defaults for the rest."""
     fields = with_defaults(values)
-    for key, group in {"evaluate": EvaluateConfig, "sample": SampleConfig}.items():
+    for key, group in GROUPS.items():
         fields[key] = group(**fields[key])
     return Config(**fields)
 
@@ -285,8 +304,8 @@ def describe_left_out(source: str | Path, *, beside: Path) -> str | None:
 def _result_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return every value on which results depend, by key in full; wrong ones are left out."""
     config = complete(without(values, find_errors(values)))
-    groups = {key: dataclasses.asdict(config[key]) for key in ("evaluate", "sample")}
-    return _flat(config.training_dict() | {"corpus": config.corpus} | groups)
+    others = {key: config.to_dict()[key] for key in (*PREPARE_KEYS, "corpus", "evaluate", "sample")}
+    return _flat(config.training_dict() | others)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

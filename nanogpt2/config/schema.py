@@ -140,7 +140,7 @@ def _nearest_name(key: str, path: list[str]) -> str | None:
     key = key.lower().replace("-", "_").rpartition(".")[2]
     top = load_schema()["properties"]
     groups = {(): top} | {(k,): v["properties"] for k, v in top.items() if "properties" in v}
-    for group in sorted(groups, key=lambda group: (group != tuple(path), key not in groups[group])):
+    for group in sorted(groups, key=lambda group: (key not in groups[group], group != tuple(path))):
         begins = [name for name in groups[group] if len(key) > 2 and name.startswith(key)]
         for match in begins or difflib.get_close_matches(key, groups[group], n=1):
             if group == tuple(path):

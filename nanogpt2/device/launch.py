@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from nanogpt2.base.errors import TrainingError
 from nanogpt2.base.signals import Interruption, caught_signals, end_after
+from nanogpt2.base.workers import count_cores
 
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched this one, and ends with it
 LAST_SECONDS = 3.0  # how long the others may take to end once one has failed
@@ -121,12 +122,6 @@ def _free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def end_with_launcher() -> None:
