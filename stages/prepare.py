@@ -19,23 +19,29 @@ from stages.shared.command import config_option, stage_command
 @click.option(
     "--figures", type=Path, default="metrics/eval.json", help="Told of if not comparable."
 )
-def main(config: str, out: Path, init: Path, figures: Path) -> None:
+@click.option("--workers", type=click.IntRange(1), help="Processes; all cores for a large text.")
+def main(config: str, out: Path, init: Path, figures: Path, workers: int | None) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
     from nanogpt2.base.checksums import read_sealed
-    from nanogpt2.config.config import get_config
-    from nanogpt2.prepare.prepare import describe, moved_splits, prepare
+    from nanogpt2.config.config import PREPARE_KEYS, get_config
+    from nanogpt2.prepare.describe import describe, moved_splits
+    from nanogpt2.prepare.prepare import prepare
     from nanogpt2.text.corpus import count_companions
+    from stages.shared.phases import Phases
 
     settings = get_config(config)
     source = Path(settings.corpus)
-    description = prepare(
-        source,
-        out,
-        tokenizer=read_sealed(init) if settings.tokenizer == "from_init" else settings.tokenizer,
-        vocab_size=settings.vocab_size,
-        fractions=(settings.val_fraction, settings.test_fraction),
-        block_size=settings.block_size,
-    )
+    given = settings.tokenizer == "from_init"
+    with Phases() as shown:
+        description = prepare(
+            source,
+            out,
+            tokenizer=read_sealed(init) if given else settings.tokenizer,
+            fractions=(settings.val_fraction, settings.test_fraction),
+            **{key: settings[key] for key in ("vocab_size", "block_size", *PREPARE_KEYS)},
+            workers=workers,
+            shown=shown,
+        )
     moved = moved_splits(description, figures)
     click.echo(describe(description, companions=count_companions(source), moved=moved))
 

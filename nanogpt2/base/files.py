@@ -2,11 +2,13 @@
 
 import csv
 import errno
+import glob
 import hashlib
 import io
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from nanogpt2.base.errors import DataError, warn_once
 
 # A file system's way to say that it does not do this at all: network shares, FUSE, exFAT.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+LOCK = "lock"  # in a folder that is being filled, held by the process that fills it
 
 
 @contextmanager
@@ -201,7 +207,11 @@ def replace_folder(folder: str | Path, fill: Callable[[Path], None]) -> None:
     folder = as_path(folder)
     with write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+        _remove_leftovers(folder)
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside,
+            FileLock(Path(aside, LOCK)),
+        ):
             new, old = Path(aside) / "new", Path(aside) / "old"
             new.mkdir()
             fill(new)
@@ -212,3 +222,14 @@ def replace_folder(folder: str | Path, fill: Callable[[Path], None]) -> None:
             except OSError:
                 old.replace(folder)
                 raise
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had filled to put it in the place of `folder`.
+
+    One that still works holds its lock.
+    """
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if Path(aside, LOCK).is_file():
+            with suppress(Timeout), FileLock(Path(aside, LOCK), timeout=0):
+                shutil.rmtree(aside, ignore_errors=True)

@@ -25,33 +25,51 @@ def count_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def of_each(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[Result]:
-    """Yield what `function` gives for each item, in order; with one worker, in this process.
+class Workers:
+    """Processes that wait for work, as long as this context lasts; with one, this process works.
 
-    Function, items and results go through pickle. What `function` raises is raised here, that of
-    the first item first; DeviceError where a worker was killed. Workers end with this process.
+    They end with this process, however it ends.
     """
-    if workers == 1:
-        yield from map(function, items)
-        return
-    # forked processes would inherit threads' locks, such as those of OpenMP
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= AHEAD * workers:
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        if self.count > 1:
+            # forked processes would inherit threads' locks, such as those of OpenMP
+            spawn = get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.count, mp_context=spawn, initializer=_begin)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield what `function` gives for each item, in order.
+
+        Function, items and results go through pickle. What `function` raises is raised here, that
+        of the first item first; DeviceError where a worker was killed.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool.submit(function, item))
+                if len(waiting) >= AHEAD * self.count:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise DeviceError(
-            "a worker process was killed: most likely memory ran out; give fewer with --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a worker process was killed: most likely memory ran out; give fewer with --workers"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _begin() -> None:

@@ -1,24 +1,40 @@
-"""Preparation: a corpus becomes one token file a split, its tokenizer, and a description."""
+"""Preparation: a corpus of any size becomes one token file a split, its tokenizer, a description.
 
-from collections.abc import Mapping, Sequence
+The corpus is read once, into segments on disk, and encoded from there, so that memory is bounded by
+the segments that workers hold. Neither the number of workers nor how the text is cut into segments
+changes what is written.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nanogpt2.base import files
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
-from nanogpt2.copies.overlap import character_codes, share_of_windows
+from nanogpt2.base.workers import Workers, count_cores
+from nanogpt2.config.config import CleanConfig
+from nanogpt2.prepare import describe
+from nanogpt2.prepare.encode import SplitFile, SplitFiles, encode_section
+from nanogpt2.prepare.layout import SPLITS, Layout, lay_out, runs_of
+from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
+from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.prepare.scan import Piece, Scan, plan_parts, read_segment, scan_part, size_of
+from nanogpt2.prepare.sources import check_sources
 from nanogpt2.text import corpus
-from nanogpt2.tokens.arrays import TokenArray
-from nanogpt2.tokens.tokenizer import Tokenizer, check_vocab_size, load_tokenizer, train_tokenizer
-
-OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
-OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
-SHOWN = 5  # tokens that a warning shows
-CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each
+from nanogpt2.tokens.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    check_vocab_size,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 
 def prepare(
@@ -29,169 +45,152 @@ def prepare(
     vocab_size: int,
     fractions: tuple[float, float],
     block_size: int | None = None,
+    split: str = "auto",
+    separator: str = "\n",
+    text_field: str = "text",
+    find_copies: bool = True,
+    clean: CleanConfig | None = None,
+    workers: int | None = 1,
+    shown: Shown | None = None,
 ) -> dict[str, Any]:
     """Read the corpus `source`, write `folder` anew and return its description (dataset.json).
 
     `tokenizer` is the name of one that is made for the text, or plain data that describes one,
-    whatever `vocab_size` is. `fractions` are those of the val and test splits. Raises DataError,
-    with `folder` as it was, where the text cannot be used, needs more than `vocab_size` tokens or
-    changed while it was read, and, with a `block_size`, where a split is too short to be trained on
-    or evaluated.
+    whatever `vocab_size` is. `fractions` are those of the val and test splits; the schema of
+    params.yaml explains what follows them. Work is done in so many `workers`, processes of their
+    own where there are several; None takes one for each core where the text is large. `shown` is
+    told what goes on. Raises DataError, with `folder` as it was, where the text cannot be
+    used, needs more than `vocab_size` tokens or changed while it was read, and, with a
+    `block_size`, where a split is too short to be trained on or evaluated.
     """
-    source, folder = Path(source), Path(folder)
-    text, sources = corpus.read_corpus(source)
+    clean = clean or CleanConfig()
+    recipe = Recipe(
+        tokenizer, vocab_size, *fractions, split, separator, text_field, find_copies, clean
+    )
+    source, folder, shown = Path(source), Path(folder), shown or Silent()
+    needs = estimate(corpus.find_text_files(source), recipe, workers or count_cores())
+    count = workers or (count_cores() if needs.text >= SHOWN_FROM else 1)
     passed_over = corpus.count_passed_over(source, but=folder)
-    parts = corpus.split(text, val_fraction=fractions[0], test_fraction=fractions[1])
-    if isinstance(tokenizer, str):
-        trained = train_tokenizer(tokenizer, text)
-        check_vocab_size(vocab_size, trained.size)
-    else:
-        trained = load_tokenizer(tokenizer)
-    tokens = {name: trained.encode(part) for name, part in parts.items()}
-    if block_size is not None:
-        sizes = {name: len(each) for name, each in tokens.items()}
-        corpus.check_sizes(sizes, block_size, corpus=source)
-    overlap, unseen = measure_overlap(parts), find_unseen(tokens, trained.size)
-    description = {
-        "tokenizer": trained.name,
-        "vocabulary": trained.size,
-        "characters": len(text),
-        "tokens": sum(map(len, tokens.values())),
-        "splits": _describe_splits(parts, tokens),
-        "sha256": {name: files.sha256(part.encode("utf-8")) for name, part in parts.items()},
-        "overlap": {"window": OVERLAP_LENGTH, **overlap},
-        "only_held_out": {name: len(each) for name, each in unseen.items()},
-        "sources": [vars(source) for source in sources],
-        "passed_over": passed_over,
-        "warnings": _warnings(sources, overlap) + _warn_of_unseen(unseen, trained),
-    }
+    if needs.text >= SHOWN_FROM:
+        shown.say(needs.describe())
+    description: dict[str, Any] = {}
 
     def fill(new: Path) -> None:
-        for name, array in tokens.items():
-            (new / f"{name}.bin").write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-        write_sealed(new / "tokenizer.json", trained.to_dict())
-        description[FILES] = hash_files(new, [path.name for path in new.iterdir()])
-        write_sealed(new / "dataset.json", description)
-        # DVC hashes the corpus once the stage is over, and would take it for what was read
-        corpus.check_unchanged(source, sources)
+        check_disk(needs, new)
+        with tempfile.TemporaryDirectory(dir=new.parent) as aside, Workers(count) as processes:
+            work = Work(source, recipe, Path(aside), processes, shown)
+            description.update(work.write(new, block_size, passed_over))
 
     files.replace_folder(folder, fill)
     return description
 
 
-def measure_overlap(parts: dict[str, str]) -> dict[str, float]:
-    """Return what share of each held-out split's windows of 100 characters the train split has."""
-    train = character_codes(parts["train"])
-    return {
-        name: files.rounded(share_of_windows([character_codes(part)], train, OVERLAP_LENGTH))
-        for name, part in parts.items()
-        if name != "train"
-    }
+@dataclass(frozen=True)
+class Work:
+    """One preparation: what of, and the folder and processes in which it is done."""
 
+    source: Path
+    recipe: Recipe
+    folder: Path
+    workers: Workers
+    shown: Shown
 
-def find_unseen(tokens: Mapping[str, TokenArray], n_tokens: int) -> dict[str, list[int]]:
-    """Return the tokens (of 0 .. n_tokens - 1) that each held-out split has and train has not."""
-    used = {name: _used(part, n_tokens) for name, part in tokens.items()}
-    trained = used.pop("train")
-    return {name: np.flatnonzero(part & ~trained).tolist() for name, part in used.items()}
-
-
-def _used(tokens: TokenArray, n_tokens: int) -> npt.NDArray[np.bool_]:
-    used = np.zeros(n_tokens, dtype=np.bool_)
-    for start in range(0, len(tokens), CHUNK):
-        used[tokens[start : start + CHUNK]] = True
-    return used
-
-
-def _describe_splits(parts: dict[str, str], tokens: dict[str, TokenArray]) -> dict[str, Any]:
-    start, splits = 0, {}
-    for name, part in parts.items():
-        splits[name] = {
-            "characters": [start, start + len(part)],  # of the whole text, the end not included
-            "bytes": len(part.encode("utf-8")),
-            "tokens": len(tokens[name]),
-        }
-        start += len(part)
-    return splits
-
-
-def _warnings(sources: list[corpus.Source], overlap: dict[str, float]) -> list[str]:
-    warnings = []
-    size = sum(source.bytes for source in sources)
-    if size < corpus.SMALL_CORPUS_BYTES:
-        warnings.append(f"{size:,} bytes of text are little: 1 MB or more is advised")
-    for name, share in overlap.items():
-        if share > OVERLAP_ALLOWED:
-            warnings.append(
-                f"{share:.1%} of the {name} split's windows of {OVERLAP_LENGTH} characters stand in"
-                " the train split too, so its loss flatters the model: remove repeated text"
-            )
-    return warnings
-
-
-def _warn_of_unseen(unseen: dict[str, list[int]], tokenizer: Tokenizer) -> list[str]:
-    tokens = sorted({token for found in unseen.values() for token in found})
-    if not tokens:
-        return []
-    shown = [_show(token, tokenizer) for token in tokens[:SHOWN]] + ["..."] * (len(tokens) > SHOWN)
-    return [
-        f"tokens that stand only in held-out text: {len(tokens)} ({', '.join(shown)}); training"
-        " never sees them, so what the model gives them is chance"
-    ]
-
-
-def _show(token: int, tokenizer: Tokenizer) -> str:
-    """Return the text of a token, or its number where it is only a part of a character."""
-    text = tokenizer.decode([token])
-    whole = "\ufffd" not in text or tokenizer.encode(text).tolist() == [token]
-    return repr(text) if whole else f"token {token}"
-
-
-def moved_splits(description: Mapping[str, Any], figures: Path) -> list[str]:
-    """Return the held-out splits whose text is not the one that `figures` (eval.json) are of.
-
-    None where there are no such figures, or where they do not tell their text.
-    """
-    try:
-        recorded = files.read_json(figures)
-    except DataError:
-        return []
-    rows = recorded if isinstance(recorded, dict) else {}
-    return [
-        name
-        for name, sha256 in description["sha256"].items()
-        if isinstance(row := rows.get(name), dict)
-        and "text" in row
-        and not sha256.startswith(str(row["text"]))
-    ]
-
-
-def describe(
-    description: Mapping[str, Any], *, companions: int = 0, moved: Sequence[str] = ()
-) -> str:
-    """Return in a few lines what was read and written.
-
-    `companions` are the files that editors and systems keep beside texts. DVC does not see them,
-    so that the description, which it keeps, is free of them. `moved` are the held-out splits whose
-    text is not that of recorded figures.
-    """
-    kept = {"kept by editors or systems": companions} if companions else {}
-    n_files = len(description["sources"])
-    read = sum(source["bytes"] for source in description["sources"])
-    passed_over = corpus.list_kinds(description["passed_over"] | kept)
-    lines = [
-        f"read {n_files} file{'s' * (n_files != 1)}, {read:,} bytes,"
-        f" {description['characters']:,} characters",
-        *([f"passed over, not read: {passed_over}"] if passed_over else []),
-        f"{description['tokenizer']} tokenizer: {description['vocabulary']:,} tokens",
-    ]
-    for name, part in description["splits"].items():
-        lines.append(f"{name}: {part['tokens']:,} tokens, {part['bytes']:,} bytes")
-    warnings = list(description["warnings"])
-    if moved:
-        warnings.append(
-            f"the text of {' and '.join(moved)} is not that of the recorded figures, so new figures"
-            " cannot be compared with them; files added, renamed or removed and other fractions"
-            " move what is held out"
+    def write(
+        self, new: Path, block_size: int | None, passed_over: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Fill the folder `new` and return the description."""
+        parts = list(plan_parts(corpus.find_text_files(self.source)))
+        scans = self.scan(parts)
+        segments = [segment for scan in scans for segment in scan.segments]
+        removed = np.empty((0, 2), np.int64)
+        layout = lay_out(segments, removed, self.recipe)
+        tokenizer = self.make_tokenizer(layout)
+        write_sealed(new / "tokenizer.json", tokenizer.to_dict())
+        splits = self.encode(layout, tokenizer, new)
+        described = describe.describe_splits(splits)
+        if block_size is not None:
+            sizes = {name: part["tokens"] for name, part in described.items()}
+            corpus.check_sizes(sizes, block_size, corpus=self.source)
+        unseen = describe.find_unseen({name: each.used for name, each in splits.items()})
+        # DVC hashes the corpus once the stage is over, and would take it for what was read
+        sources = check_sources(
+            self.source,
+            chain.from_iterable(parts),
+            chain.from_iterable(scan.sha256 for scan in scans),
+            workers=self.workers,
         )
-    return "\n".join(lines + [f"warning: {warning}" for warning in warnings])
+        description = {
+            "tokenizer": tokenizer.name,
+            "vocabulary": tokenizer.size,
+            "characters": sum(each.characters for each in splits.values()),
+            "tokens": sum(each.tokens for each in splits.values()),
+            "documents": layout.documents,
+            "split": layout.kind,
+            "splits": described,
+            "sha256": {name: each.text.hexdigest() for name, each in splits.items()},
+            "only_held_out": {name: len(each) for name, each in unseen.items()},
+            "sources": [vars(source) for source in sources],
+            "passed_over": dict(passed_over),
+            "warnings": describe.warn_of_size(sources) + describe.warn_of_unseen(unseen, tokenizer),
+        }
+        hashes = {f"{name}.bin": each.content.hexdigest() for name, each in splits.items()}
+        description[FILES] = hash_files(new, ["tokenizer.json"]) | hashes
+        write_sealed(new / "dataset.json", description)
+        return description
+
+    def scan(self, parts: Sequence[Sequence[Piece]]) -> list[Scan]:
+        """Return what the parts of the corpus hold, and leave their segments in the folder."""
+        read = partial(scan_part, recipe=self.recipe, folder=self.folder)
+        of = sum(size_of(piece) for part in parts for piece in part)
+        scans: list[Scan] = []
+        done = 0
+        for scan in self.workers.each(read, enumerate(parts)):
+            scans.append(scan)
+            done += scan.bytes
+            self.shown.progress("read", done, of)
+        corpus.raise_problems([problem for scan in scans for problem in scan.problems])
+        if all(scan.is_blank for scan in scans):
+            raise DataError(f"corpus: {self.source} holds no text; put some into its files")
+        return scans
+
+    def make_tokenizer(self, layout: Layout) -> Tokenizer:
+        """Return the tokenizer that is given, or one made for the text."""
+        recipe = self.recipe
+        if not isinstance(recipe.tokenizer, str):
+            return load_tokenizer(recipe.tokenizer)
+        if recipe.tokenizer == CharTokenizer.name:
+            points = {int(p) for section in layout.sections for p in section.segment.points}
+            between = recipe.separator if layout.documents > 1 else ""
+            tokenizer: Tokenizer = CharTokenizer.train("".join(map(chr, points)) + between)
+        else:
+            tokenizer = train_tokenizer(recipe.tokenizer, "".join(self.training_text(layout)))
+        check_vocab_size(recipe.vocab_size, tokenizer.size)
+        return tokenizer
+
+    def training_text(self, layout: Layout) -> Iterator[str]:
+        """Yield the pieces of the training split, in order."""
+        for section in layout.sections:
+            text = read_segment(self.folder, section.segment)
+            for run in runs_of(section, text, layout):
+                if run.split == SPLITS[0]:
+                    yield from filter(None, run.pieces)
+
+    def encode(self, layout: Layout, tokenizer: Tokenizer, new: Path) -> dict[str, SplitFile]:
+        """Write the token files and return what each holds."""
+        encode = partial(
+            encode_section,
+            layout=Layout([], layout.separator, layout.documents, layout.ends),
+            tokenizer=new / "tokenizer.json",
+            segments=self.folder,
+            folder=self.folder,
+        )
+        results = self.workers.each(encode, layout.sections)
+        of = sum(section.segment.bytes for section in layout.sections)
+        done = 0
+        splits = SplitFiles(new, tokenizer)
+        with splits:
+            for section, found in zip(layout.sections, results, strict=True):
+                splits.add(found)
+                done += section.segment.bytes
+                self.shown.progress("encode", done, of)
+        return splits.in_order()

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
-from nanogpt2.base.words import name_some
 from nanogpt2.config.yaml12 import printable
 from nanogpt2.text.plain import decode
 
@@ -65,6 +64,11 @@ def is_text(path: Path) -> bool:
     return path.name.lower().endswith(".txt")
 
 
+def is_plain(path: Path) -> bool:
+    """Return whether a file is plain text, of which any span can be read by itself."""
+    return path.name.lower().endswith(".txt")
+
+
 def count_passed_over(corpus: Path, *, but: Path | None = None) -> dict[str, int]:
     """Return how many files of a folder are not read, by kind, such as .md.
 
@@ -101,10 +105,16 @@ def of_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[R
             results.append(function(item))
         except DataError as error:
             problems.append(str(error))
+    raise_problems(problems)
+    return results
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise DataError with the first ten lines of `problems`, one a file, where there are any."""
     if problems:
         more = len(problems) - MOST_NAMED
-        raise DataError("\n".join(problems[:MOST_NAMED] + [f"and {more} more files"] * (more > 0)))
-    return results
+        shown = [*problems[:MOST_NAMED], *([f"and {more} more files"] if more > 0 else [])]
+        raise DataError("\n".join(shown))
 
 
 def _walk(corpus: Path) -> list[Path]:
@@ -195,21 +205,13 @@ def read_corpus(corpus: str | Path) -> tuple[str, list[Source]]:
 
 
 def _describe(path: Path, corpus: str | Path, content: bytes) -> Source:
+    return Source(name_in(corpus, path), len(content), files.sha256(content))
+
+
+def name_in(corpus: str | Path, path: Path) -> str:
+    """Return the path of a file inside its corpus, as descriptions have it."""
     root = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
-    return Source(path.relative_to(root).as_posix(), len(content), files.sha256(content))
-
-
-def check_unchanged(corpus: Path, sources: Iterable[Source]) -> None:
-    """Raise DataError where the files of `corpus` are no longer those that were read."""
-    found = of_each(
-        lambda path: _describe(path, corpus, files.read_bytes(path)), find_text_files(corpus)
-    )
-    changed = sorted({source.path for source in set(found) ^ set(sources)})
-    if changed:
-        raise DataError(
-            f"corpus: {printable(name_some(changed, MOST_NAMED))} changed while {corpus} was read;"
-            " give the same command again when nothing writes there"
-        )
+    return path.relative_to(root).as_posix()
 
 
 def split(text: str, *, val_fraction: float, test_fraction: float) -> dict[str, str]:

@@ -13,6 +13,8 @@ from nanogpt2.base.errors import CheckpointError, DataError
 from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
 from nanogpt2.tokens.bpe import BytePairTokenizer
 
+UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
+
 
 class Tokenizer(Protocol):
     """What the pipeline asks of a tokenizer."""
@@ -74,14 +76,36 @@ class CharTokenizer:
         table[self._code_points] = np.arange(self.size)
         return table
 
+    @cached_property
+    def _ascii(self) -> bytes | None:
+        """Token of each byte as a byte, UNKNOWN where there is none; None where some need more."""
+        known = self._tokens[:128]
+        if known.max(initial=-1) >= UNKNOWN[0]:
+            return None
+        table = np.full(256, UNKNOWN[0], np.uint8)
+        table[: len(known)] = known.astype(np.uint8)  # -1 becomes UNKNOWN
+        return table.tobytes()
+
     def encode(self, text: str) -> TokenArray:
         """Return the tokens of `text`; DataError names the first unknown character."""
+        if text.isascii() and self._ascii is not None:
+            return self._encode_ascii(text, self._ascii)
         points = np.minimum(_code_points(text), len(self._tokens) - 1)  # the last entry is -1
         tokens = self._tokens[points]
         unknown = np.flatnonzero(tokens < 0)
         if unknown.size:
-            raise unknown_character(text, int(unknown[0]), f"{self.size} characters")
+            raise self._unknown(text, int(unknown[0]))
         return cast(TokenArray, tokens.astype(token_dtype(self.size)))
+
+    def _encode_ascii(self, text: str, table: bytes) -> TokenArray:
+        """Do it byte by byte, which is several times as fast."""
+        tokens = text.encode("ascii").translate(table)
+        if (unknown := tokens.find(UNKNOWN)) >= 0:
+            raise self._unknown(text, unknown)
+        return cast(TokenArray, np.frombuffer(tokens, np.uint8).astype(token_dtype(self.size)))
+
+    def _unknown(self, text: str, at: int) -> DataError:
+        return unknown_character(text, at, f"{self.size} characters")
 
     def decode(self, tokens: Sequence[int] | TokenArray) -> str:
         """Return the text of `tokens`; IndexError for one that is not below `size`."""

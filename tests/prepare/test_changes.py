@@ -13,6 +13,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
+from nanogpt2.prepare.needs import Silent
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens import tokenizer as tokenizers
 from nanogpt2.tokens.arrays import TokenArray
@@ -34,22 +35,21 @@ def raw() -> Path:
     return folder
 
 
-def changing(change: Callable[[], object]) -> type[CharTokenizer]:
-    """Return a tokenizer that makes `change` once the text is read."""
+def prepare_while(change: Callable[[], object]) -> None:
+    """Prepare raw, and make `change` once the text is read."""
 
-    class Meanwhile(CharTokenizer):
-        @classmethod
-        def train(cls, text: str) -> CharTokenizer:
-            change()
-            return CharTokenizer.train(text)
+    class Meanwhile(Silent):
+        def progress(self, phase: str, done: int, of: int) -> None:
+            if phase == "read" and done == of:
+                change()
 
-    return Meanwhile
-
-
-def prepare_while(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
-    """Prepare raw with a tokenizer that makes `change` once the text is read."""
-    monkeypatch.setitem(tokenizers.TOKENIZERS, "meanwhile", changing(change))
-    prepare(Path("raw"), OUT, tokenizer="meanwhile", vocab_size=256, fractions=(0.1, 0.05))
+    prepare(
+        *(Path("raw"), OUT),
+        tokenizer="char",
+        vocab_size=256,
+        fractions=(0.1, 0.05),
+        shown=Meanwhile(),
+    )
 
 
 def append() -> None:
@@ -103,34 +103,32 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_text_that_changes_is_refused_and_the_old_folder_stays(
-    name: str, raw: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_changes_is_refused_and_the_old_folder_stays(name: str, raw: Path) -> None:
     prepare(raw, OUT, tokenizer="char", vocab_size=256, fractions=(0.2, 0.1))
     before = {path.name: path.read_bytes() for path in OUT.iterdir()}
     change, problem = CHANGES[name]
     with pytest.raises(DataError, match=problem) as error:
-        prepare_while(monkeypatch, change)
+        prepare_while(change)
     assert len(str(error.value).splitlines()) == 1
     assert {path.name: path.read_bytes() for path in OUT.iterdir()} == before
     assert list(OUT.parent.iterdir()) == [OUT]
 
 
-def test_a_lone_file_that_changes_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_file_that_changes_is_refused(raw: Path) -> None:
     shutil.move("raw/a.txt", "a.txt")
     shutil.rmtree(raw)
     shutil.move("a.txt", "raw")
     with pytest.raises(DataError, match="raw changed while raw was read"):
-        prepare_while(monkeypatch, lambda: os.truncate("raw", 9))
+        prepare_while(lambda: os.truncate("raw", 9))
 
 
-def test_many_changes_are_one_short_line(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_changes_are_one_short_line(raw: Path) -> None:
     def add() -> None:
         for number in range(30):
             shutil.copy("raw/a.txt", f"raw/{number:02}.txt")
 
     with pytest.raises(DataError, match=r"09\.txt and 20 more changed while raw was read"):
-        prepare_while(monkeypatch, add)
+        prepare_while(add)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +141,20 @@ def test_many_changes_are_one_short_line(raw: Path, monkeypatch: pytest.MonkeyPa
     ids=["times alone", "a file that is not read", "a companion"],
 )
 def test_what_does_not_change_the_text_is_no_matter(
-    change: Callable[[], object], raw: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[], object], raw: Path
 ) -> None:
-    prepare_while(monkeypatch, change)
+    prepare_while(change)
     assert (OUT / "dataset.json").exists()
 
 
 def test_the_stage_refuses_in_one_line(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tokenizers.TOKENIZERS, "char", changing(append))
+    train = CharTokenizer.train
+
+    def meanwhile(text: str) -> CharTokenizer:
+        append()
+        return train(text)
+
+    monkeypatch.setattr(CharTokenizer, "train", meanwhile)
     Path("my.yaml").write_text("{corpus: raw, block_size: 8}", encoding="utf-8")
     done = CliRunner().invoke(prepare_stage, ["--config", "my.yaml"])
     assert (done.exit_code, done.stdout) == (1, "")

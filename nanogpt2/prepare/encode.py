@@ -1,0 +1,150 @@
+"""The last pass over a corpus: sections of text become tokens, which are put together by split."""
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.prepare.layout import SPLITS, Layout, Run, Section, runs_of
+from nanogpt2.prepare.scan import code_points_of, distinct_bytes, read_segment
+from nanogpt2.tokens.arrays import TokenArray, token_dtype
+from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
+
+CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a section gives a split: files with its text and tokens, their sizes, tokens used."""
+
+    split: str
+    text: Path
+    tokens: Path
+    characters: int
+    used: npt.NDArray[np.bool_]  # of each token, whether the section has it
+
+
+def encode_section(
+    section: Section, *, layout: Layout, tokenizer: Path, segments: Path, folder: Path
+) -> list[Encoded]:
+    """Write text and tokens of a section into files of `folder`, and return what they hold.
+
+    `tokenizer` is a tokenizer's file, and `segments` the folder of the segments.
+    """
+    known = cached_tokenizer(tokenizer)
+    text = read_segment(segments, section.segment)
+    name = section.segment.name
+    return [
+        _write(run, layout.separator, known, folder / f"{name}-{run.split}")
+        for run in runs_of(section, text, layout)
+        if run.pieces
+    ]
+
+
+@cache
+def cached_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer in a file, which a worker reads once."""
+    return read_tokenizer(path)
+
+
+def _write(run: Run, separator: str, tokenizer: Tokenizer, path: Path) -> Encoded:
+    text = "".join(separator if piece is None else piece for piece in run.pieces)
+    content = text.encode("utf-8")
+    tokens = encode_pieces(run.pieces, text, separator, tokenizer)
+    files = path.with_name(f"{path.name}.text"), path.with_name(f"{path.name}.bin")
+    files[0].write_bytes(content)
+    tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(files[1])
+    return Encoded(run.split, *files, len(text), find_used(tokens, text, content, tokenizer))
+
+
+def find_used(
+    tokens: TokenArray, text: str, content: bytes, tokenizer: Tokenizer
+) -> npt.NDArray[np.bool_]:
+    """Return of each token whether it is among `tokens`, those of `text`, of the bytes `content`.
+
+    Where tokens are characters or bytes, those of the text tell it sooner.
+    """
+    used = np.zeros(tokenizer.size, np.bool_)
+    if isinstance(tokenizer, ByteTokenizer):
+        used[list(distinct_bytes(content))] = True
+    elif isinstance(tokenizer, CharTokenizer):
+        points = code_points_of(text, content)
+        used[tokenizer.encode("".join(map(chr, points)))] = True
+    else:
+        for start in range(0, len(tokens), CHUNK):
+            used[tokens[start : start + CHUNK]] = True
+    return used
+
+
+def encode_pieces(
+    pieces: Iterable[str | None], text: str, separator: str, tokenizer: Tokenizer
+) -> TokenArray:
+    """Return the tokens of `text`, which `pieces` make up: those of each document by itself."""
+    if isinstance(tokenizer, CharTokenizer | ByteTokenizer):  # no token is of two characters
+        return tokenizer.encode(text)
+    between = encode_separator(separator, tokenizer)
+    arrays = [between if piece is None else tokenizer.encode(piece) for piece in pieces]
+    return cast(TokenArray, np.concatenate(arrays))
+
+
+def encode_separator(separator: str, tokenizer: Tokenizer) -> TokenArray:
+    """Return the tokens of what stands between documents: one, where it is a special token."""
+    special = tokenizer.to_dict().get("special", ())
+    if separator in special:
+        number = tokenizer.to_dict()["vocabulary"].index(separator)
+        return cast(TokenArray, np.array([number], token_dtype(tokenizer.size)))
+    return tokenizer.encode(separator)
+
+
+@dataclass
+class SplitFile:
+    """A split's token file as it grows, and what it holds so far."""
+
+    file: BinaryIO
+    used: npt.NDArray[np.bool_]
+    characters: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    text: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    content: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def add(self, found: Encoded, itemsize: int) -> None:
+        """Append what a section gave, and remove its files."""
+        text, tokens = found.text.read_bytes(), found.tokens.read_bytes()
+        self.text.update(text)
+        self.content.update(tokens)
+        self.file.write(tokens)
+        self.characters += found.characters
+        self.bytes += len(text)
+        self.tokens += len(tokens) // itemsize
+        self.used |= found.used
+        found.text.unlink()
+        found.tokens.unlink()
+
+
+class SplitFiles(ExitStack):
+    """The token files of all splits, written into a folder; a context that closes them."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.folder, self.size = folder, tokenizer.size
+        self.splits: dict[str, SplitFile] = {}
+
+    def add(self, section: Iterable[Encoded]) -> None:
+        """Append what a section gave the splits."""
+        for found in section:
+            if found.split not in self.splits:
+                path = Path(self.folder, f"{found.split}.bin")
+                file = self.enter_context(path.open("xb"))
+                self.splits[found.split] = SplitFile(file, np.zeros(self.size, np.bool_))
+            self.splits[found.split].add(found, np.dtype(token_dtype(self.size)).itemsize)
+
+    def in_order(self) -> dict[str, SplitFile]:
+        """Return the splits, train first."""
+        return {name: self.splits[name] for name in SPLITS if name in self.splits}

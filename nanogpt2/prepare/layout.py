@@ -1,0 +1,205 @@
+"""Which text goes into which split, once all of the corpus is known.
+
+The text of a corpus is its documents, less what is removed, with the separator between them. Splits
+are contiguous pieces of it, or whole documents, by a hash of each.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.prepare.scan import Segment
+from nanogpt2.text.corpus import split_sizes
+
+MANY_DOCUMENTS = 100  # from here on whole documents are held out
+SPLITS = ("train", "val", "test")
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A segment's place in the whole: what of it is kept, and where it goes.
+
+    `removed` are (N, 2) pieces of the segment's characters, sorted and apart; `starts` the places
+    at which documents that are kept begin, `splits` theirs (numbers in SPLITS), `entering` that of
+    the document that goes on from the segment before. `offset` is the place of the section's first
+    character in the whole text, and `begun` the splits that have a document already.
+    """
+
+    segment: Segment
+    removed: Positions
+    starts: Positions
+    splits: npt.NDArray[np.int8]
+    entering: int
+    offset: int
+    begun: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sections of a corpus, and, where splits are contiguous, where each split ends."""
+
+    sections: list[Section]
+    separator: str
+    documents: int
+    ends: list[int] | None  # by SPLITS, in characters of the whole text
+
+    @property
+    def kind(self) -> str:
+        """How the held-out parts are chosen, as `split` has it."""
+        return "documents" if self.ends is None else "contiguous"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Text of one split in a section: pieces of documents, None where a separator stands."""
+
+    split: str
+    pieces: list[str | None]
+
+
+def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> Layout:
+    """Return where the text of `segments` goes, less `removed` (N, 2), in characters of them all.
+
+    DataError where contiguous splits come out empty.
+    """
+    places = [0, *accumulate(segment.characters for segment in segments)]
+    starts = np.concatenate(
+        [np.empty(0, np.int64), *(s.starts + at for s, at in zip(segments, places, strict=False))]
+    )
+    codes = choose_splits(
+        np.concatenate([np.empty(0, np.uint64), *(s.keys for s in segments)]), recipe
+    )
+    ends = np.append(starts[1:], places[-1])
+    gone = _covered(ends, removed) - _covered(starts, removed)
+    kept = gone < ends - starts
+    by_document = recipe.split == "documents" or (
+        recipe.split == "auto" and int(kept.sum()) >= MANY_DOCUMENTS
+    )
+    sections, offset, entering = [], 0, 0
+    begun = [False] * len(SPLITS)
+    for segment, start, end in zip(segments, places, places[1:], strict=False):
+        first, last = np.searchsorted(starts, (start, end))
+        mine = np.arange(first, last)[kept[first:last]]
+        pieces = np.clip(removed[_touching(removed, start, end)], start, end) - start
+        own = codes[mine]
+        sections.append(
+            Section(segment, pieces, starts[mine] - start, own, entering, offset, tuple(begun))
+        )
+        n_separators = max(0, len(mine) - (not any(begun)))
+        offset += end - start - int((pieces[:, 1] - pieces[:, 0]).sum())
+        offset += n_separators * len(recipe.separator)
+        if last > first:
+            entering = int(codes[last - 1])
+        for code in own.tolist():
+            begun[code] = True
+    limits = None if by_document else _contiguous(offset, recipe)
+    return Layout(sections, recipe.separator, int(kept.sum()), limits)
+
+
+def choose_splits(keys: npt.NDArray[np.uint64], recipe: Recipe) -> npt.NDArray[np.int8]:
+    """Return the split (a number in SPLITS) of each document, by its key alone."""
+    share = (keys >> np.uint64(11)) / 2.0**53  # in [0, 1)
+    held_out = (share < recipe.val_fraction + recipe.test_fraction).astype(np.int8)
+    return held_out + (share < recipe.test_fraction)
+
+
+def _contiguous(n_characters: int, recipe: Recipe) -> list[int]:
+    sizes = split_sizes(
+        n_characters, val_fraction=recipe.val_fraction, test_fraction=recipe.test_fraction
+    )
+    return list(accumulate(sizes.values()))
+
+
+def _covered(places: Positions, removed: Positions) -> Positions:
+    """Return how many characters before each of the sorted `places` are removed."""
+    if not len(removed):
+        return np.zeros(len(places), np.int64)
+    sums = np.concatenate([[0], np.cumsum(removed[:, 1] - removed[:, 0])])
+    whole = np.searchsorted(removed[:, 0], places)  # pieces that begin before a place
+    over = np.maximum(0, removed[whole - 1, 1] - places) * (whole > 0)
+    return np.asarray(sums[whole] - over, np.int64)
+
+
+def _touching(removed: Positions, start: int, end: int) -> slice:
+    first = int(np.searchsorted(removed[:, 1], start, side="right"))
+    return slice(first, int(np.searchsorted(removed[:, 0], end)))
+
+
+# --- A section's text ---
+
+
+def runs_of(section: Section, text: str, layout: Layout) -> Iterator[Run]:
+    """Yield the text of a section, whose segment has `text`, split by split, in order."""
+    if layout.ends is None:
+        yield from _by_document(section, text)
+    else:
+        yield from _by_place(section, text, layout.ends, layout.separator)
+
+
+def _by_document(section: Section, text: str) -> Iterator[Run]:
+    begun, found = list(section.begun), dict[int, list[str | None]]()
+    for begins, code, fragment in _fragments(section, text):
+        pieces = found.setdefault(code, [])
+        if begins:
+            pieces += [None] * begun[code]
+            begun[code] = True
+        pieces.append(fragment)
+    yield from (Run(SPLITS[code], found[code]) for code in sorted(found))
+
+
+def _by_place(section: Section, text: str, ends: Sequence[int], separator: str) -> Iterator[Run]:
+    """A separator that begins before the end of a split is wholly in it."""
+    place, split = section.offset, bisect_right(ends, section.offset)
+    pieces: list[str | None] = []
+    is_first = not any(section.begun)
+    for begins, _, fragment in _fragments(section, text):
+        if begins and not is_first:
+            pieces.append(None)
+            place += len(separator)
+        is_first = is_first and not begins
+        while fragment:
+            if place >= ends[split]:
+                yield Run(SPLITS[split], pieces)
+                pieces, split = [], split + 1
+            part, fragment = cut(fragment, ends[split] - place)
+            pieces.append(part)
+            place += len(part)
+    yield Run(SPLITS[min(split, len(ends) - 1)], pieces)
+
+
+def cut(text: str, at: int) -> tuple[str, str]:
+    """Return what stands before and after a place in `text`."""
+    return text[:at], text[at:]
+
+
+def _fragments(section: Section, text: str) -> Iterator[tuple[bool, int, str]]:
+    """Yield what is kept of each document: whether it begins here, its split, and the text.
+
+    What stands before and after a removed piece comes apart, as no token is of both.
+    """
+    places = [0, *section.starts.tolist(), len(text)]
+    codes = [section.entering, *section.splits.tolist()]
+    for number, (start, end) in enumerate(pairwise(places)):
+        begins = number > 0
+        for first, last in _kept(start, end, section.removed):
+            yield begins, codes[number], text[first:last]
+            begins = False
+        if begins:
+            yield True, codes[number], ""
+
+
+def _kept(start: int, end: int, removed: Positions) -> Iterator[tuple[int, int]]:
+    """Yield what is left of start .. end without the `removed` pieces."""
+    for first, last in removed[_touching(removed, start, end)].tolist() if len(removed) else ():
+        if start < first:
+            yield start, first
+        start = last
+    if start < end:
+        yield start, end

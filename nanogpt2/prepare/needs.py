@@ -1,0 +1,74 @@
+"""What a preparation takes of the machine, told before it begins."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nanogpt2.base.errors import DataError
+from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.text import corpus
+from nanogpt2.tokens.arrays import token_dtype
+
+# Bytes of text for each byte of a file that is not plain: more than archives of text come to.
+UNPACKED = 5
+BYTES_OF_TOKEN = {"char": 1, "byte": 1}  # of text, at least; of another tokenizer:
+BYTES_OF_MERGED = 2
+WORKER_BYTES = 150 << 20  # measured: benchmarks/README.md
+SHOWN_FROM = 1 << 25  # bytes of text of which it is worth to speak
+
+
+class Shown(Protocol):
+    """What a preparation tells while it works."""
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+
+    def progress(self, phase: str, done: int, of: int) -> None:
+        """Show how many bytes of a phase are done, of how many."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def progress(self, phase: str, done: int, of: int) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of text (of archives an estimate), and of disk and memory that they take at most."""
+
+    text: int
+    disk: int
+    memory: int
+
+    def describe(self) -> str:
+        """Return them in a line."""
+        return (
+            f"{self.text / 1e6:,.0f} MB of text: takes up to {self.disk / 1e6:,.0f} MB of disk and"
+            f" {self.memory / 1e6:,.0f} MB of memory"
+        )
+
+
+def estimate(paths: Iterable[Path], recipe: Recipe, workers: int) -> Needs:
+    """Return what the files of a corpus take: segments, their tokens and the search for copies."""
+    text = sum(p.stat().st_size * (1 if corpus.is_plain(p) else UNPACKED) for p in paths)
+    name = recipe.tokenizer if isinstance(recipe.tokenizer, str) else recipe.tokenizer["name"]
+    itemsize = 2 if token_dtype(recipe.vocab_size).__name__ == "uint16" else 4
+    tokens = text * itemsize // BYTES_OF_TOKEN.get(name, BYTES_OF_MERGED)
+    return Needs(text, text + max(tokens, text * recipe.find_copies), (1 + workers) * WORKER_BYTES)
+
+
+def check_disk(needs: Needs, folder: Path) -> None:
+    """Raise DataError where the disk of `folder` has less room than is needed."""
+    free = shutil.disk_usage(folder).free
+    if free < needs.disk:
+        raise DataError(
+            f"{folder}: {needs.text / 1e6:,.0f} MB of text take up to {needs.disk / 1e6:,.0f} MB of"
+            f" disk here, and {free / 1e6:,.0f} MB are free; free some space"
+        )

@@ -1,0 +1,209 @@
+"""The first pass over a corpus: documents in one form, cleaned, in segments of some MB on disk.
+
+A segment holds text of one or more documents, without what separates them, as UTF-8. What later
+passes ask of it stands in its record, so that no text is read twice from its source.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.base.checksums import hash_file
+from nanogpt2.base.errors import DataError
+from nanogpt2.config.yaml12 import printable
+from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.text import blocks, corpus, plain
+from nanogpt2.text.blocks import Span
+from nanogpt2.tokens.normal import normalise
+
+SEGMENT_CHARACTERS = 1 << 22
+KEY_CHARACTERS = 1 << 16  # of a document, whose hash chooses its split
+PART_BYTES = 1 << 24  # of sources that one worker reads at a time
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a worker reads of a source: all of it, or a span of a plain text."""
+
+    path: Path
+    span: Span
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The record of a segment: its file's name, sizes, and the documents that begin in it."""
+
+    name: str
+    characters: int
+    bytes: int  # of UTF-8
+    starts: npt.NDArray[np.int64]  # characters before each document that begins here
+    keys: npt.NDArray[np.uint64]  # hash of each of them
+    points: npt.NDArray[np.uint32]  # code points that its text has, sorted
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a part of a corpus holds: its segments, and what was read, passed over and removed."""
+
+    segments: list[Segment]
+    bytes: int  # of the files that were read
+    sha256: list[str]  # of the bytes of each piece, as they were read
+    is_blank: bool  # whether all of it is white space
+    problems: list[str] = field(default_factory=list)  # a line for each file that is no text
+
+
+def plan_parts(paths: Sequence[Path], *, part_bytes: int = PART_BYTES) -> Iterator[list[Piece]]:
+    """Yield what one worker reads after the other: pieces of about `part_bytes` together."""
+    part: list[Piece] = []
+    size = 0
+    for path in paths:
+        n_bytes = path.stat().st_size
+        spans = [Span(0, None)]
+        if n_bytes > part_bytes and corpus.is_plain(path):
+            spans = blocks.plan_spans(path, n_bytes, part_bytes)
+        for span in spans:
+            part.append(Piece(path, span))
+            size += (n_bytes if span.end is None else span.end) - span.start
+            if size >= part_bytes:
+                yield part
+                part, size = [], 0
+    if part:
+        yield part
+
+
+def scan_part(part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path) -> Scan:
+    """Read the pieces of the part of this number, and write its segments into `folder`.
+
+    A file that is no text is a problem in words, and the others are read all the same.
+    """
+    number, pieces = part
+    writer = SegmentWriter(folder, number)
+    hashes, problems = [], []
+    for piece in pieces:
+        try:
+            hashes.append(_scan_piece(piece, recipe, writer))
+        except DataError as error:
+            problems.append(str(error))
+    n_bytes = sum(map(size_of, pieces))
+    return Scan(writer.finish(), n_bytes, hashes, writer.is_blank, problems)
+
+
+def _scan_piece(piece: Piece, recipe: Recipe, writer: "SegmentWriter") -> str:
+    """Write the documents of a piece; return the SHA-256 of its bytes."""
+    if corpus.is_plain(piece.path):
+        return _scan_plain(piece, writer)
+    sha256 = hash_file(piece.path)
+    for record in corpus.read_records(piece.path, field=recipe.text_field):
+        writer.begin(key_of(record))
+        writer.add(normalise(record))
+    return sha256
+
+
+def _scan_plain(piece: Piece, writer: "SegmentWriter") -> str:
+    digest = hashlib.sha256()
+    head, in_head = "", piece.span.start == 0  # of a document whose key is not yet known
+    for block in _read_plain(piece):
+        digest.update(block)
+        text = normalise(plain.decode_as_is(block, piece.path))
+        if in_head:
+            head += text
+            if len(head) < KEY_CHARACTERS:
+                continue
+            text, head, in_head = head, "", False
+            writer.begin(key_of(text))
+        writer.add(text)
+    if head:
+        writer.begin(key_of(head))
+        writer.add(head)
+    return digest.hexdigest()
+
+
+def _read_plain(piece: Piece) -> Iterator[bytes]:
+    span = piece.span
+    try:
+        with piece.path.open("rb") as file:
+            file.seek(span.start)
+            size = None if span.end is None else span.end - span.start
+            yield from blocks.read_blocks(file, piece.path, size=size)
+    except OSError as error:
+        raise DataError(printable(f"{piece.path}: cannot be read: {error.strerror}")) from error
+
+
+def size_of(piece: Piece) -> int:
+    """Return the bytes of a piece, of one that is gone 0."""
+    if piece.span.end is not None:
+        return piece.span.end - piece.span.start
+    return piece.path.stat().st_size - piece.span.start if piece.path.exists() else 0
+
+
+def key_of(text: str) -> int:
+    """Return the hash (64 bits) of a document, by its beginning: it chooses its split."""
+    head = text[:KEY_CHARACTERS].encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(head, digest_size=8).digest(), "little")
+
+
+class SegmentWriter:
+    """Gathers the text of documents, and writes a segment whenever there is enough of it."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder, number
+        self.segments: list[Segment] = []
+        self.is_blank = True
+        self._texts: list[str] = []
+        self._size = 0
+        self._starts: list[int] = []
+        self._keys: list[int] = []
+
+    def begin(self, key: int) -> None:
+        """Begin a document whose hash is `key`."""
+        self._starts.append(self._size)
+        self._keys.append(key)
+
+    def add(self, text: str) -> None:
+        """Add text of the document that was begun last."""
+        self._texts.append(text)
+        self._size += len(text)
+        self.is_blank = self.is_blank and (not text or text.isspace())
+        if self._size >= SEGMENT_CHARACTERS:
+            self._write()
+
+    def finish(self) -> list[Segment]:
+        """Write what is left and return the segments, in order."""
+        if self._size:
+            self._write()
+        return self.segments
+
+    def _write(self) -> None:
+        name = f"{self.number:06d}-{len(self.segments):04d}"
+        text = "".join(self._texts)
+        content = text.encode("utf-8")
+        Path(self.folder, name).write_bytes(content)
+        starts, keys = np.array(self._starts, np.int64), np.array(self._keys, np.uint64)
+        points = code_points_of(text, content)
+        self.segments.append(Segment(name, self._size, len(content), starts, keys, points))
+        self._texts, self._size, self._starts, self._keys = [], 0, [], []
+
+
+def code_points_of(text: str, content: bytes) -> npt.NDArray[np.uint32]:
+    """Return the code points that `text`, whose UTF-8 is `content`, has, sorted."""
+    if text.isascii():
+        return np.array(sorted(distinct_bytes(content)), np.uint32)
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    used = np.zeros(0x110000, np.bool_)
+    used[codes] = True
+    return np.flatnonzero(used).astype(np.uint32)
+
+
+def distinct_bytes(content: bytes) -> set[int]:
+    """Return the bytes that `content` has."""
+    known = set(content[:KEY_CHARACTERS])
+    return known.union(content.translate(None, bytes(known)))
+
+
+def read_segment(folder: Path, segment: Segment) -> str:
+    """Return the text of a segment."""
+    return Path(folder, segment.name).read_bytes().decode("utf-8")

@@ -1,0 +1,66 @@
+"""Phases of long work: a bar with MB/s and the time left on a terminal, a line each elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import click
+
+from nanogpt2.base.words import describe_seconds
+
+WORTH_A_LINE = 1 << 25  # bytes
+
+
+class Phases:
+    """Shows each phase by its bytes, on stderr; short ones only as a bar. A context."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.start = 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> "Phases":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def say(self, line: str) -> None:
+        """Show a line above the bar."""
+        click.echo(line, err=True)
+
+    def progress(self, phase: str, done: int, of: int) -> None:
+        """Show that `done` of the bytes of a phase are done."""
+        if phase != self.phase:
+            self._begin(phase, of)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        if done >= of:
+            self._close()
+            seconds = time.perf_counter() - self.start
+            if of >= WORTH_A_LINE:
+                speed = of / 1e6 / max(seconds, 1e-9)
+                self.say(
+                    f"{phase}: {of / 1e6:,.0f} MB in {describe_seconds(seconds)}, {speed:,.0f} MB/s"
+                )
+
+    def _begin(self, phase: str, of: int) -> None:
+        self._close()
+        self.phase, self.start = phase, time.perf_counter()
+        if of >= WORTH_A_LINE and sys.stderr.isatty():
+            from tqdm import tqdm  # only where there is something to show
+
+            self.bar = tqdm(
+                total=of, desc=phase, unit="B", unit_scale=True, leave=False, dynamic_ncols=True
+            )
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
