@@ -1,0 +1,323 @@
+"""Near copies: stretches of a text that stand nearly so in an earlier place too.
+
+A sample of windows, chosen by their content, is looked up in an index of what came before. What
+repeats along one line (this far in the copy, that far in the source) makes a stretch, as seeds make
+alignments (Pearson & Lipman 1988). How alike two stretches are is the share of the character
+5-grams, white space left out, that both have of all (Jaccard 1912): read from the texts where the
+sample does not decide.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.copies.index import Index, Repeats
+from nanogpt2.copies.windows import (
+    BASE,
+    SPACING,
+    WINDOW,
+    Hashes,
+    Positions,
+    character_codes,
+    is_black,
+    numbers_of,
+)
+
+ALIKE = 0.7  # Jaccard similarity from which a stretch is a near copy
+GRAM = 5
+GAP = 16  # windows of the sample from one match to the next, about 250 characters
+DRIFT = 8  # how many more of them one side may have in a gap
+LEAST = 3  # matches that make a stretch
+SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
+HELD_BACK = 1024  # the last windows of a block are looked at again with the next
+SHORTEST = 100  # characters: less is a phrase
+SPREAD = 0.8  # of the similarity that a sample of one window tells
+HOPELESS = 0.5  # similarity that is left out even where the sample may err
+COVERED = 0.9  # a doubtful stretch is left out where a sure one has so much of it
+
+Read = Callable[[int, int, int], str]  # stream, start, end -> text
+Flags = npt.NDArray[np.bool_]
+Reals = npt.NDArray[np.float64]
+
+
+class NearCopies(NamedTuple):
+    """Stretches start .. end - 1 of streams that are nearly those at their sources: columns.
+
+    One stretch can have two sources, and a copy of more than about 4 million characters comes in
+    pieces. They come nearly in order.
+    """
+
+    streams: Positions
+    starts: Positions
+    ends: Positions
+    source_streams: Positions
+    source_starts: Positions
+    source_ends: Positions
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def rows(self) -> list[tuple[int, ...]]:
+        """Return the stretches one by one, in the order of the columns."""
+        return list(zip(*(column.tolist() for column in self), strict=True))
+
+
+class _Matches(NamedTuple):
+    """Items of the copy in order, each with an earlier one of the same hash."""
+
+    items: Positions
+    sources: Positions
+
+
+class _Segments(NamedTuple):
+    """Pieces of chains, chain by chain: first and last item on both sides, and how many match."""
+
+    chains: Positions
+    first: Positions
+    last: Positions
+    source_first: Positions
+    source_last: Positions
+    matches: Positions
+    breaks: Positions  # places where windows are missing between matches
+
+    def pick(self, which: Positions | Flags) -> "_Segments":
+        return _Segments(*(column[which] for column in self))
+
+    def similarity(self) -> tuple[Reals, Reals]:
+        """Return the Jaccard similarity of the 5-grams as the sample tells it, and its spread.
+
+        A change of c characters spoils c + 15 windows and c + 4 of the 5-grams, so that the share
+        of windows that are lost is 11 characters a change too high. Of the changes of a single
+        character 1 - 1 / e spoil a window of the sample.
+        """
+        spans = (self.last - self.first + self.source_last - self.source_first) / 2 + 1
+        changes = self.breaks / (1 - np.exp(-WINDOW / SPACING))
+        lost = (spans - self.matches) - changes * (WINDOW - GRAM) / SPACING
+        kept = np.clip(1 - lost / spans, 0, 1)
+        return kept / (2 - kept), SPREAD / np.sqrt(spans)
+
+
+def find_near_copies(index: Index, read: Read | None = None) -> Iterator[NearCopies]:
+    """Yield what in `index` is nearly a copy of something earlier, block by block.
+
+    With `read`, which returns the characters start .. end - 1 of a stream, stretches in doubt are
+    compared as texts; without, the sample decides, less surely.
+    """
+    none = np.empty(0, dtype=np.int64)
+    matches = _Matches(none, none)
+    for repeats in index.repeats():
+        matches = _join(matches, _matches(repeats))
+        found, matches = _take_segments(matches, repeats.end - HELD_BACK)
+        yield _judge(found, index, read)
+    found, _ = _take_segments(matches, 1 << 62)
+    yield _judge(found, index, read)
+
+
+def _matches(repeats: Repeats) -> _Matches:
+    """Return each repeat with the first of its hash and, where that is another, the one before."""
+    other = np.flatnonzero(repeats.first != repeats.previous)
+    items = np.concatenate([repeats.items, repeats.items[other]])
+    sources = np.concatenate([repeats.first, repeats.previous[other]])
+    order = np.argsort(items, kind="stable")
+    return _Matches(items[order], sources[order])
+
+
+def _join(one: _Matches, two: _Matches) -> _Matches:
+    return _Matches(*(np.concatenate(both) for both in zip(one, two, strict=True)))
+
+
+def _take_segments(matches: _Matches, limit: int) -> tuple[_Segments, _Matches]:
+    """Return the segments that end before the item `limit`, and what is to be looked at again."""
+    chains = _chain(matches)
+    kept = np.flatnonzero(np.bincount(chains, minlength=len(chains))[chains] >= LEAST)
+    kept = kept[np.argsort(chains[kept], kind="stable")]
+    chains, items, sources = chains[kept], matches.items[kept], matches.sources[kept]
+    heads = _starts(chains)
+    lengths = np.diff(np.append(heads, len(items)))
+    pieces = np.maximum(1, (items[heads + lengths - 1] - items[heads] + 1) // SEGMENT)
+    piece = np.minimum(
+        (items - np.repeat(items[heads], lengths)) // SEGMENT, np.repeat(pieces, lengths) - 1
+    )
+    at = _starts(chains, piece)
+    if not len(at):
+        segments = _Segments(*[np.empty(0, dtype=np.int64)] * 7)
+        return segments, _again(matches, matches.items >= limit)
+    step, source_step = (np.diff(column, prepend=0) for column in (items, sources))
+    breaks = (step > 1) | (source_step > 1)
+    breaks[at] = False
+    is_new = step > 0  # an item can match twice in a chain
+    is_new[at] = True
+    segments = _Segments(
+        chains[at],
+        items[at],
+        np.maximum.reduceat(items, at),
+        np.minimum.reduceat(sources, at),
+        np.maximum.reduceat(sources, at),
+        np.add.reduceat(is_new.astype(np.int64), at),
+        np.add.reduceat(breaks.astype(np.int64), at),
+    )
+    done = segments.last < limit
+    again = matches.items >= limit
+    again[kept[~np.repeat(done, np.diff(np.append(at, len(items))))]] = True
+    segments = segments.pick(done)
+    return segments.pick(segments.matches >= LEAST), _again(matches, again)
+
+
+def _again(matches: _Matches, which: Flags) -> _Matches:
+    return _Matches(matches.items[which], matches.sources[which])
+
+
+def _starts(*columns: Positions) -> Positions:
+    """Return where one of the columns has another value than before."""
+    if not len(columns[0]):
+        return np.empty(0, dtype=np.int64)
+    differs = np.zeros(len(columns[0]), dtype=np.bool_)
+    differs[0] = True
+    for column in columns:
+        differs[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(differs)
+
+
+def _chain(matches: _Matches) -> Positions:
+    """Return for each match the first of its chain: those that go on from one another."""
+    items, sources = matches
+    links = np.arange(len(items))
+    waiting = links[1:]
+    for back in range(1, 2 * GAP + 1):
+        waiting = waiting[np.searchsorted(waiting, back) :]
+        if not len(waiting):
+            break
+        before = waiting - back
+        step = items[waiting] - items[before]
+        source_step = sources[waiting] - sources[before]
+        goes_on = (step > 0) & (source_step > 0) & (source_step <= GAP)
+        goes_on &= (step <= GAP) & (np.abs(step - source_step) <= DRIFT)
+        links[waiting[goes_on]] = before[goes_on]
+        waiting = waiting[~goes_on & (step <= GAP)]
+    while not np.array_equal(further := links[links], links):
+        links = further
+    return links
+
+
+def _judge(segments: _Segments, index: Index, read: Read | None) -> NearCopies:
+    """Return the segments that are near copies, those of a chain that follow each other as one."""
+    alike, spread = segments.similarity()
+    if read is None:
+        accepted = alike >= ALIKE
+    else:
+        accepted = alike - spread >= ALIKE
+        possible = alike + spread >= HOPELESS
+        accepted |= _read_doubtful(segments, accepted, possible & ~accepted, index, read)
+    which = np.flatnonzero(accepted)
+    segments = segments.pick(which)
+    at = _starts(segments.chains, which - np.arange(len(which)))
+    if not len(at):
+        return NearCopies(*[np.empty(0, dtype=np.int64)] * 6)
+    streams, starts, _ = index.places(segments.first[at])
+    _, _, ends = index.places(np.maximum.reduceat(segments.last, at))
+    source_streams, source_starts, _ = index.places(np.minimum.reduceat(segments.source_first, at))
+    _, _, source_ends = index.places(np.maximum.reduceat(segments.source_last, at))
+    copies = NearCopies(streams, starts, ends, source_streams, source_starts, source_ends)
+    return NearCopies(*(column[ends - starts >= SHORTEST] for column in copies))
+
+
+def _read_doubtful(
+    segments: _Segments, accepted: Flags, doubtful: Flags, index: Index, read: Read
+) -> Flags:
+    """Return which of the `doubtful` segments are alike as texts, but for those covered already."""
+    alike = np.zeros(len(accepted), dtype=np.bool_)
+    which = np.flatnonzero(doubtful)
+    if not len(which):
+        return alike
+    base = int(segments.first.min())
+    covered = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int8)
+    np.add.at(covered, segments.first[accepted] - base, 1)
+    np.add.at(covered, segments.last[accepted] - base + 1, -1)
+    covered = np.cumsum(covered) > 0
+    picked = segments.pick(which)
+    own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
+    source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
+    for at in np.argsort(-picked.matches, kind="stable").tolist():
+        part = covered[picked.first[at] - base : picked.last[at] - base + 1]
+        if part.mean() < COVERED and similarity(read(*own[at]), read(*source[at])) >= ALIKE:
+            part[:] = True
+            alike[which[at]] = True
+    return alike
+
+
+def _ranges(index: Index, first: Positions, last: Positions) -> tuple[list[int], ...]:
+    streams, starts, _ = index.places(first)
+    return streams.tolist(), starts.tolist(), index.places(last)[2].tolist()
+
+
+def similarity(one: str, two: str) -> float:
+    """Return the Jaccard similarity (0 .. 1) of the character 5-grams, white space left out."""
+    both = np.sort(np.concatenate([_grams(one), _grams(two)]))
+    n_shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return n_shared / max(1, len(both) - n_shared)
+
+
+def _grams(text: str) -> Hashes:
+    """Return the hash of each 5-gram once, sorted."""
+    codes = character_codes(text)
+    numbers = numbers_of(codes[is_black(codes)])
+    size = max(0, len(numbers) - GRAM + 1)
+    grams = numbers[:size] * np.uint64(BASE)
+    for offset in range(1, GRAM):
+        grams += numbers[offset : offset + size]
+        grams *= np.uint64(BASE)
+    grams.sort()
+    return grams[np.append(True, grams[1:] != grams[:-1])[:size]]
+
+
+class _Union:
+    """How many characters lie in at least one of many stretches, which come nearly in order."""
+
+    MOST = 1 << 20  # stretches that are kept apart
+
+    def __init__(self) -> None:
+        self._settled = self._from = 0
+        self._starts = self._ends = np.empty(0, dtype=np.int64)
+
+    def add(self, starts: Positions, ends: Positions) -> None:
+        starts = np.concatenate([self._starts, np.maximum(starts, self._from)])
+        ends = np.concatenate([self._ends, np.maximum(ends, self._from)])
+        order = np.argsort(starts, kind="stable")
+        starts, reached = starts[order], np.maximum.accumulate(ends[order])
+        heads = np.flatnonzero(np.append(True, starts[1:] > reached[:-1])[: len(starts)])
+        self._starts = starts[heads]
+        self._ends = reached[np.append(heads[1:], len(starts))[: len(heads)] - 1]
+        if len(heads) > self.MOST:
+            half = len(heads) // 2
+            self._settled += int((self._ends[:half] - self._starts[:half]).sum())
+            self._from = int(self._ends[half - 1])
+            self._starts, self._ends = self._starts[half:], self._ends[half:]
+
+    def total(self) -> int:
+        return self._settled + int((self._ends - self._starts).sum())
+
+
+def summarise(found: Iterable[NearCopies], sizes: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Return of each stream how many characters are near copies, and how many are unique.
+
+    `sizes` are the streams in order, with their characters; the first is the training split.
+    `in_first` are characters that stand nearly so in the first stream too (in itself: earlier),
+    `copied` those that stand anywhere before, and `unique` the rest.
+    """
+    in_first, copied = [_Union() for _ in sizes], [_Union() for _ in sizes]
+    for copies in found:
+        for stream in range(len(sizes)):
+            of = copies.streams == stream
+            copied[stream].add(copies.starts[of], copies.ends[of])
+            of &= copies.source_streams == 0
+            in_first[stream].add(copies.starts[of], copies.ends[of])
+    return {
+        name: {
+            "in_first": in_first[stream].total(),
+            "copied": copied[stream].total(),
+            "unique": size - copied[stream].total(),
+        }
+        for stream, (name, size) in enumerate(sizes.items())
+    }

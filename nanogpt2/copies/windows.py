@@ -1,0 +1,168 @@
+"""Windows of a text as 64-bit hashes, each in constant time, and a sample of them by content.
+
+The hash is the polynomial of Karp & Rabin 1987 modulo 2^64, over a random number for each
+character. A sample keeps the windows whose hash is small (as in Manber 1994), so that the same
+text has the same sample wherever it stands.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]  # a text as the numbers of its characters
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+
+WINDOW = 16  # characters that are no white space
+SPACING = 16  # one window of so many is in the sample
+REACH = 256  # characters that a window may cover, white space and all
+PERIOD = 8  # a window that repeats itself within so many characters is a rule, not a text
+BLOCK = 1 << 15  # characters hashed together: what they need stays in the cache
+TABLE = 1 << 16  # characters whose numbers are looked up; those beyond are made as needed
+BASE = 0x9E3779B97F4A7C15  # odd
+MASK = (1 << 64) - 1
+WHITE = (
+    *(*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)),
+    *(0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
+)  # what str.isspace says
+
+
+class Samples(NamedTuple):
+    """Windows of a text by their hashes: each covers the characters start .. end - 1."""
+
+    hashes: Hashes
+    starts: Positions
+    ends: Positions
+
+
+def character_codes(text: str) -> Codes:
+    """Return the code points of `text`, as bytes where it is ASCII."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def mix(numbers: Hashes) -> Hashes:
+    """Return other 64-bit numbers, as if drawn at random: the end of SplitMix64 (Steele 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+@cache
+def _numbers() -> Hashes:
+    return mix(np.arange(1, TABLE + 1, dtype=np.uint64) * np.uint64(BASE))
+
+
+@cache
+def _is_black() -> npt.NDArray[np.bool_]:
+    """Whether each character of the table is no white space."""
+    black = np.ones(TABLE, dtype=np.bool_)
+    black[list(WHITE)] = False
+    return black
+
+
+def is_black(codes: Codes) -> npt.NDArray[np.bool_]:
+    """Return whether each character is no white space."""
+    if codes.dtype == np.uint8:
+        return _is_black()[:256][codes]
+    return np.take(_is_black(), codes, mode="clip")  # the last of the table is no white space
+
+
+def numbers_of(codes: Codes) -> Hashes:
+    """Return the random number of each character."""
+    if codes.dtype == np.uint8 or int(codes.max(initial=0)) < TABLE:
+        return _numbers()[codes]
+    return mix((codes.astype(np.uint64) + np.uint64(1)) * np.uint64(BASE))
+
+
+class Roller:
+    """Hashes of all windows of `length` characters, block by block."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        size = BLOCK + length
+        self._powers = _powers(BASE, size)
+        # what a window is divided by for its place, and the multiplication that ends its hash
+        self._back = _powers(pow(BASE, -1, 1 << 64), size) * np.uint64(0xD6E8FEB86659FD93)
+        self._sums = np.zeros(size + 1, dtype=np.uint64)
+
+    def blocks(self, codes: Codes) -> Iterator[tuple[int, Hashes]]:
+        """Yield where a block begins, and the hashes of the windows that begin there and after.
+
+        The high bits of a hash depend on all of its window, the low ones on less. The next
+        block is written over this one.
+        """
+        for start in range(0, len(codes) - self.length + 1, BLOCK):
+            terms = numbers_of(codes[start : start + BLOCK + self.length - 1])
+            n, n_windows = len(terms), len(terms) - self.length + 1
+            terms *= self._powers[:n]
+            np.cumsum(terms, out=self._sums[1 : n + 1])
+            hashes = np.subtract(
+                self._sums[self.length : n + 1], self._sums[:n_windows], out=terms[:n_windows]
+            )
+            hashes *= self._back[:n_windows]
+            yield start, hashes
+
+
+def _powers(base: int, count: int) -> Hashes:
+    powers = np.full(count, base, dtype=np.uint64)
+    powers[0] = 1
+    return np.multiply.accumulate(powers)
+
+
+roller = cache(Roller)
+
+
+def sample(text: str, following: str = "", *, spacing: int = SPACING) -> Samples:
+    """Return about one in `spacing` of the windows that begin in `text`, chosen by their content.
+
+    A window is 16 characters that are no white space, with what white space lies between them,
+    256 characters at most; so texts that are only wrapped otherwise have the same windows. What
+    consists of up to 8 characters again and again (rules, tables) has none. `following` is what
+    comes after `text`, of which 256 characters are enough: then the windows of a text are those of
+    its pieces, however it is cut. Positions are in characters of `text`, in order.
+    """
+    codes = character_codes(text + following[:REACH])
+    found = [
+        _sample_block(
+            codes[start : start + BLOCK + REACH], start, min(BLOCK, len(text) - start), spacing
+        )
+        for start in range(0, len(text), BLOCK)
+    ]
+    if not found:
+        none = np.empty(0, dtype=np.int64)
+        return Samples(np.empty(0, dtype=np.uint64), none, none)
+    return Samples(*(np.concatenate(part) for part in zip(*found, strict=True)))
+
+
+def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:
+    """Return the sample of the windows that begin in the first `size` of `codes`."""
+    places = np.flatnonzero(is_black(codes))
+    black = codes[places]
+    limit = np.uint64(MASK // spacing)
+    hashes, chosen = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+    for first, block in roller(WINDOW).blocks(black):
+        small = np.flatnonzero(block <= limit)
+        hashes.append(block[small])
+        chosen.append(small + first)
+    which = np.concatenate(chosen)
+    begin, end = places[which], places[which + (WINDOW - 1)] + 1
+    kept = (begin < size) & (end - begin <= REACH) & ~_repeats_itself(black, which)
+    return Samples(mix(np.concatenate(hashes)[kept]), begin[kept] + start, end[kept] + start)
+
+
+def _repeats_itself(black: Codes, at: Positions) -> npt.NDArray[np.bool_]:
+    """Return whether the windows at `at` consist of up to 8 characters again and again."""
+    repeats = np.zeros(len(at), dtype=np.bool_)
+    for period in range(1, PERIOD + 1):
+        left = np.arange(len(at))
+        for offset in range(WINDOW - period):  # a few windows are left after the first looks
+            left = left[black[at[left] + offset] == black[at[left] + offset + period]]
+            if not len(left):
+                break
+        repeats[left] = True
+    return repeats
