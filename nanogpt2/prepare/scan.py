@@ -5,7 +5,7 @@ passes ask of it stands in its record, so that no text is read twice from its so
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from nanogpt2.base.checksums import hash_file
 from nanogpt2.base.errors import DataError
-from nanogpt2.config.yaml12 import printable
 from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.text import blocks, corpus, plain
 from nanogpt2.text.blocks import Span
-from nanogpt2.tokens.normal import normalise
+from nanogpt2.text.records import kind_of, read_records
+from nanogpt2.text.streams import open_utf8
+from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise, normalise_within
 
 SEGMENT_CHARACTERS = 1 << 22
 KEY_CHARACTERS = 1 << 16  # of a document, whose hash chooses its split
@@ -94,43 +95,49 @@ def scan_part(part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path
 
 def _scan_piece(piece: Piece, recipe: Recipe, writer: "SegmentWriter") -> str:
     """Write the documents of a piece; return the SHA-256 of its bytes."""
-    if corpus.is_plain(piece.path):
-        return _scan_plain(piece, writer)
+    if kind_of(piece.path) == "text" and corpus.is_plain(piece.path):
+        digest = hashlib.sha256()
+        _write_text(piece, recipe, writer, digest.update)
+        return digest.hexdigest()
     sha256 = hash_file(piece.path)
-    for record in corpus.read_records(piece.path, field=recipe.text_field):
-        writer.begin(key_of(record))
-        writer.add(normalise(record))
+    if kind_of(piece.path) == "records":
+        for record in map(normalise, read_records(piece.path, field=recipe.text_field)):
+            writer.begin(key_of(record))
+            writer.add(record)
+    else:
+        _write_text(piece, recipe, writer, lambda block: None)
     return sha256
 
 
-def _scan_plain(piece: Piece, writer: "SegmentWriter") -> str:
-    digest = hashlib.sha256()
+def _write_text(
+    piece: Piece, recipe: Recipe, writer: "SegmentWriter", meet: Callable[[bytes], object]
+) -> None:
+    """Write the text in a piece, and give its bytes to `meet` as they come."""
+    any_encoding = recipe.clean.encoding == "auto"
+    check = plain.Checker(piece.path, piece.span.start, any_encoding).check
     head, in_head = "", piece.span.start == 0  # of a document whose key is not yet known
-    for block in _read_plain(piece):
-        digest.update(block)
-        text = normalise(plain.decode_as_is(block, piece.path))
+    for block in _read_blocks(piece, any_encoding):
+        meet(block)
+        text = normalise_within(check(block))
         if in_head:
             head += text
             if len(head) < KEY_CHARACTERS:
                 continue
-            text, head, in_head = head, "", False
+            text, head, in_head = head.lstrip(BYTE_ORDER_MARK), "", False
             writer.begin(key_of(text))
         writer.add(text)
-    if head:
+    if head := head.lstrip(BYTE_ORDER_MARK):
         writer.begin(key_of(head))
         writer.add(head)
-    return digest.hexdigest()
 
 
-def _read_plain(piece: Piece) -> Iterator[bytes]:
+def _read_blocks(piece: Piece, any_encoding: bool) -> Iterator[bytes]:
     span = piece.span
-    try:
-        with piece.path.open("rb") as file:
+    with open_utf8(piece.path, any_encoding=any_encoding) as file:
+        if span.start:
             file.seek(span.start)
-            size = None if span.end is None else span.end - span.start
-            yield from blocks.read_blocks(file, piece.path, size=size)
-    except OSError as error:
-        raise DataError(printable(f"{piece.path}: cannot be read: {error.strerror}")) from error
+        size = None if span.end is None else span.end - span.start
+        yield from blocks.read_blocks(file, piece.path, size=size)
 
 
 def size_of(piece: Piece) -> int:

@@ -1,25 +1,34 @@
-"""The corpus: .txt files read in a fixed order and brought to one form."""
+"""The corpus: which files are read, in which order, and all of a small one as one text."""
 
+import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
+from fnmatch import translate
+from itertools import takewhile
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.yaml12 import printable
-from nanogpt2.text.plain import decode
+from nanogpt2.text import plain
+from nanogpt2.text.records import FIELD, kind_of, read_records
+from nanogpt2.text.streams import open_utf8, packing
+from nanogpt2.tokens.normal import normalise
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ALLOWED = "a .txt file, or a folder of them, that you may read"
+KINDS = (".txt", ".jsonl", ".parquet")
+PACKED = (".txt.gz", ".txt.zst", ".jsonl.gz", ".jsonl.zst")
+ALLOWED = "a .txt file, or a folder of them, that you may read; also .jsonl, .parquet, .gz, .zst"
 MOST_NAMED = 10  # files that an error names; how many more there are stands below them
 KINDS_NAMED = 5
+DIGITS = re.compile("([0-9]+)")
 # What editors and systems keep beside texts: what DVC does not see, by itself or by .dvcignore.
 COMPANIONS = (
     *(".git", ".hg", ".dvc"),
@@ -27,6 +36,7 @@ COMPANIONS = (
     *(".ipynb_checkpoints", "__pycache__", "__MACOSX", ".AppleDouble", "@eaDir"),
     *(".Trash*", "$RECYCLE.BIN", "#recycle", "lost+found", ".stversions", ".dropbox.cache"),
 )
+IS_COMPANION = re.compile("|".join(map(translate, COMPANIONS))).match
 SMALL_CORPUS_BYTES = 1_000_000  # below this the training guide advises against training
 
 
@@ -40,33 +50,58 @@ class Source:
 
 
 def find_text_files(corpus: str | Path) -> list[Path]:
-    """Return the .txt files of `corpus`, a file or a folder of any depth, sorted by path.
+    """Return the files of `corpus` that are read, in their natural order (`natural_order`).
 
-    Raises DataError where there are none, where one cannot be read, and at a link to a folder,
-    which DVC does not follow.
+    `corpus` is a file, a folder of any depth or, where it is neither, a glob such as
+    `data/*/part-*.txt`. Raises DataError where there are none, where one cannot be read, and at a
+    link to a folder, which DVC does not follow.
     """
     corpus = Path(corpus)
-    mode = _mode(corpus)
-    if not stat.S_ISDIR(mode):
-        _check_file(corpus, mode)
-        return [corpus]
+    if not is_glob(corpus):
+        mode = _mode(corpus)
+        if not stat.S_ISDIR(mode):
+            _check_file(corpus, mode)
+            return [corpus]
     found = list(filter(is_text, _walk(corpus)))
     if not found:
         others = list_kinds(count_passed_over(corpus))
-        problem = f"corpus: {corpus} holds no .txt file; put your text there as .txt"
-        raise DataError(printable(problem + f"; it holds {others}" * bool(others)))
+        verb = "matches" if is_glob(corpus) else "holds"
+        problem = f"{verb} no .txt file, nor one of {', '.join((*KINDS[1:], *PACKED))}"
+        advice = f"put your text there as .txt{f'; it {verb} {others}' * bool(others)}"
+        raise DataError(printable(f"corpus: {corpus} {problem}; {advice}"))
     of_each(lambda path: _check_file(path, _mode(path)), found)
     return found
 
 
 def is_text(path: Path) -> bool:
-    """Return whether a file is read: by the ending of its name alone."""
-    return path.name.lower().endswith(".txt")
+    """Return whether a file of a folder is read: by the ending of its name alone."""
+    return path.name.lower().endswith((*KINDS, *PACKED))
+
+
+def is_glob(corpus: Path) -> bool:
+    """Return whether `corpus` is no file or folder, but a pattern of the names of files."""
+    return any(sign in str(corpus) for sign in "*?[") and not files.exists(corpus)
+
+
+def root_of(corpus: Path) -> Path:
+    """Return the folder that the paths of a corpus's files are told from."""
+    if is_glob(corpus):
+        plain = takewhile(lambda part: not any(sign in part for sign in "*?["), corpus.parts)
+        return Path(*plain)
+    return corpus if corpus.is_dir() else corpus.parent
+
+
+def natural_order(path: PurePath) -> list[tuple[list[int | str], str]]:
+    """Return what sorts paths part by part, runs of digits as the numbers they are: 2 before 10."""
+    return [
+        ([int(run) if at % 2 else run for at, run in enumerate(DIGITS.split(part))], part)
+        for part in path.parts
+    ]
 
 
 def is_plain(path: Path) -> bool:
-    """Return whether a file is plain text, of which any span can be read by itself."""
-    return path.name.lower().endswith(".txt")
+    """Return whether a file is unpacked text, of which any span can be read by itself."""
+    return kind_of(path) == "text" and not packing(path)
 
 
 def count_passed_over(corpus: Path, *, but: Path | None = None) -> dict[str, int]:
@@ -118,10 +153,26 @@ def raise_problems(problems: Sequence[str]) -> None:
 
 
 def _walk(corpus: Path) -> list[Path]:
-    """Return the files of a folder by path, less `COMPANIONS` and what is in them."""
-    if not corpus.is_dir():
-        return []
-    return sorted(_files_in(corpus), key=lambda path: path.relative_to(corpus).as_posix())
+    """Return the files of a folder or glob in order, less `COMPANIONS` and what is in them."""
+    root = root_of(corpus)
+    if is_glob(corpus):
+        found = _match(root, corpus.relative_to(root))
+    else:
+        found = _files_in(corpus) if corpus.is_dir() else iter(())
+    relative = sorted((path.relative_to(root) for path in found), key=natural_order)
+    return [root / path for path in relative]
+
+
+def _match(root: Path, pattern: Path) -> Iterator[Path]:
+    # of a ** at the end Python's older versions give folders alone
+    pattern = pattern / "*" if pattern.name == "**" else pattern
+    try:
+        found = {path for path in root.glob(str(pattern)) if not path.is_dir()}
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise DataError(printable(f"corpus: {root / pattern} is no pattern: {error}")) from error
+    for path in found:
+        if not any(map(is_companion, path.relative_to(root).parts)):
+            yield path
 
 
 def _files_in(corpus: Path) -> Iterator[Path]:
@@ -135,11 +186,11 @@ def _files_in(corpus: Path) -> Iterator[Path]:
 
 def is_companion(name: str) -> bool:
     """Return whether a file or folder is what an editor or a system keeps beside texts."""
-    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+    return IS_COMPANION(name) is not None
 
 
 def count_companions(corpus: Path) -> int:
-    """Return how many .txt files of a folder are passed over because they are companions."""
+    """Return how many texts of a folder are passed over because they are companions."""
     paths = [Path(root, name) for root, _, names in os.walk(corpus) for name in names]
     ours = [path for path in paths if any(map(is_companion, path.relative_to(corpus).parts))]
     return sum(map(is_text, ours))
@@ -181,37 +232,71 @@ def _unusable(path: Path, problem: str) -> DataError:
     return DataError(printable(f"corpus: {path} {problem}; allowed: {ALLOWED}"))
 
 
-def read_file(path: Path) -> tuple[str, bytes]:
-    """Return the normalised text of one file, and its bytes; DataError where it is not text."""
-    content = files.read_bytes(path)
-    return decode(content, path), content
+def read_file(path: Path, *, field: str = FIELD, any_encoding: bool = False) -> str:
+    r"""Return the normalised text of one file; its records joined by `\n`.
+
+    Raises DataError where it is not text, and ExtraError where its kind needs a missing library.
+    """
+    if kind_of(path) == "records":
+        return "\n".join(map(normalise, read_records(path, field=field)))
+    with open_utf8(path, any_encoding=any_encoding) as file:
+        return plain.decode(file.read(), path)
 
 
-def read_corpus(corpus: str | Path) -> tuple[str, list[Source]]:
+def read_start(
+    path: Path, size: int, *, field: str = FIELD, any_encoding: bool = False
+) -> tuple[str, bool]:
+    """Return the normalised text of about the first `size` bytes of a file, and if it is all.
+
+    Raises what `read_file` raises, as far as it reads.
+    """
+    if kind_of(path) == "records":
+        texts, left = [], size
+        for record in map(normalise, read_records(path, field=field)):
+            texts.append(record)
+            left -= len(record) + 1
+            if left < 0:
+                break
+        return "\n".join(texts), left >= 0
+    with open_utf8(path, any_encoding=any_encoding) as file:
+        content = file.read(size + 1)
+    whole = len(content) <= size
+    return plain.decode(content if whole else plain.cut(content[:size]), path), whole
+
+
+def read_corpus(
+    corpus: str | Path, *, field: str = FIELD, any_encoding: bool = False
+) -> tuple[str, list[Source]]:
     r"""Return the whole text of `corpus`, its files joined by `\n`, and what was read.
 
-    Raises DataError with a line for each file that is not text.
+    `field` is that of records (.jsonl, .parquet) in which their text is. Raises DataError with a
+    line for each file that is not text.
     """
 
     def read(path: Path) -> tuple[str, Source]:
-        text, content = read_file(path)
-        return text, _describe(path, corpus, content)
+        source = describe_file(path, Path(corpus))
+        return read_file(path, field=field, any_encoding=any_encoding), source
 
     found = of_each(read, find_text_files(corpus))
     text = "\n".join(text for text, _ in found)
     if not text.strip():
-        raise DataError(f"corpus: {corpus} holds no text; put some into its .txt files")
+        raise DataError(f"corpus: {corpus} holds no text; put some into its files")
     return text, [source for _, source in found]
 
 
-def _describe(path: Path, corpus: str | Path, content: bytes) -> Source:
-    return Source(name_in(corpus, path), len(content), files.sha256(content))
+def describe_file(path: Path, corpus: Path) -> Source:
+    """Return one of the files of `corpus` as it is on the disk, packed or not."""
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return Source(name_in(corpus, path), file.tell(), sha256)
+    except OSError as error:
+        raise DataError(printable(f"{path}: cannot be read: {error.strerror}")) from error
 
 
-def name_in(corpus: str | Path, path: Path) -> str:
+def name_in(corpus: Path, path: Path) -> str:
     """Return the path of a file inside its corpus, as descriptions have it."""
-    root = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
-    return path.relative_to(root).as_posix()
+    return path.relative_to(root_of(corpus)).as_posix()
 
 
 def split(text: str, *, val_fraction: float, test_fraction: float) -> dict[str, str]:

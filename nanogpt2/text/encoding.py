@@ -22,6 +22,13 @@ MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
 )
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 
+ISO_2022 = {  # shifts to double bytes, which are ASCII too
+    b"\x1b$B": "ISO-2022-JP",
+    b"\x1b$@": "ISO-2022-JP",
+    b"\x1b$(": "ISO-2022-JP",
+    b"\x1b$)C": "ISO-2022-KR",
+}
+
 # Letters beyond ASCII of languages written in Latin script, those alike together.
 LATIN = (
     "àâæçéèêëîïôœùûüÿ",  # French
@@ -84,6 +91,40 @@ ROWS = {
     "GB18030": Rows("gb18030", range(0xB0, 0xD8), frozenset(CJK), 0.5),
     "BIG5": Rows("cp950", range(0xA4, 0xC7), frozenset(CJK), 0.5),
 }
+
+
+def find_codec(content: bytes) -> str | None:
+    """Return Python's name of the encoding in which to read a text that begins with `content`.
+
+    The end of `content` may be cut. `ascii` where it is plain ASCII so far; None where no encoding
+    tried here gives writing. What is UTF-8 but for a few bytes is `utf-8`.
+    """
+    if is_ascii(content):
+        return "ascii"
+    name = name_shifts(content) if content.isascii() else None
+    if not name and (is_in(content, "utf-8") or is_nearly_utf8(content)) and b"\0" not in content:
+        return "utf-8"
+    name = name or name_encoding(content)
+    return codecs.lookup(codec_of(name)).name if name else None
+
+
+def is_ascii(content: bytes) -> bool:
+    """Return whether `content` is ASCII that stands for itself."""
+    return content.isascii() and b"\0" not in content and not name_shifts(content)
+
+
+def name_shifts(content: bytes) -> str | None:
+    """Return the encoding of ISO 2022 whose shifts `content` has, if any."""
+    if b"\x1b" not in content:  # looked for at once
+        return None
+    return next((name for shift, name in ISO_2022.items() if shift in content), None)
+
+
+def is_nearly_utf8(content: bytes) -> bool:
+    """Return whether characters of several bytes are common in `content`, and errors are rare."""
+    text = content.decode("utf-8", "replace")
+    beyond, wrong = len(text) - len(text.encode("ascii", "ignore")), text.count("\ufffd")
+    return 0 < 5 * wrong <= beyond
 
 
 def name_encoding(content: bytes) -> str | None:

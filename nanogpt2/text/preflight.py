@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from nanogpt2.text import corpus, plain, shakespeare
 from nanogpt2.tokens.normal import normalise
 
 if TYPE_CHECKING:  # it imports numpy, and every run looks here first
-    from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
+    from nanogpt2.tokens.tokenizer import Tokenizer
 
 PEEK_BYTES = 2_000_000
 MOST_BYTES = 12  # of UTF-8 that make one character of the normalised text, and some more
+LENGTH_BYTES = 32_000_000  # what is read at most to know whether every split is long enough
 
 
 Check = tuple[set[str], Callable[[Config], object]]  # the keys on which it relies, and what it does
@@ -111,7 +113,7 @@ def list_checks(
         return [*checks, (sizes, lambda: check_built_in(config))]
     return [
         *checks,
-        ({"corpus"}, lambda: corpus.find_text_files(source)),
+        ({"corpus"}, lambda: check_corpus(source)),
         (sizes, lambda: check_length(config)),
         ({"corpus", "tokenizer", "vocab_size"}, lambda: check_characters(config)),
         (
@@ -168,21 +170,33 @@ def check_built_in(config: Config) -> None:
     corpus.check_sizes(sizes, config.block_size, corpus=Path(config.corpus))
 
 
+def check_corpus(source: Path) -> None:
+    """Raise NanoGPT2Error where the corpus is not there, or is what no stage can depend on."""
+    if corpus.is_glob(source):
+        raise ConfigError(
+            f"corpus: {source} is a pattern, which DVC does not follow; allowed in the pipeline:"
+            f" a file or folder, such as {corpus.root_of(source)} (a pattern is free when a stage"
+            " is run by hand with --config)"
+        )
+    corpus.find_text_files(source)
+
+
 def check_length(config: Config) -> None:
     """Raise DataError where a split is too short to be used.
 
-    Where the size of the files leaves no doubt that all are long enough, they are not read.
+    No more is read than it takes to know that all are long enough, nor of a large corpus.
     """
     source = Path(config.corpus)
-    if config.tokenizer == "from_init":  # `prepare` counts its tokens
+    if config.tokenizer not in ("char", "byte"):  # `prepare` counts the tokens of others
         return
-    n_bytes = sum(path.stat().st_size for path in corpus.find_text_files(source))
-    fewest = n_bytes // MOST_BYTES  # characters, and so tokens
     held_out = [fraction for fraction in _fractions(config).values() if fraction]
-    shortest = fewest * min(*held_out, 1 - sum(held_out))
-    if n_bytes >= PEEK_BYTES and shortest > config.block_size + 1:
+    enough = MOST_BYTES * (config.block_size + 2) / min(*held_out, 1 - sum(held_out))
+    text, whole = peek(config, max(PEEK_BYTES, int(min(enough, LENGTH_BYTES))))
+    if not whole:
         return
-    parts = corpus.split(corpus.read_corpus(source)[0], **_fractions(config))
+    if not text.strip():
+        raise DataError(f"corpus: {source} holds no text; put some into its files")
+    parts = corpus.split(text, **_fractions(config))
     is_byte = config.tokenizer == "byte"
     sizes = {name: len(part.encode() if is_byte else part) for name, part in parts.items()}
     corpus.check_sizes(sizes, config.block_size, corpus=source)
@@ -194,7 +208,7 @@ def _fractions(config: Config) -> dict[str, float]:
 
 def check_characters(config: Config) -> None:
     """Raise NanoGPT2Error where the text's start has more characters than the model has rows."""
-    characters = len(set(peek(corpus.find_text_files(Path(config.corpus)))))
+    characters = len(set(peek(config)[0]))
     if config.tokenizer == "char" and characters > config.vocab_size:
         raise ConfigError(
             f"vocab_size: found {config.vocab_size}; allowed: at least {characters},"
@@ -207,19 +221,13 @@ def check_prompt(config: Config) -> None:
 
     Then the `char` tokenizer will not know it, and sampling would fail after all that training.
     """
-    paths, knobs = corpus.find_text_files(Path(config.corpus)), config.sample
-    if config.tokenizer != "char" or sum(path.stat().st_size for path in paths) >= PEEK_BYTES:
+    if config.tokenizer != "char":
         return
-    key = "prompt_file" if knobs.prompt is None else "prompt"
     with suppress(DataError):  # which the other checks say
-        known = set(corpus.read_corpus(Path(config.corpus))[0])
-        prompt = plain.read_prompt(knobs.prompt, Path(knobs.prompt_file))
-        strange = [character for character in prompt if character not in known]
-        if strange:
-            raise ConfigError(
-                f"sample.{key}: found {strange[0]!r} (U+{ord(strange[0]):04X}); allowed: the"
-                f" characters of {config.corpus}, or any with tokenizer: byte"
-            )
+        text, whole = peek(config)
+        allowed = f"the characters of {config.corpus}, or any with tokenizer: byte"
+        if whole and (lines := _strange(*_prompt(config), text, "found", allowed)):
+            raise ConfigError(*lines)
 
 
 def check_tokens(config: Config, tokenizer: "Tokenizer") -> None:
@@ -229,35 +237,44 @@ def check_tokens(config: Config, tokenizer: "Tokenizer") -> None:
     if not isinstance(tokenizer, CharTokenizer):  # others know every byte
         return
     lines: list[str] = []
-    knobs = config.sample
-    key = "prompt_file" if knobs.prompt is None else "prompt"
+    known, problem = tokenizer.characters, "the tokenizer of init_from does not know"
     with suppress(DataError):  # which the other checks say
-        text = peek(corpus.find_text_files(Path(config.corpus)))
-        lines += _strange("tokenizer", text, tokenizer, f"byte for {config.corpus}")
+        text = peek(config)[0]
+        lines += _strange("tokenizer", text, known, problem, f"byte for {config.corpus}")
     with suppress(DataError):
-        prompt = plain.read_prompt(knobs.prompt, Path(knobs.prompt_file))
-        lines += _strange(f"sample.{key}", prompt, tokenizer, "what init_from knows")
+        lines += _strange(*_prompt(config), known, problem, "what init_from knows")
     if lines:
         raise ConfigError("\n".join(lines))
 
 
-def _strange(key: str, text: str, tokenizer: "CharTokenizer", allowed: str) -> Iterator[str]:
-    """Yield a line on the first character in the order of code points that is not known."""
-    if unknown := sorted(set(text) - set(tokenizer.characters)):
-        found = f"{unknown[0]!r} (U+{ord(unknown[0]):04X})"
-        yield f"{key}: the tokenizer of init_from does not know {found}; allowed: {allowed}"
+def _prompt(config: Config) -> tuple[str, str]:
+    """Return the key of the prompt and its text."""
+    knobs = config.sample
+    key = "sample.prompt_file" if knobs.prompt is None else "sample.prompt"
+    return key, plain.read_prompt(knobs.prompt, Path(knobs.prompt_file))
 
 
-def peek(paths: list[Path]) -> str:
-    """Return the normalised text of as many whole files as fit into 2 MB, or of the first's start.
+def _strange(key: str, text: str, known: str, problem: str, allowed: str) -> list[str]:
+    """Return a line on the first character of `text` that is not among the `known`, if any."""
+    if not (strange := set(text) - set(known)):
+        return []
+    first = min(strange, key=text.index)
+    return [f"{key}: {problem} {first!r} (U+{ord(first):04X}); allowed: {allowed}"]
 
-    Raises DataError where a file is not text.
+
+def peek(config: Config, size: int = PEEK_BYTES) -> tuple[str, bool]:
+    r"""Return the normalised text of about the first `size` bytes of the corpus, and if it is all.
+
+    The texts of its files are joined by `\n`. Raises DataError where a file is not text.
     """
-    whole, size = [], 0
-    for path in paths:
-        size += path.stat().st_size
-        if size > PEEK_BYTES:
-            break
-        whole.append(path)
-    texts = corpus.of_each(plain.read_text, whole)
-    return "".join(texts) or plain.read_start(paths[0], PEEK_BYTES)
+    paths, left = corpus.find_text_files(Path(config.corpus)), size
+
+    def read(path: Path) -> tuple[str, bool]:
+        nonlocal left
+        text, is_all = corpus.read_start(path, left)
+        left = left - len(text.encode("utf-8")) - 1 if is_all else 0
+        return text, is_all
+
+    found = corpus.of_each(read, takewhile(lambda _: left > 0, paths))
+    whole = len(found) == len(paths) and all(is_all for _, is_all in found)
+    return "\n".join(text for text, _ in found), whole

@@ -46,7 +46,7 @@ def test_files_are_sorted_by_path_at_any_depth(tmp_path: Path) -> None:
         write(tmp_path / name)
     write(tmp_path / "notes.md")
     write(tmp_path / "txt")
-    expected = ["B.TXT", "a-b.txt", "a.txt", "a/b/c.txt", "a/z.txt", "b.txt", "é.txt"]
+    expected = ["B.TXT", "a/b/c.txt", "a/z.txt", "a-b.txt", "a.txt", "b.txt", "é.txt"]
     assert found_in(tmp_path) == expected
 
 
@@ -180,15 +180,15 @@ def test_dvc_sees_the_texts_and_not_the_companions(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
-    names = ["a.txt", "b.md", "deep/c.MD", "d.txt.gz", "e.jsonl", "f.epub", "README", ".gitignore"]
+    names = ["a.txt", "b.md", "deep/c.MD", "d.tar.gz", "e.json", "f.epub", "README", ".gitignore"]
     for name in names:
         write(tmp_path / name)
     expected = {
-        ".epub": 1, ".gitignore": 1, ".gz": 1, ".jsonl": 1, ".md": 2, "without ending": 1
+        ".epub": 1, ".gitignore": 1, ".gz": 1, ".json": 1, ".md": 2, "without ending": 1
     }  # fmt: skip
     assert corpus.count_passed_over(tmp_path) == expected
     assert corpus.list_kinds(expected) == (
-        "2 .md, 1 .epub, 1 .gitignore, 1 .gz, 1 .jsonl, 1 of other kinds"
+        "2 .md, 1 .epub, 1 .gitignore, 1 .gz, 1 .json, 1 of other kinds"
     )
 
 
@@ -196,7 +196,7 @@ def test_a_folder_without_text_says_what_it_holds(tmp_path: Path) -> None:
     for name in ("a.md", "b.md", "c.pdf"):
         write(tmp_path / name)
     assert_refused(
-        tmp_path, "holds no .txt file; put your text there as .txt; it holds 2 .md, 1 .p"
+        tmp_path, "holds no .txt file, nor", "put your text there as .txt; it holds 2 .md, 1 .p"
     )
 
 

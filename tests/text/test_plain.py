@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import plain
-from nanogpt2.text.corpus import read_corpus
+from nanogpt2.text.corpus import read_corpus, read_start
 
 SENTENCES = {
     "French": "Le cœur a ses raisons : « élève », là-bas, façon, naïve — l’été déjà.",
@@ -256,7 +256,8 @@ def test_the_start_of_a_file_is_the_start_of_its_text(
     path = tmp_path_factory.getbasetemp() / "start.txt"
     text = (text + "\n\r\ne\u0301 ") * 3
     path.write_bytes(text.encode())
-    start = plain.read_start(path, size)
+    start, whole = read_start(path, size)
     assert plain.read_text(path).startswith(start)
+    assert whole == (len(text.encode()) <= size)
     assert len(start.encode()) <= 3 * size
     assert start or size < 200
