@@ -9,6 +9,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.config.yaml12 import printable
 from nanogpt2.text.encoding import codec_of, is_nearly_utf8, name_encoding, name_shifts
 from nanogpt2.text.formats import name_format
+from nanogpt2.text.streams import count_newlines
 from nanogpt2.tokens.normal import normalise
 
 NOT_ASCII = bytes(range(128, 256))
@@ -51,12 +52,13 @@ def cut(content: bytes) -> bytes:
 class Checker:
     """What turns the blocks of one file, in order, into text, and knows where in it they stand.
 
-    A block ends after a newline, or where the file ends.
+    A block ends after a newline, or where the file ends. `any_encoding` is that of `open_utf8`,
+    which gave the blocks.
     """
 
     path: Path
     offset: int = 0  # bytes of the file before the next block
-    newlines: int = 0  # likewise
+    any_encoding: bool = False
 
     def check(self, block: bytes) -> str:
         """Return the text in the next `block`; DataError, naming the file, where it is not text."""
@@ -72,18 +74,19 @@ class Checker:
             line = f"{self.path}: {name} text; save it as UTF-8: {_command(name, self.path)}"
             raise DataError(printable(line))
         self.offset += len(block)
-        self.newlines += block.count(b"\n")
         return text
 
     def _explain(self, block: bytes, at: int) -> str:
         """Return what is wrong with `block`, which is no text at its byte `at`, and what to do."""
-        path, newlines = self.path, self.newlines + block.count(b"\n", 0, at)
+        path, newlines = self.path, block.count(b"\n", 0, at)
+        if self.offset:  # counted only where something is wrong
+            newlines += count_newlines(path, self.offset, any_encoding=self.any_encoding)
         place = f"line {newlines + 1}, byte {self.offset + at}"
         if is_nearly_utf8(block):
             return (
                 f"{path}: not UTF-8 text ({place}), though most of it is; mend or remove that place"
             )
-        name = name_encoding(block)
+        name = name_encoding(block) if not self.offset or b"\0" not in block else None
         if name is not None and name.startswith("UTF"):
             return f"{path}: {name} text; save it as UTF-8: {_command(name, path)}"
         if block[at] == 0:

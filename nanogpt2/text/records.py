@@ -6,7 +6,6 @@ They are not normalised.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.base.extras import import_extra
 from nanogpt2.base.words import name_some
 from nanogpt2.config.yaml12 import printable
-from nanogpt2.text.streams import BLOCK_BYTES, MAKE_ANEW, open_bytes, packing
+from nanogpt2.text.streams import BLOCK_BYTES, MAKE_ANEW, count_newlines, open_bytes, packing
 
 FIELD = "text"  # what most data sets call it
 MOST_LINE_BYTES = 2**28  # of one record, which is held whole
@@ -61,14 +60,14 @@ def read_records(
 
 
 def _read_lines(path: Path, field: str, start: int, end: int | None) -> Iterator[str]:
-    number = 0
+    number, quick = 0, _find_orjson()
     try:
         for line in _lines(path, start, end):
             number += 1
             if not line.isspace():
-                yield _take(_parse(line.removeprefix(BYTE_ORDER_MARK)), field)
+                yield _take(_parse(line.removeprefix(BYTE_ORDER_MARK), quick), field)
     except _RecordError as error:
-        number += _count_lines(path, start)
+        number += 1 + count_newlines(path, start - 1) if start else 0
         raise DataError(printable(f"{path}: line {number}: {error}")) from error
 
 
@@ -92,24 +91,13 @@ def _lines(path: Path, start: int, end: int | None) -> Iterator[bytes]:
             start += len(line)
 
 
-def _count_lines(path: Path, end: int) -> int:
-    """Return how many lines begin before the byte `end`."""
-    if not end:
-        return 0
-    with open_bytes(path) as file:
-        blocks = (file.read(min(BLOCK_BYTES, end - at)) for at in range(0, end, BLOCK_BYTES))
-        lines = sum(block.count(b"\n") for block in blocks)
-        file.seek(end - 1)
-        return lines + (file.read(1) != b"\n")
-
-
-def _parse(line: bytes) -> Any:
+def _parse(line: bytes, quick: Callable[[bytes], Any] | None) -> Any:
     """Return the JSON value of a line; _RecordError where it is none."""
-    if quick := _find_orjson():
+    if quick:
         with suppress(ValueError):  # Python's own reader takes more, such as NaN
             return quick(line)
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise _RecordError(f"not UTF-8 text (byte {error.start} of the line)") from error
     except RecursionError as error:
@@ -119,7 +107,6 @@ def _parse(line: bytes) -> Any:
         raise _RecordError(f"no JSON: {reason}; allowed: a JSON object a line") from error
 
 
-@cache
 def _find_orjson() -> Callable[[bytes], Any] | None:
     """Return a reader that is two to three times as quick as Python's, where it is installed."""
     try:

@@ -7,7 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.extras import import_extra
@@ -27,12 +27,12 @@ def open_bytes(path: Path) -> BinaryIO:
     file, where it cannot be read or its archive is damaged or cut; ExtraError where the library
     for .zst is missing.
     """
+    unpack, damage = _find_unpacker(path)
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise DataError(printable(f"{path}: cannot be read: {error.strerror}")) from error
-    source, damage = _unpack(file, path)
-    return io.BufferedReader(_Named(source, path, damage), BLOCK_BYTES)
+    return io.BufferedReader(_Named(file, unpack(file), path, damage), BLOCK_BYTES)
 
 
 def known_size(path: Path) -> int | None:
@@ -45,24 +45,33 @@ def packing(path: Path) -> str:
     return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower(), "")
 
 
-def _unpack(file: io.FileIO, path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return what reads the content of `file`, and the errors that mean a damaged archive."""
+def _find_unpacker(path: Path) -> tuple[Callable[[Any], Any], tuple[type[Exception], ...]]:
+    """Return what unpacks the stream of a file, and the errors that mean a damaged archive."""
     if packing(path) == "gzip":
-        return gzip.GzipFile(fileobj=file), (gzip.BadGzipFile, zlib.error, EOFError)
+        damage = (gzip.BadGzipFile, zlib.error, EOFError)
+        return lambda file: gzip.GzipFile(fileobj=file, mode="rb"), damage
     if packing(path) == "zstd":
         zstd = import_extra(ZSTD, extra="zst")
-        return zstd.ZstdFile(file), (zstd.ZstdError, EOFError)
-    return file, ()
+        return zstd.ZstdFile, (zstd.ZstdError, EOFError)
+    return lambda file: file, ()
 
 
 class _Named(io.RawIOBase):
-    """A stream whose errors are DataErrors that name its file."""
+    """The content of a file, as `source` gives it, with DataErrors that name the file."""
 
-    def __init__(self, source: Any, path: Path, damage: tuple[type[Exception], ...]) -> None:
-        self.source, self.path, self.damage = source, path, damage
+    def __init__(
+        self, file: io.FileIO, source: Any, path: Path, damage: tuple[type[Exception], ...]
+    ) -> None:
+        self.file, self.source, self.path, self.damage = file, source, path, damage
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return not packing(self.path)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self.source.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
         try:
@@ -77,6 +86,7 @@ class _Named(io.RawIOBase):
 
     def close(self) -> None:
         self.source.close()
+        self.file.close()
         super().close()
 
 
@@ -93,12 +103,22 @@ def open_utf8(
     return io.BufferedReader(_Utf8(stream, path, say), BLOCK_BYTES) if any_encoding else stream
 
 
+def count_newlines(path: Path, size: int, *, any_encoding: bool = False) -> int:
+    """Return how many newlines are in the first `size` bytes of what `open_utf8` gives."""
+    newlines = 0
+    with open_utf8(path, any_encoding=any_encoding) as file:
+        while block := file.read(min(BLOCK_BYTES, size)):
+            newlines += block.count(b"\n")
+            size -= len(block)
+    return newlines
+
+
 class _Utf8(io.RawIOBase):
     """A stream in UTF-8 of a stream in an encoding that its own bytes tell."""
 
     def __init__(self, source: BinaryIO, path: Path, say: Callable[[str], object] | None) -> None:
         self.source, self.path, self.say = source, path, say
-        self.decoder: codecs.IncrementalDecoder | None = None
+        self.codec, self.decoder = "", cast("codecs.IncrementalDecoder | None", None)
         self.as_it_is = False  # an encoding was looked for, and the bytes stay
         self.ready = memoryview(b"")
         self.bytes, self.lines = 0, 0  # decoded so far, of the source
@@ -125,7 +145,7 @@ class _Utf8(io.RawIOBase):
             codec = find_codec(block)
             self.as_it_is = codec in ("utf-8", None)
             if codec is not None and not self.as_it_is:
-                self.decoder = codecs.getincrementaldecoder(codec)()
+                self.codec, self.decoder = codec, codecs.getincrementaldecoder(codec)()
                 if self.say:
                     self.say(codec)
         text = self._decode(block) if self.decoder else None
@@ -147,7 +167,7 @@ class _Utf8(io.RawIOBase):
             at = error.start - len(before[0])  # what waited for its rest comes first
             decoder.setstate(before)
             line = self.lines + 1 + decoder.decode(block[: max(0, at)]).count("\n")
-            problem = f"not {error.encoding} text (line {line}, byte {self.bytes + at})"
+            problem = f"not {self.codec} text (line {line}, byte {self.bytes + at})"
             raise DataError(
                 printable(f"{self.path}: {problem}, though it begins so; mend that place")
             ) from error

@@ -1,5 +1,6 @@
 """The corpus: which files are read, in what order and form, and how they are split."""
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from imports import ROOT
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
+from nanogpt2.text.streams import ZSTD
 
 DVC = (sys.executable, "-m", "dvc")
 
@@ -48,6 +50,127 @@ def test_files_are_sorted_by_path_at_any_depth(tmp_path: Path) -> None:
     write(tmp_path / "txt")
     expected = ["B.TXT", "a/b/c.txt", "a/z.txt", "a-b.txt", "a.txt", "b.txt", "é.txt"]
     assert found_in(tmp_path) == expected
+
+
+def test_numbers_in_names_are_compared_as_numbers(tmp_path: Path) -> None:
+    names = [
+        *("2/a.txt", "10/a.txt", "02/b.txt", "2/c.txt", "part-10.txt", "part-2.txt", "part-02.txt"),
+        *(
+            "part-2.1.txt",
+            "part-²-3.txt",
+            "part.txt",
+            "12a.txt",
+            "9.txt",
+            f"{10**60}.txt",
+            "a1.txt",
+        ),
+    ]
+    for name in names:
+        write(tmp_path / name)
+    assert found_in(tmp_path) == [
+        *("02/b.txt", "2/a.txt", "2/c.txt", "9.txt", "10/a.txt", "12a.txt", f"{10**60}.txt"),
+        *("a1.txt", "part-2.1.txt", "part-02.txt", "part-2.txt", "part-10.txt", "part-²-3.txt"),
+        "part.txt",
+    ]
+
+
+def test_ten_thousand_files_are_in_order(tmp_path: Path) -> None:
+    for number in range(10_000):
+        (tmp_path / f"{number}.txt").touch()
+    assert found_in(tmp_path) == [f"{number}.txt" for number in range(10_000)]
+
+
+def test_texts_packed_texts_and_records_of_a_folder_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "1.txt", "one\r\n")
+    write(tmp_path / "2.TXT.GZ", gzip.compress(b"\xef\xbb\xbftwo"))
+    write(tmp_path / "3.jsonl", '{"text": "three", "id": 3}\n{"text": "cafe\u0301"}\n')
+    write(tmp_path / "deep/4.jsonl.gz", gzip.compress(b'{"text": "four"}'))
+    text, sources = corpus.read_corpus(tmp_path)
+    assert text == "one\n\ntwo\nthree\ncafé\nfour"
+    for source in sources:
+        content = (tmp_path / source.path).read_bytes()
+        assert (source.bytes, source.sha256) == (
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
+    assert corpus.read_corpus(tmp_path / "3.jsonl")[0] == "three\ncafé"
+    with pytest.raises(DataError, match="no field 'body'; there are: text, id"):
+        corpus.read_corpus(tmp_path / "3.jsonl", field="body")
+
+
+def test_tables_and_zst_are_read_too(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    zstd = pytest.importorskip(ZSTD)
+    parquet.write_table(arrow.table({"text": ["one", "two"]}), tmp_path / "1.parquet")
+    write(tmp_path / "2.txt.zst", zstd.compress(b"three"))
+    write(tmp_path / "3.jsonl.zst", zstd.compress(b'{"text": "four"}'))
+    assert corpus.read_corpus(tmp_path)[0] == "one\ntwo\nthree\nfour"
+
+
+def test_all_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    for name in ("a.txt.gz", "b.jsonl", "c.txt"):
+        write(tmp_path / name, b"gr\xf6\xdfer")
+    with pytest.raises(DataError) as error:
+        corpus.read_corpus(tmp_path)
+    lines = str(error.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        str(tmp_path / name) for name in ("a.txt.gz", "b.jsonl", "c.txt")
+    ]
+    assert corpus.read_corpus(tmp_path / "c.txt", any_encoding=True)[0] == "größer"
+
+
+# --- Patterns ---
+
+FOLDER = ["a.txt", "b/part-2.jsonl", "b/part-10.jsonl", "c/part-1.txt", "c/d/part-3.txt", "c/x.md"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*/part-*.jsonl", ["b/part-2.jsonl", "b/part-10.jsonl"]),
+        ("*.txt", ["a.txt"]),
+        ("**/part-?.*", ["b/part-2.jsonl", "c/d/part-3.txt", "c/part-1.txt"]),
+        ("c/**", ["c/d/part-3.txt", "c/part-1.txt"]),
+        ("[ab]*", ["a.txt"]),
+    ],
+)
+def test_a_pattern_names_the_files_that_it_matches(
+    pattern: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in FOLDER:
+        write(tmp_path / name, '{"text": "a"}' if "jsonl" in name else "a")
+    write(tmp_path / "c/._part-1.txt", b"\0")
+    found = corpus.find_text_files(tmp_path / pattern)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == expected
+    root = corpus.root_of(tmp_path / pattern)
+    _, sources = corpus.read_corpus(tmp_path / pattern)
+    assert [(root / source.path).relative_to(tmp_path).as_posix() for source in sources] == expected
+    corpus.check_unchanged(tmp_path / pattern, sources)
+    monkeypatch.chdir(tmp_path)
+    assert [path.as_posix() for path in corpus.find_text_files(pattern)] == expected
+
+
+def test_what_a_pattern_matches_and_is_not_read_is_counted(tmp_path: Path) -> None:
+    for name in FOLDER:
+        write(tmp_path / name)
+    assert corpus.count_passed_over(tmp_path / "**/*") == {".md": 1}
+    assert corpus.count_companions(tmp_path / "c/*") == 0
+
+
+def test_a_pattern_that_matches_no_text_is_refused(tmp_path: Path) -> None:
+    for name in FOLDER:
+        write(tmp_path / name)
+    assert_refused(tmp_path / "*.md", "matches no .txt file, nor one of .jsonl")
+    assert_refused(tmp_path / "c/*.md", "it matches 1 .md")
+    assert_refused(tmp_path / "nowhere/*.txt", "matches no .txt file")
+    assert_refused(tmp_path / "c**.txt", "")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    write(tmp_path / "part-1.txt")
+    path = write(tmp_path / "part-[1].txt", "this")
+    assert corpus.read_corpus(path)[0] == "this"
 
 
 def test_a_lone_file_is_a_corpus(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.text import plain
-from nanogpt2.text.corpus import read_corpus, read_start
+from nanogpt2.text.corpus import read_corpus, read_file, read_start
 
 SENTENCES = {
     "French": "Le cœur a ses raisons : « élève », là-bas, façon, naïve — l’été déjà.",
@@ -97,6 +98,18 @@ def test_the_command_of_the_error_mends_the_file(
     subprocess.run(f"iconv {command}", shell=True, check=True)
     assert plain.read_text(path) == text
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("before", [0, 60_000], ids=["at once", "after two blocks"])
+@pytest.mark.parametrize(("language", "encoding"), WRITTEN)
+def test_the_encoding_that_is_found_reads_the_file(
+    language: str, encoding: str, before: int, tmp_path: Path
+) -> None:
+    text = ASCII + SENTENCES[language] + "\n" + ASCII
+    text = ASCII[:24] * before + text
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode(encoding))
+    assert read_file(path, any_encoding=True) == text
 
 
 @pytest.mark.parametrize(
@@ -224,6 +237,60 @@ def test_other_formats_are_told_by_their_bytes(content: bytes, name: str, advice
 )
 def test_a_text_that_begins_like_another_format_is_read(text: str) -> None:
     assert plain.decode(text.encode(), Path("a.txt")) == text
+
+
+# --- A file block by block ---
+
+
+def check_blocks(content: bytes, cuts: set[int], path: Path) -> str:
+    """Check the blocks that end after the lines of the numbers `cuts`."""
+    lines = [line + b"\n" for line in content.split(b"\n")[:-1]] + [content.split(b"\n")[-1]]
+    checker, text, block = plain.Checker(path), "", b""
+    for number, line in enumerate(lines):
+        block += line
+        if number in cuts or number == len(lines) - 1:
+            text, block = text + checker.check(block), b""
+    return text
+
+
+LINES = st.text().map(str.encode)
+
+
+@given(
+    lines=st.lists(LINES | st.just(b"gr\xf6\xdfer")) | st.lists(LINES | st.just(b"a\0")),
+    cuts=st.sets(st.integers(0, 9)),
+)
+def test_blocks_give_the_text_of_the_file_or_the_same_place_of_an_error(
+    lines: list[bytes], cuts: set[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = b"\n".join(lines)
+    path = tmp_path_factory.getbasetemp() / "blocks.txt"
+    path.write_bytes(content)
+    try:
+        expected = plain.decode_as_is(content, path)
+    except DataError as error:
+        with pytest.raises(DataError) as found:
+            check_blocks(content, cuts, path)
+        place = re.search(r"\(line \d+, byte \d+\)", str(error))
+        is_wide = "text; save it as UTF-8" in str(found.value)  # guessed from a short first block
+        assert place is None or place[0] in str(found.value) or is_wide
+    else:
+        assert check_blocks(content, cuts, path) == expected
+
+
+def test_the_place_of_an_error_counts_from_the_start_of_what_was_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    first = "größer\n".encode() * 1000
+    path.write_bytes(gzip.compress(first + b"na\xefve\n"))
+    checker = plain.Checker(path)
+    assert checker.check(first) == first.decode()
+    with pytest.raises(DataError, match=rf"\(line 1001, byte {len(first) + 2}\); .* as CP1252"):
+        checker.check(b"na\xefve\n")
+
+
+def test_a_format_is_told_by_the_start_of_a_file_alone() -> None:
+    checker = plain.Checker(Path("a.txt"))
+    assert checker.check(b"text\n") + checker.check(b"%PDF-1.7\n") == "text\n%PDF-1.7\n"
 
 
 # --- Several files, and the start of one ---

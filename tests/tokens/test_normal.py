@@ -1,5 +1,6 @@
 """The one form of every text: newlines, Unicode's composed form, no byte order mark."""
 
+import re
 import unicodedata
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.tokens.normal import normalise
+from nanogpt2.tokens.normal import normalise, normalise_within
 
 FORMS = {
     "plain": "Größe\nnaïve café\n",
@@ -45,6 +46,28 @@ def test_the_same_text_has_one_form(form: str) -> None:
 
 def test_a_mark_within_a_text_is_kept() -> None:
     assert normalise("a\ufeffb") == "a\ufeffb"
+
+
+MARKS = "aé\n\r \x85\ufeff\u0301\u0323\u0928\u093c\u094d\u09c7\u09be\u1100\u1161\u11a8\u304b\u3099"
+
+
+@given(
+    st.lists(st.text(st.sampled_from(MARKS) | st.characters()), max_size=6), st.integers(0, 5000)
+)
+def test_a_long_text_has_the_form_that_the_standard_gives_the_whole(
+    parts: list[str], size: int
+) -> None:
+    text = ("x" * size + "\n").join(parts)
+    plain = re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", text.lstrip("\ufeff"))
+    assert normalise(text) == unicodedata.normalize("NFC", plain)
+
+
+@given(st.lists(st.text(st.sampled_from(MARKS) | st.characters())))
+def test_pieces_that_begin_with_an_ascii_letter_have_the_form_of_the_whole(
+    parts: list[str],
+) -> None:
+    pieces = [f"x{part}" for part in parts]
+    assert "".join(map(normalise_within, pieces)) == normalise("".join(pieces))
 
 
 @pytest.mark.parametrize("form", FORMS)
