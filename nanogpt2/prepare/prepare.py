@@ -25,7 +25,7 @@ from nanogpt2.prepare.encode import SplitFile, SplitFiles, encode_section
 from nanogpt2.prepare.layout import SPLITS, Layout, lay_out, runs_of
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.recipe import Recipe
-from nanogpt2.prepare.scan import Piece, Scan, plan_parts, read_segment, scan_part, size_of
+from nanogpt2.prepare.scan import Piece, Scan, plan_parts, read_segment, scan_part
 from nanogpt2.prepare.sources import check_sources
 from nanogpt2.text import corpus
 from nanogpt2.tokens.tokenizer import (
@@ -99,7 +99,7 @@ class Work:
         self, new: Path, block_size: int | None, passed_over: Mapping[str, int]
     ) -> dict[str, Any]:
         """Fill the folder `new` and return the description."""
-        parts = list(plan_parts(corpus.find_text_files(self.source)))
+        parts = list(plan_parts(corpus.find_text_files(self.source), self.recipe))
         scans = self.scan(parts)
         segments = [segment for scan in scans for segment in scan.segments]
         removed = np.empty((0, 2), np.int64)
@@ -115,6 +115,7 @@ class Work:
         # DVC hashes the corpus once the stage is over, and would take it for what was read
         sources = check_sources(
             self.source,
+            self.recipe,
             chain.from_iterable(parts),
             chain.from_iterable(scan.sha256 for scan in scans),
             workers=self.workers,
@@ -141,7 +142,7 @@ class Work:
     def scan(self, parts: Sequence[Sequence[Piece]]) -> list[Scan]:
         """Return what the parts of the corpus hold, and leave their segments in the folder."""
         read = partial(scan_part, recipe=self.recipe, folder=self.folder)
-        of = sum(size_of(piece) for part in parts for piece in part)
+        of = sum(piece.bytes for part in parts for piece in part)
         scans: list[Scan] = []
         done = 0
         for scan in self.workers.each(read, enumerate(parts)):

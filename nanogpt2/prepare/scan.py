@@ -17,8 +17,8 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.text import blocks, corpus, plain
 from nanogpt2.text.blocks import Span
-from nanogpt2.text.records import kind_of, read_records
-from nanogpt2.text.streams import open_utf8
+from nanogpt2.text.records import count_row_groups, is_table, kind_of, read_records
+from nanogpt2.text.streams import open_utf8, packing
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise, normalise_within
 
 SEGMENT_CHARACTERS = 1 << 22
@@ -28,10 +28,14 @@ PART_BYTES = 1 << 24  # of sources that one worker reads at a time
 
 @dataclass(frozen=True)
 class Piece:
-    """What a worker reads of a source: all of it, or a span of a plain text."""
+    """What a worker reads of a source: all of it, or a span, and about how many bytes it has.
+
+    A span is of bytes; of a table it is of row groups.
+    """
 
     path: Path
     span: Span
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,53 @@ class Scan:
 
     segments: list[Segment]
     bytes: int  # of the files that were read
-    sha256: list[str]  # of the bytes of each piece, as they were read
+    sha256: list[str]  # of each piece as it was read: of its bytes where they are plain text, else
+    # of the whole file, with its first piece
     is_blank: bool  # whether all of it is white space
     problems: list[str] = field(default_factory=list)  # a line for each file that is no text
 
 
-def plan_parts(paths: Sequence[Path], *, part_bytes: int = PART_BYTES) -> Iterator[list[Piece]]:
+def plan_parts(
+    paths: Sequence[Path], recipe: Recipe, *, part_bytes: int = PART_BYTES
+) -> Iterator[list[Piece]]:
     """Yield what one worker reads after the other: pieces of about `part_bytes` together."""
     part: list[Piece] = []
     size = 0
     for path in paths:
-        n_bytes = path.stat().st_size
-        spans = [Span(0, None)]
-        if n_bytes > part_bytes and corpus.is_plain(path):
-            spans = blocks.plan_spans(path, n_bytes, part_bytes)
-        for span in spans:
-            part.append(Piece(path, span))
-            size += (n_bytes if span.end is None else span.end) - span.start
+        for span, n_bytes in _plan_spans(path, recipe, part_bytes):
+            part.append(Piece(path, span, n_bytes))
+            size += n_bytes
             if size >= part_bytes:
                 yield part
                 part, size = [], 0
     if part:
         yield part
+
+
+def _plan_spans(path: Path, recipe: Recipe, part_bytes: int) -> Iterator[tuple[Span, int]]:
+    """Yield what is read together of a file, with its size: bytes, or row groups of a table."""
+    n_bytes = path.stat().st_size
+    if (
+        n_bytes <= part_bytes
+        or packing(path)
+        or (
+            kind_of(path) == "text" and recipe.clean.encoding == "auto"  # its beginning tells it
+        )
+    ):
+        yield Span(0, None), n_bytes
+        return
+    if is_table(path):
+        groups = count_row_groups(path)
+        for group in range(groups):
+            yield Span(group, group + 1), n_bytes // groups
+        return
+    if kind_of(path) == "records":  # lines that begin in a span
+        starts = range(0, n_bytes, part_bytes)
+        spans = [Span(start, min(start + part_bytes, n_bytes)) for start in starts]
+    else:
+        spans = blocks.plan_spans(path, n_bytes, part_bytes)
+    for span in spans:
+        yield span, (n_bytes if span.end is None else span.end) - span.start
 
 
 def scan_part(part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path) -> Scan:
@@ -89,24 +118,31 @@ def scan_part(part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path
             hashes.append(_scan_piece(piece, recipe, writer))
         except DataError as error:
             problems.append(str(error))
-    n_bytes = sum(map(size_of, pieces))
+    n_bytes = sum(piece.bytes for piece in pieces)
     return Scan(writer.finish(), n_bytes, hashes, writer.is_blank, problems)
 
 
 def _scan_piece(piece: Piece, recipe: Recipe, writer: "SegmentWriter") -> str:
-    """Write the documents of a piece; return the SHA-256 of its bytes."""
-    if kind_of(piece.path) == "text" and corpus.is_plain(piece.path):
+    """Write the documents of a piece; return the SHA-256 as `Scan` has it."""
+    path, span = piece.path, piece.span
+    if is_hashed_by_spans(path, recipe):
         digest = hashlib.sha256()
         _write_text(piece, recipe, writer, digest.update)
         return digest.hexdigest()
-    sha256 = hash_file(piece.path)
-    if kind_of(piece.path) == "records":
-        for record in map(normalise, read_records(piece.path, field=recipe.text_field)):
+    sha256 = "" if span.start else hash_file(path)
+    if kind_of(path) == "records":
+        texts = read_records(path, field=recipe.text_field, start=span.start, end=span.end)
+        for record in map(normalise, texts):
             writer.begin(key_of(record))
             writer.add(record)
     else:
         _write_text(piece, recipe, writer, lambda block: None)
     return sha256
+
+
+def is_hashed_by_spans(path: Path, recipe: Recipe) -> bool:
+    """Return whether the bytes of a file are hashed as they are read, which needs plain text."""
+    return corpus.is_plain(path) and recipe.clean.encoding == "utf-8"
 
 
 def _write_text(
@@ -138,13 +174,6 @@ def _read_blocks(piece: Piece, any_encoding: bool) -> Iterator[bytes]:
             file.seek(span.start)
         size = None if span.end is None else span.end - span.start
         yield from blocks.read_blocks(file, piece.path, size=size)
-
-
-def size_of(piece: Piece) -> int:
-    """Return the bytes of a piece, of one that is gone 0."""
-    if piece.span.end is not None:
-        return piece.span.end - piece.span.start
-    return piece.path.stat().st_size - piece.span.start if piece.path.exists() else 0
 
 
 def key_of(text: str) -> int:

@@ -9,7 +9,8 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.base.words import name_some
 from nanogpt2.base.workers import Workers
 from nanogpt2.config.yaml12 import printable
-from nanogpt2.prepare.scan import Piece
+from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.prepare.scan import Piece, is_hashed_by_spans
 from nanogpt2.text import corpus
 from nanogpt2.text.blocks import Span
 from nanogpt2.text.corpus import MOST_NAMED, Source
@@ -20,7 +21,12 @@ Hashes = tuple[int, str, list[str]]  # of a file: its size, its SHA-256, and tha
 
 
 def check_sources(
-    source: Path, pieces: Iterable[Piece], sha256: Iterable[str], *, workers: Workers
+    source: Path,
+    recipe: Recipe,
+    pieces: Iterable[Piece],
+    sha256: Iterable[str],
+    *,
+    workers: Workers,
 ) -> list[Source]:
     """Return the files of the corpus `source`, whose `pieces` had the hashes `sha256` when read.
 
@@ -28,8 +34,9 @@ def check_sources(
     """
     spans, read = defaultdict(list), defaultdict(list)
     for piece, found in zip(pieces, sha256, strict=True):
-        spans[piece.path].append(piece.span)
-        read[piece.path].append(found)
+        if piece.span.start == 0 or is_hashed_by_spans(piece.path, recipe):
+            spans[piece.path].append(piece.span)
+            read[piece.path].append(found)
     changed = set(spans) ^ set(corpus.find_text_files(source))
     there = [path for path in spans if path not in changed]
     hashes = workers.each(_hash, [(path, spans[path]) for path in there])
@@ -50,6 +57,8 @@ def check_sources(
 def _hash(file_and_spans: tuple[Path, Sequence[Span]]) -> Hashes:
     """Return the hashes of a file that may be gone or shorter now."""
     path, spans = file_and_spans
+    if len(spans) == 1:
+        spans = [Span(0, None)]
     whole, parts, size = hashlib.sha256(), [], 0
     try:
         with path.open("rb") as file:

@@ -29,10 +29,11 @@ def kind_of(path: Path) -> Literal["text", "records"]:
 
     What has another ending is taken for a text.
     """
-    return "records" if _is_table(path) or _is_lines(path) else "text"
+    return "records" if is_table(path) or _is_lines(path) else "text"
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
+    """Return whether a file is a .parquet table."""
     return path.suffix.lower() == ".parquet"
 
 
@@ -50,7 +51,7 @@ def read_records(
     line is no JSON object, or `field` is missing or no text; ExtraError where the library for the
     kind of file is missing. Memory is bounded by the longest record.
     """
-    if _is_table(path):
+    if is_table(path):
         return _read_table(path, field, start, end)
     assert not (packing(path) and (start or end)), "the bytes of an archive are no lines"
     return _read_lines(path, field, start, end)
