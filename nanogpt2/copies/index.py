@@ -89,9 +89,15 @@ class Index:
             base = stream << STREAM_BITS
             for start in range(base, base + size + 1, 1 << BUCKET_BITS):
                 records = next(buckets)
-                order = np.argsort(records["item"])
-                columns = (records[name][order] for name in ("item", "first", "previous"))
-                yield Repeats(*columns, end=min(start + (1 << BUCKET_BITS), base + size))
+                place = np.full(1 << BUCKET_BITS, -1, dtype=np.int64)
+                place[records["item"] - start] = np.arange(len(records))
+                order = place[place >= 0]
+                yield Repeats(
+                    records["item"][order],
+                    records["first"][order],
+                    records["previous"][order],
+                    min(start + (1 << BUCKET_BITS), base + size),
+                )
 
     def close(self) -> None:
         """Remove what was written."""
@@ -118,18 +124,23 @@ def add_samples(index: Index, samples: Samples, *, start: int, stream: int = 0) 
 
 def _find_repeats(records: Records) -> Records:
     """Return what of a partition is not the first of its hash, in any order."""
-    hashes, items = records["hash"], records["item"]
-    order = np.argsort(hashes)
-    same = np.zeros(len(order) + 1, dtype=np.bool_)  # as the one before
+    items = records["item"]
+    if len(items) and int(items.max()) >> STREAM_BITS:
+        records = records[np.argsort((items >> STREAM_BITS).astype(np.uint16), kind="stable")]
+    hashes, items = np.ascontiguousarray(records["hash"]), records["item"]
+    # as many bits of the hash as the number of an item leaves, the first of all being known
+    n_bits = np.uint64(len(records).bit_length())
+    packed = (hashes << np.uint64(PARTITION_BITS)) >> n_bits << n_bits
+    packed |= np.arange(len(records), dtype=np.uint64)
+    packed.sort()
+    order = (packed & ((np.uint64(1) << n_bits) - np.uint64(1))).astype(np.int64)
     ordered = hashes[order]
+    same = np.zeros(len(order) + 1, dtype=np.bool_)  # as the one before
     np.equal(ordered[1:], ordered[:-1], out=same[1:-1])
     several = np.flatnonzero(same[1:] | same[:-1])
     later = same[several]
-    group = np.cumsum(~later)
     ordered_items = items[order[several]]
-    by_item = np.lexsort((ordered_items, group))
-    ordered_items = ordered_items[by_item]
-    heads = np.flatnonzero(~later)
+    heads, group = np.flatnonzero(~later), np.cumsum(~later)
     repeats = np.empty(int(np.count_nonzero(later)), dtype=REPEAT)
     at = np.flatnonzero(later)
     repeats["item"] = ordered_items[at]

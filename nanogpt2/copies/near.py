@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.copies.index import Index, Repeats
+from nanogpt2.copies.index import STREAM_BITS, Index, Repeats
 from nanogpt2.copies.windows import (
     BASE,
     SPACING,
@@ -22,7 +22,6 @@ from nanogpt2.copies.windows import (
     Positions,
     character_codes,
     is_black,
-    numbers_of,
 )
 
 ALIKE = 0.7  # Jaccard similarity from which a stretch is a near copy
@@ -33,7 +32,6 @@ LEAST = 3  # matches that make a stretch
 SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
 HELD_BACK = 1024  # the last windows of a block are looked at again with the next
 SHORTEST = 100  # characters: less is a phrase
-SPREAD = 0.8  # of the similarity that a sample of one window tells
 HOPELESS = 0.5  # similarity that is left out even where the sample may err
 COVERED = 0.9  # a doubtful stretch is left out where a sure one has so much of it
 
@@ -96,7 +94,8 @@ class _Segments(NamedTuple):
         changes = self.breaks / (1 - np.exp(-WINDOW / SPACING))
         lost = (spans - self.matches) - changes * (WINDOW - GRAM) / SPACING
         kept = np.clip(1 - lost / spans, 0, 1)
-        return kept / (2 - kept), SPREAD / np.sqrt(spans)
+        spread = np.where((spans == self.matches) & (spans >= 8), 0.0, 100 / spans**1.5)
+        return kept / (2 - kept), spread
 
 
 def find_near_copies(index: Index, read: Read | None = None) -> Iterator[NearCopies]:
@@ -110,18 +109,19 @@ def find_near_copies(index: Index, read: Read | None = None) -> Iterator[NearCop
     for repeats in index.repeats():
         matches = _join(matches, _matches(repeats))
         found, matches = _take_segments(matches, repeats.end - HELD_BACK)
-        yield _judge(found, index, read)
+        yield from _judge_streams(found, index, read)
     found, _ = _take_segments(matches, 1 << 62)
-    yield _judge(found, index, read)
+    yield from _judge_streams(found, index, read)
 
 
 def _matches(repeats: Repeats) -> _Matches:
     """Return each repeat with the first of its hash and, where that is another, the one before."""
-    other = np.flatnonzero(repeats.first != repeats.previous)
-    items = np.concatenate([repeats.items, repeats.items[other]])
-    sources = np.concatenate([repeats.first, repeats.previous[other]])
-    order = np.argsort(items, kind="stable")
-    return _Matches(items[order], sources[order])
+    counts = 1 + (repeats.first != repeats.previous)
+    at = np.cumsum(counts) - counts
+    items = np.repeat(repeats.items, counts)
+    sources = np.repeat(repeats.previous, counts)
+    sources[at] = repeats.first
+    return _Matches(items, sources)
 
 
 def _join(one: _Matches, two: _Matches) -> _Matches:
@@ -183,22 +183,35 @@ def _starts(*columns: Positions) -> Positions:
 def _chain(matches: _Matches) -> Positions:
     """Return for each match the first of its chain: those that go on from one another."""
     items, sources = matches
-    links = np.arange(len(items))
+    links = np.arange(len(items), dtype=np.int32)
     waiting = links[1:]
     for back in range(1, 2 * GAP + 1):
-        waiting = waiting[np.searchsorted(waiting, back) :]
+        if back > 1:
+            waiting = waiting[np.searchsorted(waiting, back) :]
+            step = items[waiting] - items[waiting - back]
+            source_step = sources[waiting] - sources[waiting - back]
+        else:
+            step, source_step = np.diff(items), np.diff(sources)
+        is_near = step <= GAP
+        goes_on = is_near & (step > 0) & _is_within(source_step, 1, GAP)
+        goes_on &= _is_within(step - source_step, -DRIFT, DRIFT)
+        links[waiting[goes_on]] -= back
+        waiting = waiting[is_near & ~goes_on]
         if not len(waiting):
             break
-        before = waiting - back
-        step = items[waiting] - items[before]
-        source_step = sources[waiting] - sources[before]
-        goes_on = (step > 0) & (source_step > 0) & (source_step <= GAP)
-        goes_on &= (step <= GAP) & (np.abs(step - source_step) <= DRIFT)
-        links[waiting[goes_on]] = before[goes_on]
-        waiting = waiting[~goes_on & (step <= GAP)]
     while not np.array_equal(further := links[links], links):
         links = further
     return links
+
+
+def _is_within(numbers: Positions, least: int, most: int) -> Flags:
+    return (numbers - least).view(np.uint64) <= np.uint64(most - least)
+
+
+def _judge_streams(segments: _Segments, index: Index, read: Read | None) -> Iterator[NearCopies]:
+    streams = segments.first >> STREAM_BITS
+    for stream in np.unique(streams).tolist():
+        yield _judge(segments.pick(streams == stream), index, read)
 
 
 def _judge(segments: _Segments, index: Index, read: Read | None) -> NearCopies:
@@ -232,17 +245,20 @@ def _read_doubtful(
     if not len(which):
         return alike
     base = int(segments.first.min())
-    covered = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int8)
+    covered = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int64)
     np.add.at(covered, segments.first[accepted] - base, 1)
     np.add.at(covered, segments.last[accepted] - base + 1, -1)
-    covered = np.cumsum(covered) > 0
+    covered = np.minimum(np.cumsum(covered), 1)
+    before = np.cumsum(np.append(0, covered))
+    first, last = segments.first[which] - base, segments.last[which] - base
+    which = which[before[last + 1] - before[first] < COVERED * (last - first + 1)]
     picked = segments.pick(which)
     own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
     source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
     for at in np.argsort(-picked.matches, kind="stable").tolist():
         part = covered[picked.first[at] - base : picked.last[at] - base + 1]
         if part.mean() < COVERED and similarity(read(*own[at]), read(*source[at])) >= ALIKE:
-            part[:] = True
+            part[:] = 1
             alike[which[at]] = True
     return alike
 
@@ -262,7 +278,7 @@ def similarity(one: str, two: str) -> float:
 def _grams(text: str) -> Hashes:
     """Return the hash of each 5-gram once, sorted."""
     codes = character_codes(text)
-    numbers = numbers_of(codes[is_black(codes)])
+    numbers = codes[is_black(codes)].astype(np.uint64)
     size = max(0, len(numbers) - GRAM + 1)
     grams = numbers[:size] * np.uint64(BASE)
     for offset in range(1, GRAM):

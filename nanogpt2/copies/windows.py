@@ -1,7 +1,6 @@
 """Windows of a text as 64-bit hashes, each in constant time, and a sample of them by content.
 
-The hash is the polynomial of Karp & Rabin 1987 modulo 2^64, over a random number for each
-character. A sample keeps the windows whose hash is small (as in Manber 1994), so that the same
+The hash is the polynomial of Karp & Rabin 1987 modulo 2^64. A sample keeps the windows whose hash is small (as in Manber 1994), so that the same
 text has the same sample wherever it stands.
 """
 
@@ -21,7 +20,6 @@ SPACING = 16  # one window of so many is in the sample
 REACH = 256  # characters that a window may cover, white space and all
 PERIOD = 8  # a window that repeats itself within so many characters is a rule, not a text
 BLOCK = 1 << 15  # characters hashed together: what they need stays in the cache
-TABLE = 1 << 16  # characters whose numbers are looked up; those beyond are made as needed
 BASE = 0x9E3779B97F4A7C15  # odd
 MASK = (1 << 64) - 1
 WHITE = (
@@ -53,14 +51,9 @@ def mix(numbers: Hashes) -> Hashes:
 
 
 @cache
-def _numbers() -> Hashes:
-    return mix(np.arange(1, TABLE + 1, dtype=np.uint64) * np.uint64(BASE))
-
-
-@cache
 def _is_black() -> npt.NDArray[np.bool_]:
-    """Whether each character of the table is no white space."""
-    black = np.ones(TABLE, dtype=np.bool_)
+    """Whether each of the first characters, all white space among them, is none."""
+    black = np.ones(max(WHITE) + 2, dtype=np.bool_)
     black[list(WHITE)] = False
     return black
 
@@ -68,15 +61,9 @@ def _is_black() -> npt.NDArray[np.bool_]:
 def is_black(codes: Codes) -> npt.NDArray[np.bool_]:
     """Return whether each character is no white space."""
     if codes.dtype == np.uint8:
-        return _is_black()[:256][codes]
+        table = _is_black()[:256].tobytes()
+        return np.frombuffer(codes.tobytes().translate(table), dtype=np.bool_)
     return np.take(_is_black(), codes, mode="clip")  # the last of the table is no white space
-
-
-def numbers_of(codes: Codes) -> Hashes:
-    """Return the random number of each character."""
-    if codes.dtype == np.uint8 or int(codes.max(initial=0)) < TABLE:
-        return _numbers()[codes]
-    return mix((codes.astype(np.uint64) + np.uint64(1)) * np.uint64(BASE))
 
 
 class Roller:
@@ -84,28 +71,41 @@ class Roller:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        size = BLOCK + length
-        self._powers = _powers(BASE, size)
+        self._powers = _powers(BASE, BLOCK + length)
         # what a window is divided by for its place, and the multiplication that ends its hash
-        self._back = _powers(pow(BASE, -1, 1 << 64), size) * np.uint64(0xD6E8FEB86659FD93)
-        self._sums = np.zeros(size + 1, dtype=np.uint64)
+        self._back = _powers(pow(BASE, -1, 1 << 64), BLOCK) * np.uint64(0xD6E8FEB86659FD93)
 
     def blocks(self, codes: Codes) -> Iterator[tuple[int, Hashes]]:
         """Yield where a block begins, and the hashes of the windows that begin there and after.
 
-        The high bits of a hash depend on all of its window, the low ones on less. The next
-        block is written over this one.
+        The high bits of a hash depend on all of its window, the low ones on less.
         """
         for start in range(0, len(codes) - self.length + 1, BLOCK):
-            terms = numbers_of(codes[start : start + BLOCK + self.length - 1])
-            n, n_windows = len(terms), len(terms) - self.length + 1
-            terms *= self._powers[:n]
-            np.cumsum(terms, out=self._sums[1 : n + 1])
-            hashes = np.subtract(
-                self._sums[self.length : n + 1], self._sums[:n_windows], out=terms[:n_windows]
-            )
-            hashes *= self._back[:n_windows]
+            terms = codes[start : start + BLOCK + self.length - 1].astype(np.uint64)
+            terms *= self._powers[: len(terms)]
+            hashes = _add_windows(terms, self.length)
+            hashes *= self._back[: len(hashes)]
             yield start, hashes
+
+
+def _add_windows(terms: Hashes, length: int) -> Hashes:
+    """Return the sum of each `length` terms that follow each other, wrapped to 64 bits.
+
+    The sums of 1, 2, 4, ... terms are those of their halves: quicker than differences of sums
+    from the start, each of which waits for the one before.
+    """
+    n_sums = len(terms) - length + 1
+    sums, done, width = None, 0, 1
+    while width <= length:
+        if length & width:
+            part = terms[done : done + n_sums]
+            sums = part.copy() if sums is None else np.add(sums, part, out=sums)
+            done += width
+        if 2 * width <= length:
+            terms = terms[:-width] + terms[width:]
+        width *= 2
+    assert sums is not None
+    return sums
 
 
 def _powers(base: int, count: int) -> Hashes:
@@ -158,7 +158,7 @@ def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:
 def _repeats_itself(black: Codes, at: Positions) -> npt.NDArray[np.bool_]:
     """Return whether the windows at `at` consist of up to 8 characters again and again."""
     repeats = np.zeros(len(at), dtype=np.bool_)
-    for period in range(1, PERIOD + 1):
+    for period in range(PERIOD // 2 + 1, PERIOD + 1):  # each shorter one is half of one of these
         left = np.arange(len(at))
         for offset in range(WINDOW - period):  # a few windows are left after the first looks
             left = left[black[at[left] + offset] == black[at[left] + offset + period]]
