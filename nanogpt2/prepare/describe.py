@@ -15,6 +15,7 @@ from nanogpt2.tokens.tokenizer import Tokenizer
 
 OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
 OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
+NEAR_COPIES_IN_TRAIN = 0.1  # share of the train split
 SHOWN = 5  # tokens that a warning shows
 
 
@@ -55,6 +56,22 @@ def warn_of_overlap(overlap: Mapping[str, float]) -> list[str]:
         " the train split too, so its loss flatters the model: remove repeated text"
         for name, share in overlap.items()
         if share > OVERLAP_ALLOWED
+    ]
+
+
+def warn_of_near_copies(copies: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each split much of which stands nearly so in train, if it is kept."""
+    if "removed" in copies:
+        return []
+    shares = {
+        name: each["in_train"] / max(1, each["copied"] + each["unique"])
+        for name, each in copies.get("near_copies", {}).items()
+    }
+    return [
+        f"{share:.1%} of the {name} split stand nearly so in the train split too"
+        f"{' earlier' * (name == 'train')}; clean.near_copies: remove takes them out"
+        for name, share in shares.items()
+        if share > (NEAR_COPIES_IN_TRAIN if name == "train" else OVERLAP_ALLOWED)
     ]
 
 

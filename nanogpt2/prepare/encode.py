@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.prepare.layout import SPLITS, Layout, Run, Section, runs_of
+from nanogpt2.prepare.layout import SPLITS, Layout, Section, runs_of
 from nanogpt2.prepare.scan import code_points_of, distinct_bytes, read_segment
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
@@ -24,43 +24,41 @@ class Encoded:
     """What a section gives a split: files with its text and tokens, their sizes, tokens used."""
 
     split: str
-    text: Path
+    text: Path  # where all of a segment goes to one split, the segment's own file
     tokens: Path
     characters: int
     used: npt.NDArray[np.bool_]  # of each token, whether the section has it
 
 
 def encode_section(
-    section: Section, *, layout: Layout, tokenizer: Path, segments: Path, folder: Path
+    section: Section, *, layout: Layout, tokenizer: Path, folder: Path
 ) -> list[Encoded]:
-    """Write text and tokens of a section into files of `folder`, and return what they hold.
+    """Write text and tokens of a section into files beside its segment; return what they hold.
 
-    `tokenizer` is a tokenizer's file, and `segments` the folder of the segments.
+    `tokenizer` is a tokenizer's file, and `folder` that of the segments.
     """
     known = cached_tokenizer(tokenizer)
-    text = read_segment(segments, section.segment)
-    name = section.segment.name
-    return [
-        _write(run, layout.separator, known, folder / f"{name}-{run.split}")
-        for run in runs_of(section, text, layout)
-        if run.pieces
-    ]
+    whole = read_segment(folder, section.segment)
+    path = folder / section.segment.name
+    found = []
+    for run in runs_of(section, whole, layout):
+        text = "".join(layout.separator if piece is None else piece for piece in run.pieces)
+        content = text.encode("utf-8")
+        tokens = encode_pieces(run.pieces, text, layout.separator, known)
+        used = find_used(tokens, text, content, known)
+        own = path if run.pieces == [whole] else Path(f"{path}-{run.split}.text")
+        if own != path:
+            own.write_bytes(content)
+        encoded = Path(f"{path}-{run.split}.bin")
+        tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(encoded)
+        found.append(Encoded(run.split, own, encoded, len(text), used))
+    return found
 
 
-@cache
+@lru_cache(1)
 def cached_tokenizer(path: Path) -> Tokenizer:
     """Return the tokenizer in a file, which a worker reads once."""
     return read_tokenizer(path)
-
-
-def _write(run: Run, separator: str, tokenizer: Tokenizer, path: Path) -> Encoded:
-    text = "".join(separator if piece is None else piece for piece in run.pieces)
-    content = text.encode("utf-8")
-    tokens = encode_pieces(run.pieces, text, separator, tokenizer)
-    files = path.with_name(f"{path.name}.text"), path.with_name(f"{path.name}.bin")
-    files[0].write_bytes(content)
-    tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(files[1])
-    return Encoded(run.split, *files, len(text), find_used(tokens, text, content, tokenizer))
 
 
 def find_used(

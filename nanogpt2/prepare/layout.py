@@ -42,6 +42,42 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where each document of a corpus begins, its split, and what lies in between."""
+
+    starts: Positions  # in characters of all segments, one after the other
+    splits: npt.NDArray[np.int8]
+    size: int
+    separator: int  # characters
+    ends: list[int] | None  # as `Layout` has them
+
+    def split_at(self, places: Positions) -> Positions:
+        """Return the split (a number in SPLITS) in which each of `places` is."""
+        before = np.searchsorted(self.starts, places, side="right") - 1
+        if self.ends is None:
+            return self.splits[before].astype(np.int64)
+        return np.searchsorted(self.ends, places + before * self.separator, side="right")
+
+    def count(self, pieces: Positions) -> list[int]:
+        """Return how many characters of each split lie in `pieces` (N, 2), which are apart."""
+        if self.ends is None:
+            lengths = np.diff(np.append(self.starts, self.size))
+            which = np.searchsorted(self.starts, pieces, side="right") - 1
+            inside = pieces - self.starts[which]
+            counts = []
+            for split in range(len(SPLITS)):
+                mine = self.splits == split
+                before = np.concatenate([[0], np.cumsum(lengths * mine)])
+                counts.append(before[which] + inside * mine[which])
+        else:
+            before = np.searchsorted(self.starts, pieces, side="right") - 1
+            places = pieces + before * self.separator
+            bounds = zip([0, *self.ends], self.ends, strict=False)
+            counts = [np.clip(places, first, last) for first, last in bounds]
+        return [int((count[:, 1] - count[:, 0]).sum()) for count in counts]
+
+
+@dataclass(frozen=True)
 class Layout:
     """The sections of a corpus, and, where splits are contiguous, where each split ends."""
 
@@ -49,6 +85,14 @@ class Layout:
     separator: str
     documents: int
     ends: list[int] | None  # by SPLITS, in characters of the whole text
+
+    def places(self) -> Places:
+        """Return where documents begin and go, in a corpus of which nothing is removed."""
+        sizes = [section.segment.characters for section in self.sections]
+        at = [0, *accumulate(sizes)]
+        starts = [s.starts + start for s, start in zip(self.sections, at, strict=False)]
+        codes = np.concatenate([section.splits for section in self.sections])
+        return Places(np.concatenate(starts), codes, at[-1], len(self.separator), self.ends)
 
     @property
     def kind(self) -> str:
@@ -166,12 +210,12 @@ def _by_place(section: Section, text: str, ends: Sequence[int], separator: str) 
         is_first = is_first and not begins
         while fragment:
             if place >= ends[split]:
-                yield Run(SPLITS[split], pieces)
+                yield from [Run(SPLITS[split], pieces)] * bool(pieces)
                 pieces, split = [], split + 1
             part, fragment = cut(fragment, ends[split] - place)
             pieces.append(part)
             place += len(part)
-    yield Run(SPLITS[min(split, len(ends) - 1)], pieces)
+    yield from [Run(SPLITS[min(split, len(ends) - 1)], pieces)] * bool(pieces)
 
 
 def cut(text: str, at: int) -> tuple[str, str]:

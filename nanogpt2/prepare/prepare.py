@@ -20,14 +20,23 @@ from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
-from nanogpt2.prepare import describe
+from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import SplitFile, SplitFiles, encode_section
 from nanogpt2.prepare.layout import SPLITS, Layout, lay_out, runs_of
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.recipe import Recipe
-from nanogpt2.prepare.scan import Piece, Scan, plan_parts, read_segment, scan_part
+from nanogpt2.prepare.scan import (
+    LEAST_BLOCK_BYTES,
+    Piece,
+    Scan,
+    Segment,
+    plan_parts,
+    read_segment,
+    scan_part,
+)
 from nanogpt2.prepare.sources import check_sources
 from nanogpt2.text import corpus
+from nanogpt2.text.blocks import BLOCK_BYTES
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
     Tokenizer,
@@ -35,6 +44,8 @@ from nanogpt2.tokens.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
+
+NOTHING = np.empty((0, 2), np.int64)  # removed
 
 
 def prepare(
@@ -51,6 +62,7 @@ def prepare(
     find_copies: bool = True,
     clean: CleanConfig | None = None,
     workers: int | None = 1,
+    block_bytes: int = BLOCK_BYTES,
     shown: Shown | None = None,
 ) -> dict[str, Any]:
     """Read the corpus `source`, write `folder` anew and return its description (dataset.json).
@@ -58,10 +70,12 @@ def prepare(
     `tokenizer` is the name of one that is made for the text, or plain data that describes one,
     whatever `vocab_size` is. `fractions` are those of the val and test splits; the schema of
     params.yaml explains what follows them. Work is done in so many `workers`, processes of their
-    own where there are several; None takes one for each core where the text is large. `shown` is
-    told what goes on. Raises DataError, with `folder` as it was, where the text cannot be
-    used, needs more than `vocab_size` tokens or changed while it was read, and, with a
-    `block_size`, where a split is too short to be trained on or evaluated.
+    own where there are several; None takes one for each core where the text is large. Each holds
+    some blocks of about `block_bytes`. `shown` is told what goes on.
+
+    Raises DataError, with `folder` as it was, where the text cannot be used, needs more than
+    `vocab_size` tokens or changed while it was read, and, with a `block_size`, where a split is too
+    short to be trained on or evaluated.
     """
     clean = clean or CleanConfig()
     recipe = Recipe(
@@ -73,12 +87,13 @@ def prepare(
     passed_over = corpus.count_passed_over(source, but=folder)
     if needs.text >= SHOWN_FROM:
         shown.say(needs.describe())
+    size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
 
     def fill(new: Path) -> None:
         check_disk(needs, new)
         with tempfile.TemporaryDirectory(dir=new.parent) as aside, Workers(count) as processes:
-            work = Work(source, recipe, Path(aside), processes, shown)
+            work = Work(source, recipe, Path(aside), processes, size, shown)
             description.update(work.write(new, block_size, passed_over))
 
     files.replace_folder(folder, fill)
@@ -93,17 +108,21 @@ class Work:
     recipe: Recipe
     folder: Path
     workers: Workers
+    block_bytes: int
     shown: Shown
 
     def write(
         self, new: Path, block_size: int | None, passed_over: Mapping[str, int]
     ) -> dict[str, Any]:
         """Fill the folder `new` and return the description."""
-        parts = list(plan_parts(corpus.find_text_files(self.source), self.recipe))
+        parts = list(
+            plan_parts(
+                corpus.find_text_files(self.source), self.recipe, block_bytes=self.block_bytes
+            )
+        )
         scans = self.scan(parts)
         segments = [segment for scan in scans for segment in scan.segments]
-        removed = np.empty((0, 2), np.int64)
-        layout = lay_out(segments, removed, self.recipe)
+        layout, copies = self.lay_out(segments)
         tokenizer = self.make_tokenizer(layout)
         write_sealed(new / "tokenizer.json", tokenizer.to_dict())
         splits = self.encode(layout, tokenizer, new)
@@ -132,7 +151,12 @@ class Work:
             "only_held_out": {name: len(each) for name, each in unseen.items()},
             "sources": [vars(source) for source in sources],
             "passed_over": dict(passed_over),
-            "warnings": describe.warn_of_size(sources) + describe.warn_of_unseen(unseen, tokenizer),
+            **copies,
+            "warnings": [
+                *describe.warn_of_size(sources),
+                *describe.warn_of_near_copies(copies),
+                *describe.warn_of_unseen(unseen, tokenizer),
+            ],
         }
         hashes = {f"{name}.bin": each.content.hexdigest() for name, each in splits.items()}
         description[FILES] = hash_files(new, ["tokenizer.json"]) | hashes
@@ -141,7 +165,9 @@ class Work:
 
     def scan(self, parts: Sequence[Sequence[Piece]]) -> list[Scan]:
         """Return what the parts of the corpus hold, and leave their segments in the folder."""
-        read = partial(scan_part, recipe=self.recipe, folder=self.folder)
+        read = partial(
+            scan_part, recipe=self.recipe, folder=self.folder, block_bytes=self.block_bytes
+        )
         of = sum(piece.bytes for part in parts for piece in part)
         scans: list[Scan] = []
         done = 0
@@ -153,6 +179,20 @@ class Work:
         if all(scan.is_blank for scan in scans):
             raise DataError(f"corpus: {self.source} holds no text; put some into its files")
         return scans
+
+    def lay_out(self, segments: Sequence[Segment]) -> tuple[Layout, dict[str, Any]]:
+        """Return where the text goes, less what is removed, and what was found to be a copy."""
+        layout = lay_out(segments, NOTHING, self.recipe)
+        removes = self.recipe.clean.near_copies == "remove"
+        if not (self.recipe.find_copies or removes):
+            return layout, {}
+        found = near_copies.search(segments, self.folder, self.workers, self.shown)
+        figures = {"near_copies": near_copies.describe_copies(found, layout.places())}
+        if not removes:
+            return layout, figures
+        pieces = near_copies.pieces_of(found.starts, found.ends)
+        removed = {"near_copies": int((pieces[:, 1] - pieces[:, 0]).sum())}
+        return lay_out(segments, pieces, self.recipe), {**figures, "removed": removed}
 
     def make_tokenizer(self, layout: Layout) -> Tokenizer:
         """Return the tokenizer that is given, or one made for the text."""
@@ -182,7 +222,6 @@ class Work:
             encode_section,
             layout=Layout([], layout.separator, layout.documents, layout.ends),
             tokenizer=new / "tokenizer.json",
-            segments=self.folder,
             folder=self.folder,
         )
         results = self.workers.each(encode, layout.sections)
@@ -192,6 +231,7 @@ class Work:
         with splits:
             for section, found in zip(layout.sections, results, strict=True):
                 splits.add(found)
+                Path(self.folder, section.segment.name).unlink(missing_ok=True)
                 done += section.segment.bytes
                 self.shown.progress("encode", done, of)
         return splits.in_order()

@@ -21,9 +21,10 @@ from nanogpt2.text.records import count_row_groups, is_table, kind_of, read_reco
 from nanogpt2.text.streams import open_utf8, packing
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise, normalise_within
 
-SEGMENT_CHARACTERS = 1 << 22
-KEY_CHARACTERS = 1 << 16  # of a document, whose hash chooses its split
-PART_BYTES = 1 << 24  # of sources that one worker reads at a time
+KEY_CHARACTERS = 1 << 12  # of a document, whose hash chooses its split
+LEAST_BLOCK_BYTES = KEY_CHARACTERS  # then the first span of a file has as many characters
+LOOK = 1 << 16  # bytes that have most of the characters of a text
+BLOCKS_OF_PART = 4  # that one worker reads at a time
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,9 @@ class Scan:
     problems: list[str] = field(default_factory=list)  # a line for each file that is no text
 
 
-def plan_parts(
-    paths: Sequence[Path], recipe: Recipe, *, part_bytes: int = PART_BYTES
-) -> Iterator[list[Piece]]:
-    """Yield what one worker reads after the other: pieces of about `part_bytes` together."""
+def plan_parts(paths: Sequence[Path], recipe: Recipe, *, block_bytes: int) -> Iterator[list[Piece]]:
+    """Yield what one worker reads after the other: pieces of about four blocks together."""
+    part_bytes = BLOCKS_OF_PART * block_bytes
     part: list[Piece] = []
     size = 0
     for path in paths:
@@ -105,13 +105,16 @@ def _plan_spans(path: Path, recipe: Recipe, part_bytes: int) -> Iterator[tuple[S
         yield span, (n_bytes if span.end is None else span.end) - span.start
 
 
-def scan_part(part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path) -> Scan:
+def scan_part(
+    part: tuple[int, Sequence[Piece]], *, recipe: Recipe, folder: Path, block_bytes: int
+) -> Scan:
     """Read the pieces of the part of this number, and write its segments into `folder`.
 
+    It reads blocks of about `block_bytes`, and writes segments of as many characters and more.
     A file that is no text is a problem in words, and the others are read all the same.
     """
     number, pieces = part
-    writer = SegmentWriter(folder, number)
+    writer = SegmentWriter(folder, number, block_bytes)
     hashes, problems = [], []
     for piece in pieces:
         try:
@@ -152,28 +155,28 @@ def _write_text(
     any_encoding = recipe.clean.encoding == "auto"
     check = plain.Checker(piece.path, piece.span.start, any_encoding).check
     head, in_head = "", piece.span.start == 0  # of a document whose key is not yet known
-    for block in _read_blocks(piece, any_encoding):
+    for block in _read_blocks(piece, any_encoding, writer.block_size):
         meet(block)
         text = normalise_within(check(block))
         if in_head:
-            head += text
+            head = head + text if head else text.lstrip(BYTE_ORDER_MARK)
             if len(head) < KEY_CHARACTERS:
                 continue
-            text, head, in_head = head.lstrip(BYTE_ORDER_MARK), "", False
+            text, head, in_head = head, "", False
             writer.begin(key_of(text))
         writer.add(text)
-    if head := head.lstrip(BYTE_ORDER_MARK):
+    if head:
         writer.begin(key_of(head))
         writer.add(head)
 
 
-def _read_blocks(piece: Piece, any_encoding: bool) -> Iterator[bytes]:
+def _read_blocks(piece: Piece, any_encoding: bool, block_bytes: int) -> Iterator[bytes]:
     span = piece.span
     with open_utf8(piece.path, any_encoding=any_encoding) as file:
         if span.start:
             file.seek(span.start)
         size = None if span.end is None else span.end - span.start
-        yield from blocks.read_blocks(file, piece.path, size=size)
+        yield from blocks.read_blocks(file, piece.path, size=size, block_bytes=block_bytes)
 
 
 def key_of(text: str) -> int:
@@ -185,8 +188,8 @@ def key_of(text: str) -> int:
 class SegmentWriter:
     """Gathers the text of documents, and writes a segment whenever there is enough of it."""
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder, self.number = folder, number
+    def __init__(self, folder: Path, number: int, block_size: int) -> None:
+        self.folder, self.number, self.block_size = folder, number, block_size
         self.segments: list[Segment] = []
         self.is_blank = True
         self._texts: list[str] = []
@@ -204,7 +207,7 @@ class SegmentWriter:
         self._texts.append(text)
         self._size += len(text)
         self.is_blank = self.is_blank and (not text or text.isspace())
-        if self._size >= SEGMENT_CHARACTERS:
+        if self._size >= self.block_size:
             self._write()
 
     def finish(self) -> list[Segment]:
@@ -236,7 +239,7 @@ def code_points_of(text: str, content: bytes) -> npt.NDArray[np.uint32]:
 
 def distinct_bytes(content: bytes) -> set[int]:
     """Return the bytes that `content` has."""
-    known = set(content[:KEY_CHARACTERS])
+    known = set(content[:LOOK])
     return known.union(content.translate(None, bytes(known)))
 
 

@@ -90,7 +90,7 @@ def _is_cut(content: bytes, last: int, following: int) -> bool:
 
 
 def read_blocks(
-    file: BinaryIO, path: Path, *, size: int | None = None, block_bytes: int = BLOCK_BYTES
+    file: BinaryIO, path: Path, *, size: int | None, block_bytes: int
 ) -> Iterator[bytes]:
     """Yield the next `size` bytes of a text, or all that is left, in blocks of about `block_bytes`.
 

@@ -1,0 +1,109 @@
+"""Near copies in a corpus: where they stand, and how much of each split they are."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanogpt2.base.workers import Workers
+from nanogpt2.copies.index import Index, add_samples
+from nanogpt2.copies.near import NearCopies, find_near_copies
+from nanogpt2.copies.windows import REACH, Samples, sample
+from nanogpt2.prepare.layout import SPLITS, Places, Positions
+from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.scan import Segment, read_segment
+
+KEPT = 4  # segments that are in memory when passages are compared
+
+
+def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: Shown) -> NearCopies:
+    """Return what of the text of `segments`, files in `folder`, is nearly that of an earlier place.
+
+    Places are in characters of all segments, one after the other.
+    """
+    places = [0, *accumulate(segment.characters for segment in segments)]
+    of, done = sum(segment.bytes for segment in segments), 0
+    with Index(folder / "index") as index:
+        pairs = [(segment, segments[at + 1 : at + 3]) for at, segment in enumerate(segments)]
+        samples = workers.each(partial(_sample, folder=folder), pairs)
+        for segment, place, found in zip(segments, places, samples, strict=False):
+            add_samples(index, found, start=place)
+            done += segment.bytes
+            shown.progress("look for near copies", done, of)
+        copies = list(find_near_copies(index, Reader(segments, places, folder)))
+    if not copies:
+        return NearCopies(*[np.empty(0, np.int64)] * len(NearCopies._fields))
+    return NearCopies(*(np.concatenate(column) for column in zip(*copies, strict=True)))
+
+
+def _sample(pair: tuple[Segment, Sequence[Segment]], *, folder: Path) -> Samples:
+    segment, following = pair
+    return sample(read_segment(folder, segment), read_beginning(folder, following))
+
+
+def read_beginning(folder: Path, segments: Sequence[Segment], size: int = REACH) -> str:
+    """Return the first `size` characters of segments that follow each other, or all they have."""
+    text = ""
+    for segment in segments:
+        with Path(folder, segment.name).open("rb") as file:
+            text += file.read(4 * size).decode("utf-8", "ignore")
+        if len(text) >= size:
+            break
+    return text[:size]
+
+
+class Reader:
+    """Reads characters of a corpus by their places, a few segments in memory."""
+
+    def __init__(self, segments: Sequence[Segment], places: Sequence[int], folder: Path) -> None:
+        self.segments, self.places = segments, places
+        self._read = lru_cache(KEPT)(partial(_read_number, segments=segments, folder=folder))
+
+    def __call__(self, stream: int, start: int, end: int) -> str:
+        first = bisect_right(self.places, start) - 1
+        text = ""
+        for number in range(first, len(self.segments)):
+            if self.places[number] >= end:
+                break
+            place = self.places[number]
+            text += self._read(number)[max(0, start - place) : end - place]
+        return text
+
+
+def _read_number(number: int, *, segments: Sequence[Segment], folder: Path) -> str:
+    return read_segment(folder, segments[number])
+
+
+def pieces_of(starts: Positions, ends: Positions) -> Positions:
+    """Return what the stretches start .. end - 1 cover, as sorted pieces (N, 2) that are apart."""
+    order = np.argsort(starts, kind="stable")
+    starts, reached = starts[order], np.maximum.accumulate(ends[order])
+    heads = np.flatnonzero(np.append(True, starts[1:] > reached[:-1])[: len(starts)])
+    lasts = np.append(heads[1:], len(starts))[: len(heads)] - 1
+    return np.stack([starts[heads], reached[lasts]], axis=1)
+
+
+def describe_copies(copies: NearCopies, places: Places) -> dict[str, Any]:
+    """Return of each split how many characters are near copies, and how many are unique.
+
+    `in_train` are those that stand nearly so in the training split (in itself: earlier), `copied`
+    those that stand anywhere earlier, `unique` the rest.
+    """
+    from_train = places.split_at(copies.source_starts) == 0
+    whole = np.array([[0, places.size]])
+    counts = zip(
+        SPLITS,
+        places.count(whole),
+        places.count(pieces_of(copies.starts, copies.ends)),
+        places.count(pieces_of(copies.starts[from_train], copies.ends[from_train])),
+        strict=False,
+    )
+    return {
+        name: {"in_train": in_train, "copied": copied, "unique": size - copied}
+        for name, size, copied, in_train in counts
+        if size
+    }
