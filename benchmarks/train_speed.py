@@ -97,7 +97,8 @@ def make_nanogpt_step(model: Any, config: Config, dataset: TokenDataset, compile
     def train(step: int) -> Tensor:
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        windows = draw_windows(len(dataset), config.batch_size * parts, seed=config.seed, step=step)
+        count = config.batch_size * parts
+        windows = draw_windows(len(dataset), count, seed=config.seed, step=step).tolist()
         total = torch.zeros((), device=device)
         for part in range(parts):
             x, y = batch(windows[part * config.batch_size : (part + 1) * config.batch_size])

@@ -114,6 +114,7 @@ class Config:
     lora_rank: int
     batch_size: int
     gradient_accumulation_steps: int
+    sampling: str
     max_iters: int
     optimizer: str
     learning_rate: float

@@ -6,7 +6,7 @@ run sees what an unbroken one would have seen.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.checksums import DAMAGED, FILES, hash_file, read_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
+from nanogpt2.tokens.epochs import draw_each_once
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
@@ -29,6 +30,8 @@ from nanogpt2.tokens.tokenizer import (
 
 AGAIN = "remove the folder and run `dvc repro prepare`"
 PAIR = "allowed: (idx, targets), two tensors (T,) of integers"
+
+Windows: TypeAlias = npt.NDArray[np.int64]  # numbers of a dataset's items (B,)
 
 
 class Dataset(Protocol):
@@ -78,10 +81,14 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
         idx, targets = self.batch([index % len(self)])
         return idx[0], targets[0]
 
-    def batch(self, starts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return (idx, targets), each (B, block_size) int64, of the windows at `starts`."""
+    def batch(self, starts: Sequence[int] | Windows) -> tuple[Tensor, Tensor]:
+        """Return (idx, targets), each (B, block_size) int64, of the windows at `starts`.
+
+        After the last token of the text comes its first.
+        """
         window = np.arange(self.block_size + 1)
-        tokens = self.tokens[np.asarray(starts)[:, None] + window].astype(np.int64)
+        positions = np.asarray(starts)[:, None] + window
+        tokens = self.tokens.take(positions, mode="wrap").astype(np.int64)
         batch = torch.from_numpy(tokens)
         return batch[:, :-1], batch[:, 1:]
 
@@ -102,20 +109,36 @@ class CharDataset(TokenDataset):
         return CharDataset(self.tokenizer.decode(self.tokens), self.block_size, tokenizer)
 
 
-def draw_windows(n_windows: int, count: int, *, seed: int, step: int, stream: int = 0) -> list[int]:
+def draw_windows(n_windows: int, count: int, *, seed: int, step: int, stream: int = 0) -> Windows:
     """Return `count` windows drawn at random, a function of (seed, step, stream) alone.
 
     Training draws from stream 0 and evaluation from another, so that neither disturbs the other.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed + (stream << 32), step]))
-    return [int(window) for window in generator.integers(n_windows, size=count)]
+    return generator.integers(n_windows, size=count)
 
 
-def get_batch(dataset: Dataset, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
+def draw_epoch(dataset: Dataset, count: int, *, seed: int, step: int) -> Windows:
+    """Return the `count` windows of `step`, each once an epoch: a function of (seed, step) alone.
+
+    In each epoch the N tokens of a text, a ring whose first token follows its last, are cut into
+    N // T windows of T = block_size targets from a token drawn at random. So no token is a target
+    twice in an epoch, and all are once but N % T: those before the cut, elsewhere in each epoch.
+    Of any other dataset an epoch has each item once.
+    """
+    if not isinstance(dataset, TokenDataset):
+        return draw_each_once(len(dataset), step * count, count, seed=seed)[0].astype(np.int64)
+    tokens, block_size = len(dataset.tokens), dataset.block_size
+    windows, keys = draw_each_once(tokens // block_size, step * count, count, seed=seed)
+    return ((keys % tokens + windows * block_size) % tokens).astype(np.int64)
+
+
+def get_batch(dataset: Dataset, windows: Sequence[int] | Windows) -> tuple[Tensor, Tensor]:
     """Return (idx, targets), each (B, block_size) int64, of `windows` of any map-style dataset."""
     if isinstance(dataset, TokenDataset):
         return dataset.batch(windows)
-    idx, targets = zip(*(as_pair(dataset[window]) for window in windows), strict=True)
+    items = (as_pair(dataset[int(window)]) for window in windows)
+    idx, targets = zip(*items, strict=True)
     if lengths := sorted({len(row) for row in idx})[1:]:
         raise DataError(
             f"windows of a dataset: found some of {lengths[0]} tokens; allowed: one length"

@@ -6,23 +6,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.tokens.dataset import Dataset, TokenDataset, draw_windows, get_batch
+from nanogpt2.tokens.dataset import Dataset, TokenDataset, draw_epoch, draw_windows, get_batch
 
-TRAINING, EVALUATION = 0, 1  # streams of random numbers: neither disturbs the other
+EVALUATION = 1  # its stream of random numbers: training's, 0, is not disturbed
 
 
 class Batches:
-    """Draws windows of a dataset, a function of (seed, step, stream), and reads their tokens."""
+    """Draws windows of a dataset, a function of seed and step alone, and reads their tokens.
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    `sampling` says how training draws them, as the configuration's key has it.
+    """
+
+    def __init__(self, seed: int, device: torch.device, *, sampling: str) -> None:
         self.seed = seed
         self.device = device
+        self.sampling = sampling
         self.on_device: dict[Dataset, Tensor] = {}  # the tokens of texts that lie on a GPU
 
-    def draw(self, dataset: Dataset, count: int, step: int, *, stream: int = TRAINING) -> Tensor:
-        """Return the numbers of `count` windows, (count,) int64 on the host."""
-        windows = draw_windows(len(dataset), count, seed=self.seed, step=step, stream=stream)
-        return torch.tensor(windows)
+    def draw(self, dataset: Dataset, count: int, step: int) -> Tensor:
+        """Return the numbers of the `count` windows to train on, (count,) int64 on the host."""
+        if self.sampling == "random":
+            windows = draw_windows(len(dataset), count, seed=self.seed, step=step)
+        else:
+            windows = draw_epoch(dataset, count, seed=self.seed, step=step)
+        return torch.from_numpy(windows)
+
+    def draw_to_evaluate(self, dataset: Dataset, count: int, number: int) -> Tensor:
+        """Return those of evaluation batch `number`, drawn at random, the same each time."""
+        drawn = draw_windows(len(dataset), count, seed=self.seed, step=number, stream=EVALUATION)
+        return torch.from_numpy(drawn)
 
     def read(self, dataset: Dataset, windows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `windows` as micro-batches of `size`: (idx, targets), each (size, T) int64."""
@@ -30,7 +42,7 @@ class Batches:
             if self.device.type == "cuda" and isinstance(dataset, TokenDataset):
                 yield self._gather(dataset, part.to(self.device, non_blocking=True))
             else:
-                idx, targets = get_batch(dataset, part.tolist())
+                idx, targets = get_batch(dataset, part.numpy())
                 yield idx.to(self.device), targets.to(self.device)
 
     def _gather(self, dataset: TokenDataset, starts: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,5 +52,5 @@ class Batches:
             tokens = torch.from_numpy(dataset.tokens.astype(np.int32)).to(self.device)
             self.on_device[dataset] = tokens
         positions = torch.arange(dataset.block_size + 1, device=self.device)
-        batch = tokens[starts[:, None] + positions].long()
+        batch = tokens[(starts[:, None] + positions) % len(tokens)].long()
         return batch[:, :-1], batch[:, 1:]

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from nanogpt2.tokens.dataset import Dataset
-from nanogpt2.train.batches import EVALUATION
 from nanogpt2.train.step import Stepper, no_check
 
 
@@ -35,7 +34,7 @@ def _evaluate(stepper: Stepper, dataset: Dataset, number: int, check: Callable[[
     """Return the mean loss of evaluation batch `number`."""
     check()
     count = stepper.config.batch_size
-    windows = stepper.batches.draw(dataset, count, number, stream=EVALUATION)
+    windows = stepper.batches.draw_to_evaluate(dataset, count, number)
     return stepper.micro_batch.fit(lambda: _forward(stepper, dataset, windows))
 
 

@@ -79,7 +79,7 @@ class Stepper:
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
         self.autocast = autocast(self.device, self.dtype)
         self.loss_scale = LossScale(self.device) if self.dtype == torch.float16 else None
-        self.batches = Batches(config.seed, self.device)
+        self.batches = Batches(config.seed, self.device, sampling=config.sampling)
         self.micro_batch = MicroBatch(
             config, self.device, group, free=self._forget_gradients, say=say
         )
