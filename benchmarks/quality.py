@@ -146,11 +146,12 @@ OPEN: list[dict[str, Any]] = [
 ]
 
 
-def with_open(base: str, source: str | Path | dict[str, Any]) -> list[Table]:
-    """Return a table of a preset, file or mapping as it is, and with what other programs open."""
-    params = source if isinstance(source, dict) else read_values(source)[1]
+def with_open(base: str, params: dict[str, Any]) -> list[Table]:
+    """Return a table of `params` as they are, and with what other programs open."""
     return [with_changes(base, params, *OPEN)]
 
+
+DEFAULT = read_values(Path(__file__).parents[1] / "params.yaml")[1]
 
 STUDIES: dict[str, list[Table]] = {
     "classic": [
@@ -165,8 +166,10 @@ STUDIES: dict[str, list[Table]] = {
     ],
     "modern": [{"modern": MODERN}],
     "cpu": [{"cpu": CPU}],
-    "open-default": with_open("default run", Path(__file__).parents[1] / "params.yaml"),
-    "open-small": with_open("small", "small"),
+    "sampling": [with_changes("default run", DEFAULT, {"sampling": "random"})],
+    "sampling-modern": [with_changes("modern", MODERN, {"sampling": "random"})],
+    "open-default": with_open("default run", DEFAULT),
+    "open-small": with_open("small", read_values("small")[1]),
     "open-modern": with_open("modern", MODERN),
     "knobs": with_knobs(CLASSIC | KNOBS, MODERN | SHORT | KNOBS),
     "cpu-knobs": with_knobs(
