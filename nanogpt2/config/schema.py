@@ -21,37 +21,30 @@ SCHEMA = "schemas/params.schema.json"  # in an installed library, or beside it i
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
 
 # What the switch `architecture` sets, where the key itself is null.
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "bias": True,
-        "positions": "learned",
-        "norm": "layer",
-        "qk_norm": False,
-        "mlp": "gelu",
-        "tied_head": True,
-        "zero_init": False,
-        "logit_softcap": 0.0,
-    },
-    "modern": {
-        "bias": False,
-        "positions": "rotary",
-        "norm": "rms",
-        "qk_norm": True,
-        "mlp": "gelu",
-        "tied_head": False,
-        "zero_init": True,
-        "logit_softcap": 15.0,
-    },
-    "qwen3": {
-        "bias": False,
-        "positions": "rotary",
-        "norm": "rms",
-        "qk_norm": True,
-        "mlp": "swiglu",
-        "tied_head": False,
-        "zero_init": True,
-        "logit_softcap": 0.0,
-    },
+GPT2: dict[str, Any] = {
+    "bias": True,
+    "positions": "learned",
+    "norm": "layer",
+    "qk_norm": False,
+    "mlp": "gelu",
+    "tied_head": True,
+    "zero_init": False,
+    "logit_softcap": 0.0,
+}
+MODERN: dict[str, Any] = {
+    "bias": False,
+    "positions": "rotary",
+    "norm": "rms",
+    "qk_norm": True,
+    "mlp": "gelu",
+    "tied_head": False,
+    "zero_init": True,
+    "logit_softcap": 15.0,
+}
+ARCHITECTURES = {
+    "gpt2": GPT2,
+    "modern": MODERN,
+    "qwen3": MODERN | {"mlp": "swiglu", "logit_softcap": 0.0},
 }
 
 
