@@ -62,7 +62,8 @@ def _encipher(numbers: Numbers, size: int, round_keys: Numbers) -> Numbers:
     for number, key in enumerate(round_keys):
         side = number % 2
         halves[side] = (halves[side] + _scramble(halves[1 - side] ^ key)) % moduli[side]
-    return halves[0] * moduli[1] + halves[1]
+    result: Numbers = halves[0] * moduli[1] + halves[1]
+    return result
 
 
 def _scramble(numbers: Numbers) -> Numbers:

@@ -11,7 +11,6 @@ from torch.utils.data import Subset, TensorDataset
 from nanogpt2.base.errors import DataError
 from nanogpt2.tokens.dataset import (
     CharDataset,
-    Dataset,
     TokenDataset,
     draw_epoch,
     draw_windows,
@@ -119,7 +118,7 @@ def test_windows_come_in_the_same_order_whatever_the_batch(
 def test_over_an_epoch_each_item_of_any_dataset_comes_once(
     size: int, seed: int, epoch: int
 ) -> None:
-    dataset: Dataset = TensorDataset(torch.zeros(size, 4), torch.zeros(size, 4))  # type: ignore[assignment]
+    dataset = TensorDataset(torch.zeros(size, 4), torch.zeros(size, 4))
     assert sorted(draw_epoch(dataset, size, seed=seed, step=epoch)) == list(range(size))
 
 
