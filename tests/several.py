@@ -21,11 +21,12 @@ import torch
 from nanogpt2.base.errors import NanoGPT2Error, TrainingError, exit_with_one_line
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
+from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset, load_split
 from nanogpt2.train import resume
 from nanogpt2.train.estimate import estimate_loss
-from nanogpt2.train.resume import StateFiles, hash_tensors
+from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.step import Stepper
 from nanogpt2.train.trainer import Trainer
 
@@ -120,7 +121,7 @@ def train(model: GPT, group: Group, *, crash: int | None = None, **options: Any)
 
 def weights(trainer: Trainer) -> str:
     """Return the SHA-256 of the whole weights."""
-    return hash_tensors(map(trainer.group.whole, trainer.model.state_dict().values()))
+    return hash_weights(trainer.model.state_dict(), whole=trainer.group.whole)
 
 
 def error_of(work: Callable[[], object]) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,16 @@ def save_checkpoint(
     save_tensors(path, content)
 
 
-def hash_weights(weights: Mapping[str, Tensor]) -> str:
+def hash_weights(
+    weights: Mapping[str, Tensor], *, whole: Callable[[Tensor], Tensor] = Tensor.detach
+) -> str:
     """Return the SHA-256 of the names, shapes and bytes of `weights`, in the order of their names.
 
-    It is the same in whatever file they come.
+    It is the same in whatever file they come. `whole` joins the parts of each weight.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        weight = weights[name].detach().cpu().contiguous()
+        weight = whole(weights[name]).detach().cpu().contiguous()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.numpy().data)
     return digest.hexdigest()

@@ -15,7 +15,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import TrainingError, warn_once
@@ -28,14 +27,6 @@ STATES_KEPT = 2
 SOURCES = (".py", ".c", ".h")
 LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
 WAIT_SECONDS = 0.5  # between two looks at what a signal or the main process of a group says
-
-
-def hash_tensors(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of the bytes of `tensors`, in their order."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def hash_code(rooms: Iterable[str]) -> str:

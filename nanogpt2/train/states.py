@@ -9,6 +9,7 @@ import torch
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import Config
+from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train import resume
@@ -45,9 +46,7 @@ class RunStates:
         facts = {
             "config": stepper.config.training_dict(),
             "data": [dataset.sha256() for dataset in known],
-            "weights": resume.hash_tensors(
-                map(stepper.group.whole, stepper.model.state_dict().values())
-            ),
+            "weights": hash_weights(stepper.model.state_dict(), whole=stepper.group.whole),
             "code": resume.hash_code(TRAINING_ROOMS),
             "torch": torch.__version__,
             "device": stepper.device.type,

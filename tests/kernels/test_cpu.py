@@ -14,10 +14,10 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.device import device, torch_private
 from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
+from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT, Attention
 from nanogpt2.model.operators import TORCH, Operators
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.resume import hash_tensors
 from nanogpt2.train.trainer import Trainer
 
 
@@ -181,7 +181,7 @@ def weights(config: Config, text: str, threads: int = 1) -> str:
         Trainer(model, config).train(dataset, dataset)
     finally:
         torch.set_num_threads(before)
-    return hash_tensors(model.state_dict().values())
+    return hash_weights(model.state_dict())
 
 
 def test_training_learns_as_with_torchs_operators(config: Config, text: str) -> None:

@@ -21,11 +21,11 @@ from nanogpt2.device import graph
 from nanogpt2.device.cublaslt import load_library
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.kernels.cublaslt import Products
+from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.resume import hash_tensors
 from nanogpt2.train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -65,7 +65,7 @@ def run(config: Config, text: str, *, crash: int | None = None) -> str:
     trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
     data = CharDataset(text, config.block_size)
     trainer.train(data, data)
-    return hash_tensors(model.state_dict().values())
+    return hash_weights(model.state_dict())
 
 
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Config, text: str) -> None:
