@@ -19,6 +19,7 @@ from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.checksums import DAMAGED, FILES, hash_file, read_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
+from nanogpt2.tokens.documents import Layout, lay_out
 from nanogpt2.tokens.epochs import draw_each_once
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import (
@@ -46,6 +47,7 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
     """Every window of `block_size` tokens, with the window one token later as its targets.
 
     `tokens` is an array, tensor or list of integers (N,). DataError where it is not, or too short.
+    `separator` are the tokens that stand between documents, where it has some.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
         block_size: int,
         *,
         name: str = "the text",
+        separator: Sequence[int] = (),
     ) -> None:
         block_size = whole_number("block_size", block_size, least=1)
         tokens = as_token_array(tokens, name=name)
@@ -64,6 +67,7 @@ class TokenDataset(data.Dataset[tuple[Tensor, Tensor]]):
             )
         self.tokens = tokens
         self.block_size = block_size
+        self.separator = list(separator)
         self._hashed: tuple[TokenArray, str] | None = None
 
     def sha256(self) -> str:
@@ -131,6 +135,22 @@ def draw_epoch(dataset: Dataset, count: int, *, seed: int, step: int) -> Windows
     tokens, block_size = len(dataset.tokens), dataset.block_size
     windows, keys = draw_each_once(tokens // block_size, step * count, count, seed=seed)
     return ((keys % tokens + windows * block_size) % tokens).astype(np.int64)
+
+
+def draw_documents(layout: Layout, count: int, *, seed: int, step: int) -> Windows:
+    """Return the `count` windows of `step`, each of `layout` once an epoch, as `draw_epoch`."""
+    numbers = draw_each_once(len(layout.windows), step * count, count, seed=seed)[0]
+    return layout.windows[numbers.astype(np.int64)]
+
+
+def lay_out_documents(dataset: Dataset) -> Layout:
+    """Return the windows of a text that follow its documents; DataError where it knows of none."""
+    if not isinstance(dataset, TokenDataset) or not dataset.separator:
+        raise DataError(
+            "sampling: found documents; allowed: epoch or random, for the text has no separator"
+            " between its documents but a newline"
+        )
+    return lay_out(dataset.tokens, dataset.separator, dataset.block_size)
 
 
 def get_batch(dataset: Dataset, windows: Sequence[int] | Windows) -> tuple[Tensor, Tensor]:
@@ -250,7 +270,10 @@ def load_tokens(folder: str | Path, split: str) -> TokenArray:
 def load_split(folder: str | Path, split: str, block_size: int) -> TokenDataset:
     """Return one split of a prepared folder as a dataset; DataError as in `load_tokens`."""
     tokens, sha256 = _load_hashed(folder, split)
-    dataset = TokenDataset(tokens, block_size, name=f"the {split} split")
+    found = _describe(folder, "separator", dict, default={})
+    separator = [] if found.get("text") == "\n" else found.get("tokens") or []
+    name = f"the {split} split"
+    dataset = TokenDataset(tokens, block_size, name=name, separator=separator)
     dataset._hashed = tokens, sha256  # states of runs ask for it: ten GB are not read twice
     return dataset
 

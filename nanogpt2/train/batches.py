@@ -6,7 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.tokens.dataset import Dataset, TokenDataset, draw_epoch, draw_windows, get_batch
+from nanogpt2.tokens.dataset import (
+    Dataset,
+    TokenDataset,
+    draw_documents,
+    draw_epoch,
+    draw_windows,
+    get_batch,
+    lay_out_documents,
+)
+from nanogpt2.tokens.documents import Layout
 
 EVALUATION = 1  # its stream of random numbers: training's, 0, is not disturbed
 
@@ -21,12 +30,27 @@ class Batches:
         self.seed = seed
         self.device = device
         self.sampling = sampling
+        self.layouts: dict[Dataset, Layout] = {}  # of texts whose documents are known
         self.on_device: dict[Dataset, Tensor] = {}  # the tokens of texts that lie on a GPU
+
+    def prepare(self, dataset: Dataset) -> str | None:
+        """Return in a line what there is to say of the windows to come, if anything.
+
+        Raises DataError where they are to follow documents of which `dataset` does not know.
+        """
+        return str(self._layout(dataset)) if self.sampling == "documents" else None
+
+    def _layout(self, dataset: Dataset) -> Layout:
+        if dataset not in self.layouts:
+            self.layouts[dataset] = lay_out_documents(dataset)
+        return self.layouts[dataset]
 
     def draw(self, dataset: Dataset, count: int, step: int) -> Tensor:
         """Return the numbers of the `count` windows to train on, (count,) int64 on the host."""
         if self.sampling == "random":
             windows = draw_windows(len(dataset), count, seed=self.seed, step=step)
+        elif self.sampling == "documents":
+            windows = draw_documents(self._layout(dataset), count, seed=self.seed, step=step)
         else:
             windows = draw_epoch(dataset, count, seed=self.seed, step=step)
         return torch.from_numpy(windows)

@@ -46,6 +46,7 @@ class RunStates:
         facts = {
             "config": stepper.config.training_dict(),
             "data": [dataset.sha256() for dataset in known],
+            "separator": known[0].separator,
             "weights": hash_weights(stepper.model.state_dict(), whole=stepper.group.whole),
             "code": resume.hash_code(TRAINING_ROOMS),
             "torch": torch.__version__,

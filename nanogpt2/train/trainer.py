@@ -132,6 +132,8 @@ class Trainer:
         sizes = {"block_size": self.config.block_size, "vocab_size": self.config.vocab_size}
         for name, dataset in zip(("train_dataset", "val_dataset"), datasets, strict=True):
             check_dataset(dataset, name=name, **sizes)
+        if line := self.stepper.batches.prepare(train_dataset):
+            self.display.say(line)
         return datasets
 
     def _run(self, datasets: tuple[Dataset, Dataset], states: RunStates, save: Save | None) -> None:
