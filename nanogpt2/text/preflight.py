@@ -106,6 +106,7 @@ def list_checks(
         ({"device"}, lambda: check_driver(config.device)),
         ({"sample", "sample.prompt_file"}, lambda: check_prompt_file(prompt_file)),
         ({"sample", "sample.stop"}, lambda: check_stop(config.sample.stop)),
+        ({"sampling", "separator"}, lambda: check_sampling(config)),
         ({"checkpoint_dir"}, lambda: check_checkpoint_dir(config.checkpoint_dir, checkpoint_dir)),
     ]
     sizes = {"corpus", "tokenizer", "block_size", "val_fraction", "test_fraction"}
@@ -149,6 +150,15 @@ def check_stop(texts: Sequence[str]) -> None:
     for number, text in enumerate(texts):
         if text and not normalise(text):
             raise ConfigError(f"sample.stop.{number}: found {show(text)}; allowed: a text")
+
+
+def check_sampling(config: Config) -> None:
+    """Raise ConfigError where windows are to follow documents that nothing marks."""
+    if config.sampling == "documents" and config.separator in ("", "\n"):
+        raise ConfigError(
+            f"sampling: found documents with separator {show(config.separator)}, which lines have"
+            " too; allowed: epoch or random, or a separator that documents alone have"
+        )
 
 
 def check_checkpoint_dir(found: str, constant: str) -> None:

@@ -147,8 +147,8 @@ def lay_out_documents(dataset: Dataset) -> Layout:
     """Return the windows of a text that follow its documents; DataError where it knows of none."""
     if not isinstance(dataset, TokenDataset) or not dataset.separator:
         raise DataError(
-            "sampling: found documents; allowed: epoch or random, for the text has no separator"
-            " between its documents but a newline"
+            "sampling: found documents; allowed: epoch or random for a text without a separator of"
+            " its own between documents"
         )
     return lay_out(dataset.tokens, dataset.separator, dataset.block_size)
 
@@ -271,7 +271,7 @@ def load_split(folder: str | Path, split: str, block_size: int) -> TokenDataset:
     """Return one split of a prepared folder as a dataset; DataError as in `load_tokens`."""
     tokens, sha256 = _load_hashed(folder, split)
     found = _describe(folder, "separator", dict, default={})
-    separator = [] if found.get("text") == "\n" else found.get("tokens") or []
+    separator = [] if found.get("text") == "\n" else found.get("tokens", [])
     name = f"the {split} split"
     dataset = TokenDataset(tokens, block_size, name=name, separator=separator)
     dataset._hashed = tokens, sha256  # states of runs ask for it: ten GB are not read twice

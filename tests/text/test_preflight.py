@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nanogpt2.base.errors import ConfigError
-from nanogpt2.text.preflight import check_copy
+from nanogpt2.config.config import get_config
+from nanogpt2.text.preflight import check_copy, check_sampling
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_a_text_that_is_nowhere_or_a_wrong_value_is_left_to_the_other_checks(pro
     check_copy(params("corpus: nowhere"), project)
     check_copy(params("corpus: [1, 2]"), project)
     check_copy(params(f"corpus: {project / 'data/raw'}"), project)
+
+
+@pytest.mark.parametrize("separator", ["", "\n"])
+def test_windows_can_follow_only_documents_that_are_marked(separator: str) -> None:
+    with pytest.raises(ConfigError, match=r"^sampling: found documents with separator .*; allowed"):
+        check_sampling(get_config({"sampling": "documents", "separator": separator}))
+    check_sampling(get_config({"sampling": "documents", "separator": "\n\n"}))
+    check_sampling(get_config({"sampling": "epoch", "separator": separator}))

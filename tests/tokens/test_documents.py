@@ -1,16 +1,24 @@
 """Windows that follow documents."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanogpt2.base.checksums import read_sealed, write_sealed
 from nanogpt2.base.errors import DataError
+from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens import documents
 from nanogpt2.tokens.arrays import TokenArray
-from nanogpt2.tokens.dataset import TokenDataset, draw_documents, lay_out_documents
+from nanogpt2.tokens.dataset import (
+    TokenDataset,
+    draw_documents,
+    lay_out_documents,
+    load_split,
+)
 from nanogpt2.tokens.documents import find_documents, lay_out
 
 SEPARATOR = [7, 7, 8]
@@ -75,3 +83,20 @@ def test_over_an_epoch_each_window_of_the_layout_comes_once() -> None:
 def test_a_text_without_separator_has_no_documents() -> None:
     with pytest.raises(DataError, match="sampling: found documents; allowed: epoch or random"):
         lay_out_documents(TokenDataset(range(30), 8))
+
+
+def test_a_prepared_text_knows_its_documents_by_a_separator_of_its_own() -> None:
+    Path("raw").mkdir()
+    for name in "abc":
+        Path(f"raw/{name}.txt").write_text("the quick brown fox\n" * 20, encoding="utf-8")
+    prepare("raw", "data", tokenizer="byte", vocab_size=256, fractions=(0.1, 0.0), separator="###")
+    path = Path("data/dataset.json")
+    for text, begins in (("###", [0, 403, 806]), ("\n", None)):
+        separator = {"text": text, "token": None, "tokens": list(text.encode())}
+        write_sealed(path, read_sealed(path) | {"separator": separator})
+        dataset = load_split("data", "train", 16)
+        if begins is None:
+            with pytest.raises(DataError, match="sampling"):
+                lay_out_documents(dataset)
+        else:
+            assert lay_out_documents(dataset).documents.tolist() == begins

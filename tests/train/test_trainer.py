@@ -11,7 +11,7 @@ from torch.utils.data import random_split
 from nanogpt2.base.errors import ConfigError, DataError, TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.tokens.dataset import CharDataset, TokenDataset
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.trainer import Trainer
@@ -55,6 +55,19 @@ def test_accumulated_batches_equal_one_large_batch(tiny: Config, text: str) -> N
     torch.testing.assert_close(
         weights(trained(large, text)[0]), weights(trained(small, text)[0]), atol=2e-5, rtol=0
     )
+
+
+def test_windows_that_follow_documents_are_said_and_trained_on(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_changes(tiny, sampling="documents")
+    tokens = CharDataset(text, config.block_size).tokens
+    dataset = TokenDataset(tokens, config.block_size, separator=[int(tokens[44])])  # the space
+    Trainer(GPT(config), config).train(dataset, dataset)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("documents: 360 in ")
+    with pytest.raises(DataError, match="sampling: found documents"):
+        trained(config, text)
 
 
 def test_the_history_so_far_is_handed_out_after_each_evaluation(tiny: Config, text: str) -> None:
