@@ -19,10 +19,10 @@ ZIP, OFFICE, VIDEO = "a zip archive", "a Word or Office file", "a video or a rec
 
 # The first that fits; a mark that could be the beginning of a plain text is as long as it takes.
 FORMATS = (
-    Format(0, b"\x1f\x8b", "a gzip archive", UNPACK),
+    Format(0, b"\x1f\x8b", "a gzip archive", f"name it .txt.gz, or {UNPACK}"),
     Format(4, b"1AY&SY", "a bzip2 archive", UNPACK),
     Format(0, b"\xfd7zXZ\0", "an xz archive", UNPACK),
-    Format(0, b"\x28\xb5\x2f\xfd", "a zstd archive", UNPACK),
+    Format(0, b"\x28\xb5\x2f\xfd", "a zstd archive", f"name it .txt.zst, or {UNPACK}"),
     Format(0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     Format(0, b"Rar!\x1a\x07", "a rar archive", UNPACK),
     Format(0, b"\x04\x22\x4d\x18", "an lz4 archive", UNPACK),
@@ -57,7 +57,7 @@ FORMATS = (
     Format(0, b"MM\0*", "a TIFF picture", REMOVE),
     Format(0, b"OggS\0", "an Ogg recording", REMOVE),
     Format(0, b"SQLite format 3\0", "an SQLite database", REMOVE),
-    Format(0, b"PAR1\x15", "a Parquet table", "write the texts in it to .txt files"),
+    Format(0, b"PAR1\x15", "a Parquet table", "name it .parquet"),
     Format(0, b"ARROW1\0", "an Arrow table", "write the texts in it to .txt files"),
     Format(0, b"\x89HDF\r\n", "an HDF5 file", REMOVE),
     Format(0, b"\x93NUMPY", "a NumPy array", REMOVE),
