@@ -4,8 +4,8 @@ They are not normalised.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -65,8 +65,15 @@ def _read_lines(path: Path, field: str, start: int, end: int | None) -> Iterator
     try:
         for line in _lines(path, start, end):
             number += 1
-            if not line.isspace():
-                yield _take(_parse(line.removeprefix(BYTE_ORDER_MARK), quick), field)
+            if line.isspace():
+                continue
+            value = _parse(line.removeprefix(BYTE_ORDER_MARK), quick)
+            text = value.get(field) if isinstance(value, dict) else None
+            if not isinstance(text, str):
+                raise _RecordError(_explain(value, field))
+            if b"\\u" in line and not _is_whole(text):
+                raise _RecordError(f"the field {field!r} holds half a surrogate pair")
+            yield text
     except _RecordError as error:
         number += 1 + count_newlines(path, start - 1) if start else 0
         raise DataError(printable(f"{path}: line {number}: {error}")) from error
@@ -94,9 +101,13 @@ def _lines(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 def _parse(line: bytes, quick: Callable[[bytes], Any] | None) -> Any:
     """Return the JSON value of a line; _RecordError where it is none."""
-    if quick:
-        with suppress(ValueError):  # Python's own reader takes more, such as NaN
-            return quick(line)
+    try:
+        return quick(line) if quick else _parse_slowly(line)
+    except ValueError:
+        return _parse_slowly(line)  # Python's own reader takes more, such as NaN
+
+
+def _parse_slowly(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
@@ -116,20 +127,22 @@ def _find_orjson() -> Callable[[bytes], Any] | None:
         return None
 
 
-def _take(value: Any, field: str) -> str:
-    """Return the text `field` of a record."""
-    if not isinstance(value, Mapping):
-        raise _RecordError(f"found {_kind(value)}; allowed: a JSON object a line")
+def _explain(value: Any, field: str) -> str:
+    """Return why a JSON value is no record with a text `field`."""
+    if not isinstance(value, dict):
+        return f"found {_kind(value)}; allowed: a JSON object a line"
     if field not in value:
-        raise _RecordError(_name_missing(field, list(value)))
-    text = value[field]
-    if not isinstance(text, str):
-        raise _RecordError(f"the field {field!r} is {_kind(text)}; allowed: a text")
+        return _name_missing(field, list(value))
+    return f"the field {field!r} is {_kind(value[field])}; allowed: a text"
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether `text` holds no half of a surrogate pair."""
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _RecordError(f"the field {field!r} holds half a surrogate pair") from error
-    return text
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_missing(field: str, there: list[str]) -> str:
