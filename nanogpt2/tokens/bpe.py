@@ -5,22 +5,16 @@ in the order in which training found their merges. In the vocabulary a printable
 for each byte, as GPT-2's own files have it.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.base.extras import import_extra
-from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype
+from nanogpt2.tokens.arrays import TokenArray, token_dtype
+from nanogpt2.tokens.encoder import Encoder
 
-# What GPT-2's pattern cuts, in a form that takes no time quadratic in a run's length.
-WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # its \s
-LONG_SPACE = re.compile(SPACE + "{10000,}")
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -81,11 +75,9 @@ class BytePairTokenizer:
         return [*BYTE_CHARACTERS, *(merge.replace(" ", "", 1) for merge in self.merges)]
 
     @cached_property
-    def _encoding(self) -> Any:
-        """The encoder, which numbers tokens by the order of their making."""
-        ranks = {bytes(map(BYTES.__getitem__, t)): rank for rank, t in enumerate(self._ranked)}
-        tiktoken = import_extra("tiktoken", extra="bpe")
-        return tiktoken.Encoding(self.name, pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
+    def _encoder(self) -> Encoder:
+        contents = [bytes(map(BYTES.__getitem__, token)) for token in self._ranked]
+        return Encoder(self._ranked, self.merges, contents)
 
     @cached_property
     def _by_rank(self) -> TokenArray:
@@ -97,9 +89,7 @@ class BytePairTokenizer:
 
         DataError where it holds half a surrogate pair; ExtraError where tiktoken is missing.
         """
-        as_utf8(text)
-        ranks = [self._encoding.encode_to_numpy(part) for part in _cut_long_space(text)]
-        return cast(TokenArray, self._by_rank[np.concatenate(ranks)])
+        return self._by_rank[self._encoder.encode(text)]
 
     def decode(self, tokens: Sequence[int] | TokenArray) -> str:
         """Return the text of `tokens`; bytes that are not UTF-8 become U+FFFD.
@@ -125,17 +115,6 @@ class BytePairTokenizer:
             "merges": self.merges,
             "special": self.special,
         }
-
-
-def _cut_long_space(text: str) -> list[str]:
-    """Return `text` in parts whose words are those of the whole.
-
-    The encoder's pattern gives up at a long run of white space before a word; the run's last
-    character goes with that word, so a cut before it changes nothing.
-    """
-    runs = [run.end() for run in LONG_SPACE.finditer(text)]
-    cuts = [0, *(end - 1 for end in runs if end < len(text)), len(text)]
-    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def _check(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt2_vocabulary import gpt2_files, gpt2_tokenizer
+from hostile import HARD, TEXTS
 from hypothesis import given
-from hypothesis import strategies as st
 
 from nanogpt2.base.errors import CheckpointError, DataError, ExtraError
 from nanogpt2.tokens import bpe
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import load_tokenizer
 
 MERGES = ["t h", "Ġ th", "th e", "Ġth e", "Ã ©", "Ċ Ċ", "Ġ Ġ", "' s", "Ã ¨"]
@@ -25,18 +26,6 @@ SMALL = BytePairTokenizer(
     MERGES,
     ["<|endoftext|>"],
 )
-HARD = st.text() | st.text(
-    st.sampled_from("the é\n\r\t '\u2019sSÉ12²\u00a0\u3000\x1c\u200d🙂<|endoftext|>")
-)
-LISTED = [
-    "Hello, I'm a language model,",
-    "it's DON'T we'll they'Re",
-    "\n\n  two  spaces\n \t\r\n x\u00a0\u3000 end ",
-    "naïve é e\u0301 日本 🙂\u200d🧑\u200d🏫 \0\x1c\x85 ² ½ Ⅷ ﷺ",
-    "<|endoftext|> a<|endoftext|>",
-    "a" * 3000,
-    " " * 20_001 + "x" + "\n" * 10_000 + " y" + "\t" * 10_000,
-]
 
 
 @given(HARD)
@@ -79,7 +68,7 @@ def test_tokens_are_those_of_tokenizers(text: str) -> None:
 
 def test_tokens_of_gpt2_are_those_of_tokenizers() -> None:
     theirs = reference(gpt2_tokenizer())
-    for text in LISTED:
+    for text in TEXTS:
         assert gpt2_tokenizer().encode(text).tolist() == theirs.encode(text).ids, text[:30]
 
 
@@ -92,8 +81,15 @@ def test_tokens_are_those_of_tiktoken() -> None:
     theirs = tiktoken.Encoding(
         "gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
     )
-    for text in LISTED:
+    for text in TEXTS:
         assert gpt2_tokenizer().encode(text).tolist() == theirs.encode_ordinary(text), text[:30]
+
+
+def test_tokens_of_a_trained_vocabulary_are_those_of_tokenizers() -> None:
+    trained = train_from_texts(TEXTS, 600)
+    theirs = reference(trained)
+    for text in TEXTS:
+        assert trained.encode(text).tolist() == theirs.encode(text).ids, text[:30]
 
 
 def test_a_million_spaces_before_a_word_are_no_error() -> None:
