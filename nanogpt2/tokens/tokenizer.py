@@ -1,6 +1,6 @@
 """Tokenizers: text to token numbers and back. To add one, write its class and name it below."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,6 +12,7 @@ from nanogpt2.base.checksums import read_sealed
 from nanogpt2.base.errors import CheckpointError, DataError
 from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
 from nanogpt2.tokens.bpe import BytePairTokenizer
+from nanogpt2.tokens.merges import train_from_texts
 
 UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
 
@@ -56,9 +57,12 @@ class CharTokenizer:
         self.characters = characters
 
     @classmethod
-    def train(cls, text: str) -> "CharTokenizer":
-        """Return the tokenizer of the characters in `text`, in code point order."""
-        return cls("".join(sorted(set(text))))
+    def train(cls, texts: str | Iterable[str]) -> "CharTokenizer":
+        """Return the tokenizer of the characters in one text or several, in code point order."""
+        characters: set[str] = set()
+        for text in [texts] if isinstance(texts, str) else texts:
+            characters.update(text)
+        return cls("".join(sorted(characters)))
 
     @property
     def size(self) -> int:
@@ -138,8 +142,8 @@ class ByteTokenizer:
     size = 256
 
     @classmethod
-    def train(cls, text: str) -> "ByteTokenizer":
-        """Return the tokenizer; there is nothing to learn from `text`."""
+    def train(cls, texts: str | Iterable[str]) -> "ByteTokenizer":
+        """Return the tokenizer; there is nothing to learn from `texts`, which are not read."""
         return cls()
 
     def encode(self, text: str) -> TokenArray:
@@ -163,23 +167,30 @@ class ByteTokenizer:
         return {"name": self.name}
 
 
-# Those that are made for a text.
+# Those that need nothing but a text.
 TOKENIZERS: dict[str, type[CharTokenizer] | type[ByteTokenizer]] = {
     "char": CharTokenizer,
     "byte": ByteTokenizer,
 }
-# Those that come with weights alone.
-GIVEN = {"bpe": BytePairTokenizer}
 
 
-def train_tokenizer(name: str, text: str) -> Tokenizer:
-    """Return the tokenizer called `name`, made for `text`."""
-    return TOKENIZERS[name].train(text)
+def train_tokenizer(
+    name: str, texts: str | Iterable[str], *, vocab_size: int, special: Sequence[str] = ()
+) -> Tokenizer:
+    """Return the tokenizer called `name`, made for one text or several: char, byte or bpe.
+
+    `bpe` makes as many as `vocab_size` tokens, among them `special`, such as `<|endoftext|>`; no
+    word may run from one text into the next. The others have as many as they need, and none that
+    are special. DataError where `vocab_size` is too small for a bpe.
+    """
+    if name == "bpe":
+        return train_from_texts([texts] if isinstance(texts, str) else texts, vocab_size, special)
+    return TOKENIZERS[name].train(texts)
 
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer that `to_dict` described; CheckpointError where it is none."""
-    known: dict[str, Callable[..., Tokenizer]] = {**TOKENIZERS, **GIVEN}
+    known: dict[str, Callable[..., Tokenizer]] = {**TOKENIZERS, "bpe": BytePairTokenizer}
     try:
         arguments = dict(data)
         return known[arguments.pop("name")](**arguments)

@@ -26,7 +26,7 @@ HARD_TEXT = "naïve e\u0301 שלום 👩\u200d👩\u200d👧 \U0010ffff\x00\r\n
 
 @given(NAMES, st.text())
 def test_any_text_comes_back(name: str, text: str) -> None:
-    trained = train_tokenizer(name, text)
+    trained = train_tokenizer(name, text, vocab_size=256)
     tokens = trained.encode(text)
     assert trained.decode(tokens) == trained.decode(tokens.tolist()) == text
     assert (tokens < trained.size).all()
@@ -34,7 +34,7 @@ def test_any_text_comes_back(name: str, text: str) -> None:
 
 @given(NAMES, st.text())
 def test_bytes_are_counted_as_utf8_has_them(name: str, text: str) -> None:
-    trained = train_tokenizer(name, text)
+    trained = train_tokenizer(name, text, vocab_size=256)
     assert trained.count_bytes(trained.encode(text)) == len(text.encode("utf-8"))
 
 
@@ -43,20 +43,20 @@ def test_bytes_are_counted_as_utf8_has_them(name: str, text: str) -> None:
     "character", ["\0", "\x7f", "\x80", "\u07ff", "\u0800", "\uffff", "\U00010000"], ids=ascii
 )
 def test_bytes_are_counted_at_the_bounds_of_utf8(character: str, name: str) -> None:
-    trained = train_tokenizer(name, character)
+    trained = train_tokenizer(name, character, vocab_size=256)
     assert trained.count_bytes(trained.encode(character)) == len(character.encode("utf-8"))
 
 
 @given(NAMES, st.text(), st.text())
 def test_a_text_in_two_parts_has_the_tokens_of_both(name: str, start: str, end: str) -> None:
-    trained = train_tokenizer(name, start + end)
+    trained = train_tokenizer(name, start + end, vocab_size=256)
     parts = np.concatenate([trained.encode(start), trained.encode(end)])
     assert np.array_equal(trained.encode(start + end), parts)
 
 
 @given(NAMES, st.text())
 def test_a_tokenizer_survives_json(name: str, text: str) -> None:
-    trained = train_tokenizer(name, text)
+    trained = train_tokenizer(name, text, vocab_size=256)
     loaded = load_tokenizer(json.loads(json.dumps(trained.to_dict(), ensure_ascii=False)))
     assert (loaded.name, loaded.size) == (name, trained.size)
     assert np.array_equal(loaded.encode(text), trained.encode(text))

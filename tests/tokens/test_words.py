@@ -1,0 +1,52 @@
+"""Words: blocks have those of the whole, and each library cuts the same."""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hostile import HARD, TEXTS
+from hypothesis import given
+
+from nanogpt2.base.errors import DataError, ExtraError
+from nanogpt2.tokens.merges import train_from_texts
+from nanogpt2.tokens.words import WORDS, count_words, find_cut
+
+TRAINED = train_from_texts([" ".join(TEXTS)[:10_000]], 400)
+
+
+@given(HARD)
+def test_a_cut_leaves_words_and_tokens_whole(text: str) -> None:
+    cut = find_cut(text)
+    start, end = text[:cut], text[cut:]
+    assert count_words(start) + count_words(end) == count_words(text)
+    tokens = np.concatenate([TRAINED.encode(start), TRAINED.encode(end)])
+    assert np.array_equal(tokens, TRAINED.encode(text))
+
+
+def test_a_text_of_lines_is_cut_near_its_end() -> None:
+    assert find_cut("one two\nthree\n\n") == len("one two")
+    assert find_cut("one two\nthree, ") == len("one two")
+    assert find_cut("日本日本") == find_cut("") == 0
+
+
+def test_words_are_those_of_the_pattern_with_and_without_gigatoken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    regex = pytest.importorskip("regex")
+    counted = [count_words(text) for text in TEXTS]
+    monkeypatch.setitem(sys.modules, "gigatoken", None)
+    assert [count_words(text) for text in TEXTS] == counted
+    for text, counts in zip(TEXTS, counted, strict=True):
+        assert counts == Counter(word.encode() for word in regex.findall(WORDS, text)), text[:30]
+
+
+def test_half_a_surrogate_pair_and_missing_libraries_are_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DataError, match=r"U\+DC80\), number 2 of the text"):
+        count_words("a\udc80")
+    for name in ("gigatoken", "regex"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ExtraError, match=r"regex is not installed: .*nanogpt2\[bpe\]"):
+        count_words("a")
