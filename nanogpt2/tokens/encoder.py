@@ -17,7 +17,7 @@ from nanogpt2.tokens.words import WORDS, cut_long_space, find_gigatoken
 Ranks = npt.NDArray[np.uint32]
 
 LONG = 20_000  # characters, from which on gigatoken is worth its start
-FRESH = 2**25  # bytes after which it starts anew, for it remembers every word that it has seen
+FRESH = 2**24  # bytes after which it starts anew, for it remembers every word that it has seen
 # Letters and numbers of Unicode 17, and a few beside them, in UTF-8. Gigatoken knows them; tiktoken
 # and tokenizers, with Unicode 16, take them for punctuation.
 NEWER = re.compile(

@@ -15,7 +15,7 @@ from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.words import count_words
 
 NUMBERED = sorted(BYTE_CHARACTERS)  # the 256 bytes in the order of GPT-2's vocabulary
-MOST_BYTES = 2**23  # of different words: training takes some 50 bytes of memory for each
+MOST_BYTES = 2**22  # of different words: training takes some 60 bytes of memory for each
 NO_TOKEN = -1
 
 Places = npt.NDArray[np.int32]
@@ -82,7 +82,7 @@ def learn_merges(counts: Mapping[bytes, int], most: int) -> Iterator[tuple[int, 
 
 
 def keep_commonest(counts: Mapping[bytes, int]) -> Iterator[tuple[bytes, int]]:
-    """Yield the commonest words with their counts, up to 8 MB of words; all of most texts.
+    """Yield the commonest words with their counts, up to 4 MB of words; all of most texts.
 
     What is left out of a larger text stands in it as rarely as what is kept last.
     """

@@ -12,6 +12,7 @@ from nanogpt2.base.checksums import read_sealed
 from nanogpt2.base.errors import CheckpointError, DataError
 from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
 from nanogpt2.tokens.bpe import BytePairTokenizer
+from nanogpt2.tokens.gpt2 import gpt2_tokenizer
 from nanogpt2.tokens.merges import train_from_texts
 
 UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
@@ -177,12 +178,15 @@ TOKENIZERS: dict[str, type[CharTokenizer] | type[ByteTokenizer]] = {
 def train_tokenizer(
     name: str, texts: str | Iterable[str], *, vocab_size: int, special: Sequence[str] = ()
 ) -> Tokenizer:
-    """Return the tokenizer called `name`, made for one text or several: char, byte or bpe.
+    """Return the tokenizer called `name`, made for one text or several: char, byte, bpe or gpt2.
 
     `bpe` makes as many as `vocab_size` tokens, among them `special`, such as `<|endoftext|>`; no
-    word may run from one text into the next. The others have as many as they need, and none that
-    are special. DataError where `vocab_size` is too small for a bpe.
+    word may run from one text into the next. `gpt2` is GPT-2's own, whatever the texts. The others
+    have as many tokens as they need, and none that are special. DataError where `vocab_size` is too
+    small for a bpe, ExtraError where what gpt2 needs is not installed.
     """
+    if name == "gpt2":
+        return gpt2_tokenizer()
     if name == "bpe":
         return train_from_texts([texts] if isinstance(texts, str) else texts, vocab_size, special)
     return TOKENIZERS[name].train(texts)
