@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nanogpt2.doctor.dataset_card import describe_sources, describe_splits
+from nanogpt2.doctor.markdown import table, yaml_lines
 from nanogpt2.experiments.significance import CONFIDENCE, t_quantile
 
 METRICS = {  # of a split in eval.json, as its table has them
@@ -18,7 +20,6 @@ METRICS = {  # of a split in eval.json, as its table has them
     "bits_per_byte": "bits per byte",
     "accuracy": "accuracy",
 }
-SOURCES_SHOWN = 20
 SAMPLES_SHOWN, SAMPLE_LENGTH = 3, 600  # texts, characters
 NO_LICENCE = (
     "None is chosen yet: without one, nobody else may use the model. `--license mit` names one."
@@ -57,11 +58,19 @@ def make_card(facts: Facts) -> str:
         "Memorisation": _memorisation(facts),
         "Samples": _samples(facts),
         "Export": [f"- {line}" for line in facts.proof],
-        "Parameters": _table(["key", "value"], [_row(item) for item in facts.config.items()]),
+        "Parameters": table(["key", "value"], [_row(item) for item in facts.config.items()]),
         "Reproduce": _reproduce(facts),
         "Not told": [f"- {note}" for note in facts.notes],
     }
-    lines = ["---", *_yaml(make_metadata(facts)), "---", "", f"# {facts.name}", "", _summary(facts)]
+    lines = [
+        "---",
+        *yaml_lines(make_metadata(facts)),
+        "---",
+        "",
+        f"# {facts.name}",
+        "",
+        _summary(facts),
+    ]
     for title, section in sections.items():
         if section := list(section):
             lines += ["", f"## {title}", "", *section]
@@ -144,20 +153,11 @@ def _data(facts: Facts) -> Iterator[str]:
     data = facts.dataset
     if data is None:
         return
-    sources = data["sources"]
     yield f"{data['characters']:,} characters, {data['tokens']:,} tokens, of:"
     yield ""
-    rows = [[f"`{s['path']}`", f"{s['bytes']:,}", f"`{s['sha256']}`"] for s in sources]
-    yield from _table(["file", "bytes", "SHA-256"], rows[:SOURCES_SHOWN])
-    if len(rows) > SOURCES_SHOWN:
-        yield f"\nand {len(rows) - SOURCES_SHOWN} more files, {len(rows)} in all."
+    yield from describe_sources(data)
     yield ""
-    splits = data["splits"]
-    rows = [
-        [name, f"{split['tokens']:,}", f"{split['bytes']:,}", f"`{data['sha256'][name]}`"]
-        for name, split in splits.items()
-    ]
-    yield from _table(["split", "tokens", "bytes", "SHA-256 of its text"], rows)
+    yield from describe_splits(data)
     for warning in data.get("warnings", []):
         yield f"\nWarning: {warning}."
 
@@ -169,7 +169,7 @@ def _figures(facts: Facts) -> Iterator[str]:
     rows = [
         [split, *(_show_figure(facts, split, metric) for metric in METRICS)] for split in splits
     ]
-    yield from _table(["split", *METRICS.values()], rows)
+    yield from table(["split", *METRICS.values()], rows)
     yield ""
     if len(facts.seeds) > 1:
         names = ", ".join(map(str, facts.seeds))
@@ -222,33 +222,8 @@ def _reproduce(facts: Facts) -> Iterator[str]:
             yield f"\nNot as in that commit: {', '.join(f'`{name}`' for name in facts.changed)}."
         yield ""
     rows = [[f"`{path}`", f"`{sha256}`"] for path, sha256 in facts.hashes.items()]
-    yield from _table(["file", "SHA-256"], rows)
+    yield from table(["file", "SHA-256"], rows)
 
 
 def _row(item: tuple[str, Any]) -> list[str]:
     return [f"`{item[0]}`", f"`{json.dumps(item[1], ensure_ascii=False)}`"]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table in Markdown; a bar in a cell does not end it."""
-    if not rows:
-        return []
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines]
-
-
-def _yaml(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Yield the lines of a mapping in YAML's block form; a JSON scalar is one in YAML too."""
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield f"{indent}{key}:"
-            yield from _yaml(item, f"{indent}  ")
-        elif isinstance(item, list):
-            yield f"{indent}{key}:"
-            for each in item:
-                lines = _yaml(each, f"{indent}  ") if isinstance(each, dict) else [json.dumps(each)]
-                first, *rest = lines
-                yield f"{indent}- {first.strip()}"
-                yield from rest
-        else:
-            yield f"{indent}{key}: {json.dumps(item, ensure_ascii=False)}"
