@@ -20,7 +20,7 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
     from nanogpt2.base.files import make_newer, write_json
     from nanogpt2.base.repository import check_repository, find_project
     from nanogpt2.exchange.init_from import check_init
-    from nanogpt2.prepare.preflight import check_copy, check_run, check_tokens
+    from nanogpt2.survey.preflight import check_copy, check_run, check_tokens
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))

@@ -1,6 +1,7 @@
 """The last pass over a corpus: sections of text become tokens, which are put together by split."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.prepare.layout import SPLITS, Layout, Section, runs_of
+from nanogpt2.prepare.layout import SPLITS, Layout, Section, learnt_from, runs_of
 from nanogpt2.prepare.scan import code_points_of, distinct_bytes, read_segment
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
+from nanogpt2.tokens.words import count_words
 
 CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each
 
@@ -28,6 +30,14 @@ class Encoded:
     tokens: Path
     characters: int
     used: npt.NDArray[np.bool_]  # of each token, whether the section has it
+
+
+def count_section(section: Section, *, layout: Layout, folder: Path) -> Counter[bytes]:
+    """Return how often each word stands in what a section has for a tokenizer to learn from."""
+    counts: Counter[bytes] = Counter()
+    for piece in learnt_from(section, read_segment(folder, section.segment), layout):
+        counts.update(count_words(piece))
+    return counts
 
 
 def encode_section(

@@ -6,7 +6,7 @@ are contiguous pieces of it, or whole documents, by a hash of each.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -18,6 +18,9 @@ from nanogpt2.text.corpus import split_sizes
 
 MANY_DOCUMENTS = 100  # from here on whole documents are held out
 SPLITS = ("train", "val", "test")
+SAMPLE_BYTES = 50_000_000  # of text from which a tokenizer learns: more changes little
+SAMPLE_PIECE = 1_000_000  # characters of contiguous splits that are learnt from together
+SHUFFLE = np.uint64(0x9E3779B97F4A7C15)  # makes of a document's hash another
 
 Positions = npt.NDArray[np.int64]
 
@@ -39,6 +42,7 @@ class Section:
     entering: int
     offset: int
     begun: tuple[bool, ...]
+    sampled: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Layout:
     separator: str
     documents: int
     ends: list[int] | None  # by SPLITS, in characters of the whole text
+    share: float  # of the text, from which a tokenizer learns
 
     def places(self) -> Places:
         """Return where documents begin and go, in a corpus of which nothing is removed."""
@@ -93,6 +98,10 @@ class Layout:
         starts = [s.starts + start for s, start in zip(self.sections, at, strict=False)]
         codes = np.concatenate([section.splits for section in self.sections])
         return Places(np.concatenate(starts), codes, at[-1], len(self.separator), self.ends)
+
+    def without_sections(self) -> "Layout":
+        """Return the rest, which each worker needs."""
+        return replace(self, sections=[])
 
     @property
     def kind(self) -> str:
@@ -114,19 +123,18 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
     DataError where contiguous splits come out empty.
     """
     places = [0, *accumulate(segment.characters for segment in segments)]
-    starts = np.concatenate(
-        [np.empty(0, np.int64), *(s.starts + at for s, at in zip(segments, places, strict=False))]
-    )
-    codes = choose_splits(
-        np.concatenate([np.empty(0, np.uint64), *(s.keys for s in segments)]), recipe
-    )
+    starts = np.concatenate([s.starts + at for s, at in zip(segments, places, strict=False)])
+    keys = np.concatenate([segment.keys for segment in segments])
+    codes = choose_splits(keys, recipe)
+    share = min(1.0, SAMPLE_BYTES / sum(segment.bytes for segment in segments))
+    sampled = _as_shares(keys * SHUFFLE) < share
     ends = np.append(starts[1:], places[-1])
     gone = _covered(ends, removed) - _covered(starts, removed)
     kept = gone < ends - starts
     by_document = recipe.split == "documents" or (
         recipe.split == "auto" and int(kept.sum()) >= MANY_DOCUMENTS
     )
-    sections, offset, entering = [], 0, 0
+    sections, offset, entering, goes_on = [], 0, 0, False
     begun = [False] * len(SPLITS)
     for segment, start, end in zip(segments, places, places[1:], strict=False):
         first, last = np.searchsorted(starts, (start, end))
@@ -134,24 +142,32 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
         pieces = np.clip(removed[_touching(removed, start, end)], start, end) - start
         own = codes[mine]
         sections.append(
-            Section(segment, pieces, starts[mine] - start, own, entering, offset, tuple(begun))
+            Section(
+                *(segment, pieces, starts[mine] - start, own, entering, offset, tuple(begun)),
+                np.append(goes_on, sampled[mine]),
+            )
         )
         n_separators = max(0, len(mine) - (not any(begun)))
         offset += end - start - int((pieces[:, 1] - pieces[:, 0]).sum())
         offset += n_separators * len(recipe.separator)
         if last > first:
-            entering = int(codes[last - 1])
+            entering, goes_on = int(codes[last - 1]), bool(sampled[last - 1])
         for code in own.tolist():
             begun[code] = True
     limits = None if by_document else _contiguous(offset, recipe)
-    return Layout(sections, recipe.separator, int(kept.sum()), limits)
+    return Layout(sections, recipe.separator, int(kept.sum()), limits, share)
 
 
 def choose_splits(keys: npt.NDArray[np.uint64], recipe: Recipe) -> npt.NDArray[np.int8]:
     """Return the split (a number in SPLITS) of each document, by its key alone."""
-    share = (keys >> np.uint64(11)) / 2.0**53  # in [0, 1)
-    held_out = (share < recipe.val_fraction + recipe.test_fraction).astype(np.int8)
-    return held_out + (share < recipe.test_fraction)
+    shares = _as_shares(keys)
+    held_out = (shares < recipe.val_fraction + recipe.test_fraction).astype(np.int8)
+    return held_out + (shares < recipe.test_fraction)
+
+
+def _as_shares(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return hashes as numbers in [0, 1)."""
+    return np.asarray((keys >> np.uint64(11)) / 2.0**53, np.float64)
 
 
 def _contiguous(n_characters: int, recipe: Recipe) -> list[int]:
@@ -247,3 +263,30 @@ def _kept(start: int, end: int, removed: Positions) -> Iterator[tuple[int, int]]
         start = last
     if start < end:
         yield start, end
+
+
+# --- Text that a tokenizer learns from ---
+
+
+def learnt_from(section: Section, text: str, layout: Layout) -> Iterator[str]:
+    """Yield what a section has of the training text from which a tokenizer learns.
+
+    That is all of it, or, of a large text, a share: whole documents, or pieces of contiguous splits
+    at even distances, whatever the segments.
+    """
+    if layout.ends is None:
+        number = -1
+        for begins, code, fragment in _fragments(section, text):
+            number += begins
+            if code == 0 and section.sampled[number + 1]:
+                yield fragment
+        return
+    place, step = section.offset, max(SAMPLE_PIECE, round(SAMPLE_PIECE / layout.share))
+    for run in _by_place(section, text, layout.ends, layout.separator):
+        for piece in run.pieces if run.split == SPLITS[0] else ():
+            size = len(layout.separator if piece is None else piece)
+            if piece is not None:
+                first, last = place // step, (place + size) // step
+                for start in range(first * step - place, last * step - place + 1, step):
+                    yield piece[max(0, start) : max(0, start + SAMPLE_PIECE)]
+            place += size

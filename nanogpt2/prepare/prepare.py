@@ -6,7 +6,8 @@ changes what is written.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -21,8 +22,8 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
 from nanogpt2.prepare import describe, near_copies
-from nanogpt2.prepare.encode import SplitFile, SplitFiles, encode_section
-from nanogpt2.prepare.layout import SPLITS, Layout, lay_out, runs_of
+from nanogpt2.prepare.encode import SplitFile, SplitFiles, count_section, encode_section
+from nanogpt2.prepare.layout import Layout, lay_out
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.prepare.scan import (
@@ -31,12 +32,13 @@ from nanogpt2.prepare.scan import (
     Scan,
     Segment,
     plan_parts,
-    read_segment,
     scan_part,
 )
 from nanogpt2.prepare.sources import check_sources
 from nanogpt2.text import corpus
 from nanogpt2.text.blocks import BLOCK_BYTES
+from nanogpt2.tokens.bpe import END_OF_TEXT, BytePairTokenizer
+from nanogpt2.tokens.merges import train_from_words
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
     Tokenizer,
@@ -203,24 +205,32 @@ class Work:
             points = {int(p) for section in layout.sections for p in section.segment.points}
             between = recipe.separator if layout.documents > 1 else ""
             tokenizer: Tokenizer = CharTokenizer.train("".join(map(chr, points)) + between)
+        elif recipe.tokenizer == BytePairTokenizer.name:
+            special = [END_OF_TEXT] if recipe.separator == END_OF_TEXT else []
+            tokenizer = train_from_words(self.count_words(layout), recipe.vocab_size, special)
         else:
-            tokenizer = train_tokenizer(recipe.tokenizer, "".join(self.training_text(layout)))
+            tokenizer = train_tokenizer(recipe.tokenizer, (), vocab_size=recipe.vocab_size)
         check_vocab_size(recipe.vocab_size, tokenizer.size)
         return tokenizer
 
-    def training_text(self, layout: Layout) -> Iterator[str]:
-        """Yield the pieces of the training split, in order."""
-        for section in layout.sections:
-            text = read_segment(self.folder, section.segment)
-            for run in runs_of(section, text, layout):
-                if run.split == SPLITS[0]:
-                    yield from filter(None, run.pieces)
+    def count_words(self, layout: Layout) -> Counter[bytes]:
+        """Return how often each word stands in the training text, or in a share of it."""
+        count = partial(count_section, layout=layout.without_sections(), folder=self.folder)
+        counts: Counter[bytes] = Counter()
+        done, of = 0, sum(section.segment.bytes for section in layout.sections)
+        for section, found in zip(
+            layout.sections, self.workers.each(count, layout.sections), strict=True
+        ):
+            counts.update(found)
+            done += section.segment.bytes
+            self.shown.progress("count words", done, of)
+        return counts
 
     def encode(self, layout: Layout, tokenizer: Tokenizer, new: Path) -> dict[str, SplitFile]:
         """Write the token files and return what each holds."""
         encode = partial(
             encode_section,
-            layout=Layout([], layout.separator, layout.documents, layout.ends),
+            layout=layout.without_sections(),
             tokenizer=new / "tokenizer.json",
             folder=self.folder,
         )

@@ -10,7 +10,7 @@ from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.exchange.init_from import check_init, open_init, write_start
 from nanogpt2.model.checkpoint import save_checkpoint
-from nanogpt2.prepare.preflight import check_tokens
+from nanogpt2.survey.preflight import check_tokens
 from nanogpt2.tokens.tokenizer import CharTokenizer
 
 KNOWN = CharTokenizer("\nabcdef")

@@ -10,7 +10,7 @@ import pytest
 
 from nanogpt2.base.errors import ConfigError, DataError, NanoGPT2Error
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.prepare.preflight import (
+from nanogpt2.survey.preflight import (
     check_characters,
     check_copy,
     check_length,
