@@ -197,15 +197,13 @@ def check_length(config: Config) -> None:
     No more is read than it takes to know that all are long enough, nor of a large corpus.
     """
     source = Path(config.corpus)
-    if config.tokenizer not in ("char", "byte"):  # `prepare` counts the tokens of others
-        return
     held_out = [fraction for fraction in _fractions(config).values() if fraction]
     enough = MOST_BYTES * (config.block_size + 2) / min(*held_out, 1 - sum(held_out))
     text, whole = peek(config, max(PEEK_BYTES, int(min(enough, LENGTH_BYTES))))
-    if not whole:
-        return
-    if not text.strip():
+    if whole and not text.strip():
         raise DataError(f"corpus: {source} holds no text; put some into its files")
+    if not whole or config.tokenizer not in ("char", "byte"):  # `prepare` counts tokens of others
+        return
     parts = corpus.split(text, **_fractions(config))
     is_byte = config.tokenizer == "byte"
     sizes = {name: len(part.encode() if is_byte else part) for name, part in parts.items()}
