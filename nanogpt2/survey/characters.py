@@ -7,8 +7,10 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 POINTS = 0x110000
+CHUNK = 1 << 15
 # The first word of a character's name in Unicode, where that does not tell the script by itself.
 SCRIPTS = {
     "CJK": "Chinese characters", "IDEOGRAPHIC": "Chinese characters", "HANGUL": "Hangul",
@@ -57,7 +59,7 @@ class Characters:
             points = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
         else:
             points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        counts = np.bincount(points)
+        counts = _count(points)
         new = (counts > 0) & (self.counts[: len(counts)] == 0)
         if new.any():
             places = np.flatnonzero(new[points])
@@ -82,6 +84,16 @@ class Characters:
         there = np.flatnonzero(self.counts)
         order = there[np.argsort(-self.counts[there], kind="stable")].tolist()
         return [Kind(chr(at), int(self.counts[at]), int(self.first[at])) for at in order]
+
+
+def _count(points: npt.NDArray[np.uint8] | npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """Return how often each number is in `points`: those of bytes in pieces that stay cached."""
+    if points.dtype != np.uint8:
+        return np.bincount(points)
+    counts = np.zeros(256, dtype=np.int64)
+    for at in range(0, len(points), CHUNK):
+        counts += np.bincount(points[at : at + CHUNK], minlength=256)
+    return counts
 
 
 def count_scripts(kinds: list[Kind]) -> dict[str, int]:

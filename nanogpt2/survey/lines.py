@@ -1,8 +1,8 @@
 """Lines of a corpus: how long they are, and which stand in it again, in bounded memory.
 
 Of lines that may recur a table holds the hash, count, first and last place. When it is full, lines
-seen once make room but for a sample by hash (as in Gibbons 2001), whose counts stay exact: from it
-come the shares of a corpus of any size.
+seen rarely make room (as in Manku & Motwani 2002) but for a sample by hash (as in Gibbons 2001),
+which stands for them in the shares of a corpus of any size.
 """
 
 from dataclasses import dataclass
@@ -93,6 +93,7 @@ class LineTable:
     def __init__(self, capacity: int = CAPACITY, batch: int = BATCH) -> None:
         self.capacity, self.batch = capacity, batch
         self.level = 0  # lines whose hash has so many zeros in front are always kept
+        self.often = 1  # others are kept from so many times on
         self._table = np.empty((4, 0), dtype=np.int64)  # count, length, first, last
         self._hashes = np.empty(0, dtype=np.uint64)
         self._waiting: list[tuple[npt.NDArray[np.uint64], Numbers, Numbers]] = []
@@ -130,11 +131,12 @@ class LineTable:
 
     def _make_room(self) -> None:
         """Drop lines outside the sample, those seen least often first, until half is free."""
-        least = 2
+        least = 1
         while len(self._hashes) > self.capacity:
             self.level += 1
-            kept = self._is_sampled() | (self._table[0] >= least)
             least += 1
+            self.often = max(self.often, least)
+            kept = self._is_sampled() | (self._table[0] >= least)
             self._hashes, self._table = self._hashes[kept], self._table[:, kept]
 
     def _is_sampled(self) -> npt.NDArray[np.bool_]:
@@ -147,14 +149,15 @@ class LineTable:
         commonest = np.flatnonzero(count > 1)
         order = np.lexsort([first[commonest], -(count * length)[commonest]])[:SHOWN]
         rows = self._table[:, commonest[order]].T.tolist()
-        weight, sampled = 2**self.level, self._is_sampled() & (count > 1)
-        again = count[sampled] - 1
-        ends = np.sort([splits.of(first[sampled]), splits.of(last[sampled])], axis=0)
-        held_out = np.bincount(ends[1][ends[0] == 0], minlength=len(SPLITS)).tolist()
+        often = count > 2 * self.often if self.level else count > 0
+        weights = np.where(often, 1, np.where(self._is_sampled(), 2**self.level, 0))
+        ends = np.sort([splits.of(first), splits.of(last)], axis=0)
+        shared = weights * ((count > 1) & (ends[0] == 0))
+        held_out = np.bincount(ends[1], weights=shared, minlength=len(SPLITS)).astype(np.int64)
         return Repetition(
-            lines=int(again.sum()) * weight,
-            characters=int((again * length[sampled]).sum()) * weight,
-            across={n: lines * weight for n, lines in zip(SPLITS[1:], held_out[1:], strict=True)},
+            lines=int(((count - 1) * weights).sum()),
+            characters=int(((count - 1) * length * weights).sum()),
+            across=dict(zip(SPLITS[1:], held_out[1:].tolist(), strict=True)),
             commonest=[Repeated(*row) for row in rows],
             is_estimate=self.level > 0,
         )
