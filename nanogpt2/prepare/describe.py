@@ -1,6 +1,6 @@
 """What prepared data is, in words and figures: dataset.json, warnings, and lines for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
+from nanogpt2.cleaning.cleaner import Tally
 from nanogpt2.prepare.encode import SplitFile
+from nanogpt2.prepare.layout import Positions
 from nanogpt2.text import corpus
 from nanogpt2.tokens.tokenizer import Tokenizer
 
@@ -30,6 +32,20 @@ def describe_splits(splits: Mapping[str, SplitFile]) -> dict[str, Any]:
         }
         start += each.characters
     return described
+
+
+def count_pieces(pieces: Positions) -> dict[str, int]:
+    """Return how many `pieces` (N, 2) there are, and how many characters they have."""
+    return {"characters": int((pieces[:, 1] - pieces[:, 0]).sum()), "places": len(pieces)}
+
+
+def add_tallies(parts: Iterable[Mapping[str, Tally]]) -> dict[str, Any]:
+    """Return what the switches of `clean` took from all parts of a corpus."""
+    sums: dict[str, Tally] = {}
+    for part in parts:
+        for switch, tally in part.items():
+            sums[switch] = sums.get(switch, Tally()) + tally
+    return {switch: tally.to_dict() for switch, tally in sums.items()}
 
 
 def find_unseen(used: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, list[int]]:
@@ -60,9 +76,7 @@ def warn_of_overlap(overlap: Mapping[str, float]) -> list[str]:
 
 
 def warn_of_near_copies(copies: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each split much of which stands nearly so in train, if it is kept."""
-    if "removed" in copies:
-        return []
+    """Return a warning for each split much of which stands nearly so in train."""
     shares = {
         name: each["in_train"] / max(1, each["copied"] + each["unique"])
         for name, each in copies.get("near_copies", {}).items()
@@ -132,6 +146,8 @@ def describe(
         *([f"passed over, not read: {passed_over}"] if passed_over else []),
         f"{description['tokenizer']} tokenizer: {description['vocabulary']:,} tokens",
     ]
+    for switch, found in description["removed"].items():
+        lines.append(f"{switch}: {found['characters']:,} characters removed")
     for name, part in description["splits"].items():
         lines.append(f"{name}: {part['tokens']:,} tokens, {part['bytes']:,} bytes")
     warnings = list(description["warnings"])

@@ -23,9 +23,10 @@ from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
 from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import SplitFile, SplitFiles, count_section, encode_section
-from nanogpt2.prepare.layout import Layout, lay_out
+from nanogpt2.prepare.layout import Layout, Positions, lay_out
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.prepare.scan import (
     LEAST_BLOCK_BYTES,
     Piece,
@@ -124,7 +125,7 @@ class Work:
         )
         scans = self.scan(parts)
         segments = [segment for scan in scans for segment in scan.segments]
-        layout, copies = self.lay_out(segments)
+        layout, copies, removed = self.lay_out(segments)
         tokenizer = self.make_tokenizer(layout)
         write_sealed(new / "tokenizer.json", tokenizer.to_dict())
         splits = self.encode(layout, tokenizer, new)
@@ -154,9 +155,10 @@ class Work:
             "sources": [vars(source) for source in sources],
             "passed_over": dict(passed_over),
             **copies,
+            "removed": describe.add_tallies(scan.removed for scan in scans) | removed,
             "warnings": [
                 *describe.warn_of_size(sources),
-                *describe.warn_of_near_copies(copies),
+                *describe.warn_of_near_copies(copies) * ("near_copies" not in removed),
                 *describe.warn_of_unseen(unseen, tokenizer),
             ],
         }
@@ -182,19 +184,25 @@ class Work:
             raise DataError(f"corpus: {self.source} holds no text; put some into its files")
         return scans
 
-    def lay_out(self, segments: Sequence[Segment]) -> tuple[Layout, dict[str, Any]]:
-        """Return where the text goes, less what is removed, and what was found to be a copy."""
+    def lay_out(self, segments: Sequence[Segment]) -> tuple[Layout, dict[str, Any], dict[str, Any]]:
+        """Return where the text goes, how much is a copy, and what was removed by each switch."""
         layout = lay_out(segments, NOTHING, self.recipe)
-        removes = self.recipe.clean.near_copies == "remove"
-        if not (self.recipe.find_copies or removes):
-            return layout, {}
-        found = near_copies.search(segments, self.folder, self.workers, self.shown)
-        figures = {"near_copies": near_copies.describe_copies(found, layout.places())}
-        if not removes:
-            return layout, figures
-        pieces = near_copies.pieces_of(found.starts, found.ends)
-        removed = {"near_copies": int((pieces[:, 1] - pieces[:, 0]).sum())}
-        return lay_out(segments, pieces, self.recipe), {**figures, "removed": removed}
+        clean, where = self.recipe.clean, (self.folder, self.workers, self.shown)
+        found: dict[str, Positions] = {}
+        figures = {}
+        if clean.repeated_lines == "remove":
+            found["repeated_lines"] = search_lines(segments, *where)
+        if self.recipe.find_copies or clean.near_copies == "remove":
+            copies = near_copies.search(segments, *where)
+            figures["near_copies"] = near_copies.describe_copies(copies, layout.places())
+            if clean.near_copies == "remove":
+                found["near_copies"] = near_copies.pieces_of(copies.starts, copies.ends)
+        if not found:
+            return layout, figures, {}
+        starts, ends = np.concatenate([*found.values()]).T
+        removed = near_copies.pieces_of(starts, ends)
+        tallies = {name: describe.count_pieces(pieces) for name, pieces in found.items()}
+        return lay_out(segments, removed, self.recipe), figures, tallies
 
     def make_tokenizer(self, layout: Layout) -> Tokenizer:
         """Return the tokenizer that is given, or one made for the text."""

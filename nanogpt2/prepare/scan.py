@@ -14,6 +14,11 @@ import numpy.typing as npt
 
 from nanogpt2.base.checksums import hash_file
 from nanogpt2.base.errors import DataError
+from nanogpt2.cleaning.cleaner import Cleaner, Tally
+from nanogpt2.cleaning.controls import find_controls
+from nanogpt2.cleaning.licences import Licences
+from nanogpt2.cleaning.mojibake import find_mojibake
+from nanogpt2.config.config import CleanConfig
 from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.text import blocks, corpus, plain
 from nanogpt2.text.blocks import Span
@@ -60,6 +65,7 @@ class Scan:
     sha256: list[str]  # of each piece as it was read: of its bytes where they are plain text, else
     # of the whole file, with its first piece
     is_blank: bool  # whether all of it is white space
+    removed: dict[str, Tally]  # by switch of `clean`
     problems: list[str] = field(default_factory=list)  # a line for each file that is no text
 
 
@@ -82,13 +88,9 @@ def plan_parts(paths: Sequence[Path], recipe: Recipe, *, block_bytes: int) -> It
 def _plan_spans(path: Path, recipe: Recipe, part_bytes: int) -> Iterator[tuple[Span, int]]:
     """Yield what is read together of a file, with its size: bytes, or row groups of a table."""
     n_bytes = path.stat().st_size
-    if (
-        n_bytes <= part_bytes
-        or packing(path)
-        or (
-            kind_of(path) == "text" and recipe.clean.encoding == "auto"  # its beginning tells it
-        )
-    ):
+    # an encoding and a licence show at the beginning of a text
+    whole = recipe.clean.encoding == "auto" or recipe.clean.licences == "remove"
+    if n_bytes <= part_bytes or packing(path) or (kind_of(path) == "text" and whole):
         yield Span(0, None), n_bytes
         return
     if is_table(path):
@@ -114,7 +116,7 @@ def scan_part(
     A file that is no text is a problem in words, and the others are read all the same.
     """
     number, pieces = part
-    writer = SegmentWriter(folder, number, block_bytes)
+    writer = SegmentWriter(folder, number, block_bytes, recipe.clean)
     hashes, problems = [], []
     for piece in pieces:
         try:
@@ -122,7 +124,7 @@ def scan_part(
         except DataError as error:
             problems.append(str(error))
     n_bytes = sum(piece.bytes for piece in pieces)
-    return Scan(writer.finish(), n_bytes, hashes, writer.is_blank, problems)
+    return Scan(writer.finish(), n_bytes, hashes, writer.is_blank, writer.removed(), problems)
 
 
 def _scan_piece(piece: Piece, recipe: Recipe, writer: "SegmentWriter") -> str:
@@ -138,6 +140,7 @@ def _scan_piece(piece: Piece, recipe: Recipe, writer: "SegmentWriter") -> str:
         for record in map(normalise, texts):
             writer.begin(key_of(record))
             writer.add(record)
+            writer.end()
     else:
         _write_text(piece, recipe, writer, lambda block: None)
     return sha256
@@ -168,6 +171,7 @@ def _write_text(
     if head:
         writer.begin(key_of(head))
         writer.add(head)
+    writer.end()
 
 
 def _read_blocks(piece: Piece, any_encoding: bool, block_bytes: int) -> Iterator[bytes]:
@@ -179,6 +183,18 @@ def _read_blocks(piece: Piece, any_encoding: bool, block_bytes: int) -> Iterator
         yield from blocks.read_blocks(file, piece.path, size=size, block_bytes=block_bytes)
 
 
+def make_cleaners(clean: CleanConfig) -> dict[str, Cleaner]:
+    """Return the cleaners that are switched on, in the order in which a text goes through them."""
+    found: dict[str, Cleaner] = {}
+    if clean.encoding == "auto":
+        found["encoding"] = Cleaner(find_mojibake)
+    if clean.control_characters == "remove":
+        found["control_characters"] = Cleaner(find_controls)
+    if clean.licences == "remove":
+        found["licences"] = Licences()
+    return found
+
+
 def key_of(text: str) -> int:
     """Return the hash (64 bits) of a document, by its beginning: it chooses its split."""
     head = text[:KEY_CHARACTERS].encode("utf-8", "surrogatepass")
@@ -186,10 +202,11 @@ def key_of(text: str) -> int:
 
 
 class SegmentWriter:
-    """Gathers the text of documents, and writes a segment whenever there is enough of it."""
+    """Cleans and gathers the text of documents, and writes a segment when there is enough of it."""
 
-    def __init__(self, folder: Path, number: int, block_size: int) -> None:
+    def __init__(self, folder: Path, number: int, block_size: int, clean: CleanConfig) -> None:
         self.folder, self.number, self.block_size = folder, number, block_size
+        self.cleaners = make_cleaners(clean)
         self.segments: list[Segment] = []
         self.is_blank = True
         self._texts: list[str] = []
@@ -204,6 +221,24 @@ class SegmentWriter:
 
     def add(self, text: str) -> None:
         """Add text of the document that was begun last."""
+        for cleaner in self.cleaners.values():
+            text = cleaner.push(text)
+        self._gather(text)
+
+    def end(self) -> None:
+        """End the document."""
+        cleaners = list(self.cleaners.values())
+        for number, cleaner in enumerate(cleaners):
+            rest = cleaner.finish()
+            for following in cleaners[number + 1 :] if rest else ():
+                rest = following.push(rest)
+            self._gather(rest)
+
+    def removed(self) -> dict[str, Tally]:
+        """Return what each cleaner took."""
+        return {name: cleaner.tally for name, cleaner in self.cleaners.items()}
+
+    def _gather(self, text: str) -> None:
         self._texts.append(text)
         self._size += len(text)
         self.is_blank = self.is_blank and (not text or text.isspace())

@@ -50,9 +50,10 @@ def written(folder: Path) -> dict[str, bytes]:
     [
         {},
         {"tokenizer": "byte", "separator": "\n---\n"},
-        {"split": "contiguous", "clean": CleanConfig(near_copies="remove")},
+        {"split": "contiguous", "clean": CleanConfig("auto", *["remove"] * 4)},
+        {"tokenizer": "bpe", "vocab_size": 400, "separator": "<|endoftext|>"},
     ],
-    ids=["documents", "bytes and a separator", "contiguous, without near copies"],
+    ids=["documents", "bytes and a separator", "contiguous and cleaned", "byte pairs"],
 )
 def test_neither_blocks_nor_workers_change_what_is_written(
     changes: dict[str, Any], corpus: Path, tmp_path: Path
@@ -113,8 +114,8 @@ def test_near_copies_are_said_and_removed(tmp_path: Path) -> None:
         **OPTIONS | {"fractions": (0.1, 0)},
         clean=CleanConfig(near_copies="remove"),
     )
-    assert cleaned["removed"]["near_copies"] == pytest.approx(4000, abs=100)
-    assert cleaned["characters"] == 24_000 - cleaned["removed"]["near_copies"]
+    assert cleaned["removed"]["near_copies"]["characters"] == pytest.approx(4000, abs=100)
+    assert cleaned["characters"] == 24_000 - cleaned["removed"]["near_copies"]["characters"]
     assert not any("stand nearly so" in warning for warning in cleaned["warnings"])
 
 

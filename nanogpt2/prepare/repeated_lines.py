@@ -1,0 +1,51 @@
+"""Lines that stand in a corpus earlier, document by document."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+
+from nanogpt2.base.workers import Workers
+from nanogpt2.cleaning.lines import line_keys
+from nanogpt2.copies.index import Index
+from nanogpt2.copies.lines import MOST
+from nanogpt2.copies.windows import Samples
+from nanogpt2.prepare.layout import Positions
+from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.scan import Segment, read_segment
+
+
+def search_lines(
+    segments: Sequence[Segment], folder: Path, workers: Workers, shown: Shown
+) -> Positions:
+    """Return the lines that are not the first of their kind, with newlines, in pieces (N, 2).
+
+    Places are in characters of all segments, one after the other.
+    """
+    places = [0, *accumulate(segment.characters for segment in segments)]
+    of, done = sum(segment.bytes for segment in segments), 0
+    with Index(folder / "lines") as index:
+        found = workers.each(partial(find_lines, folder=folder), segments)
+        for segment, place, lines in zip(segments, places, found, strict=False):
+            index.add(lines.hashes, lines.starts + place, lines.ends + place)
+            done += segment.bytes
+            shown.progress("look for repeated lines", done, of)
+        repeated = [index.places(repeats.items)[1:] for repeats in index.repeats()]
+    return np.concatenate([np.stack(pair, axis=1) for pair in repeated])
+
+
+def find_lines(segment: Segment, *, folder: Path) -> Samples:
+    """Return the lines of a segment that are long enough, with their newlines."""
+    text = read_segment(folder, segment)
+    places = np.unique([0, *segment.starts.tolist(), len(text)])
+    # with a newline between documents no line is of two
+    keys = line_keys("\n".join(text[start:end] for start, end in pairwise(places.tolist())))
+    between = places[1:] + np.arange(len(places) - 1)  # where those newlines are
+    before = np.searchsorted(between, keys.starts, side="right")
+    ends = keys.starts + keys.lengths
+    own = (ends != between[np.minimum(before, len(between) - 1)]).astype(np.int64)
+    kept = keys.lengths + own <= MOST
+    starts = (keys.starts - before)[kept]
+    return Samples(keys.hashes[kept], starts, starts + (keys.lengths + own)[kept])
