@@ -72,7 +72,7 @@ class _Matches(NamedTuple):
 class _Segments(NamedTuple):
     """Pieces of chains, chain by chain: first and last item on both sides, and how many match."""
 
-    chains: Positions
+    chains: npt.NDArray[np.int32]
     first: Positions
     last: Positions
     source_first: Positions
@@ -169,7 +169,7 @@ def _again(matches: _Matches, which: Flags) -> _Matches:
     return _Matches(matches.items[which], matches.sources[which])
 
 
-def _starts(*columns: Positions) -> Positions:
+def _starts(*columns: npt.NDArray[np.integer]) -> Positions:
     """Return where one of the columns has another value than before."""
     if not len(columns[0]):
         return np.empty(0, dtype=np.int64)
@@ -180,7 +180,7 @@ def _starts(*columns: Positions) -> Positions:
     return np.flatnonzero(differs)
 
 
-def _chain(matches: _Matches) -> Positions:
+def _chain(matches: _Matches) -> npt.NDArray[np.int32]:
     """Return for each match the first of its chain: those that go on from one another."""
     items, sources = matches
     links = np.arange(len(items), dtype=np.int32)
@@ -285,7 +285,8 @@ def _grams(text: str) -> Hashes:
         grams += numbers[offset : offset + size]
         grams *= np.uint64(BASE)
     grams.sort()
-    return grams[np.append(True, grams[1:] != grams[:-1])[:size]]
+    kept: Hashes = grams[np.append(True, grams[1:] != grams[:-1])[:size]]
+    return kept
 
 
 class _Union:

@@ -1,7 +1,7 @@
 """Windows of a text as 64-bit hashes, each in constant time, and a sample of them by content.
 
-The hash is the polynomial of Karp & Rabin 1987 modulo 2^64. A sample keeps the windows whose hash is small (as in Manber 1994), so that the same
-text has the same sample wherever it stands.
+The hash is the polynomial of Karp & Rabin 1987 modulo 2^64. A sample keeps the windows whose hash
+is small (as in Manber 1994), so that the same text has the same sample wherever it stands.
 """
 
 from collections.abc import Iterator
@@ -66,26 +66,33 @@ def is_black(codes: Codes) -> npt.NDArray[np.bool_]:
     return np.take(_is_black(), codes, mode="clip")  # the last of the table is no white space
 
 
-class Roller:
-    """Hashes of all windows of `length` characters, block by block."""
+def hash_blocks(codes: Codes, length: int) -> Iterator[tuple[int, Hashes]]:
+    """Yield where a block begins, and the hashes of the windows of `length` that begin in it.
 
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self._powers = _powers(BASE, BLOCK + length)
-        # what a window is divided by for its place, and the multiplication that ends its hash
-        self._back = _powers(pow(BASE, -1, 1 << 64), BLOCK) * np.uint64(0xD6E8FEB86659FD93)
+    The high bits of a hash depend on all of its window, the low ones on less.
+    """
+    size = BLOCK if length <= BLOCK else 1 << length.bit_length()
+    powers, back = _powers(BASE, 2 * size), _powers(pow(BASE, -1, 1 << 64), size)
+    for start in range(0, len(codes) - length + 1, size):
+        terms = codes[start : start + size + length - 1].astype(np.uint64)
+        terms *= powers[: len(terms)]
+        hashes = _add_windows(terms, length)
+        hashes *= back[: len(hashes)]  # divided by the power of its place
+        hashes *= np.uint64(0xD6E8FEB86659FD93)
+        yield start, hashes
 
-    def blocks(self, codes: Codes) -> Iterator[tuple[int, Hashes]]:
-        """Yield where a block begins, and the hashes of the windows that begin there and after.
 
-        The high bits of a hash depend on all of its window, the low ones on less.
-        """
-        for start in range(0, len(codes) - self.length + 1, BLOCK):
-            terms = codes[start : start + BLOCK + self.length - 1].astype(np.uint64)
-            terms *= self._powers[: len(terms)]
-            hashes = _add_windows(terms, self.length)
-            hashes *= self._back[: len(hashes)]
-            yield start, hashes
+def hash_windows(codes: Codes, length: int) -> Hashes:
+    """Return a hash of each window of `length` characters; none where `codes` is shorter."""
+    none = np.empty(0, dtype=np.uint64)
+    return np.concatenate([none, *(hashes for _, hashes in hash_blocks(codes, length))])
+
+
+@cache
+def _powers(base: int, count: int) -> Hashes:
+    powers = np.full(count, base, dtype=np.uint64)
+    powers[0] = 1
+    return np.multiply.accumulate(powers)
 
 
 def _add_windows(terms: Hashes, length: int) -> Hashes:
@@ -95,26 +102,16 @@ def _add_windows(terms: Hashes, length: int) -> Hashes:
     from the start, each of which waits for the one before.
     """
     n_sums = len(terms) - length + 1
-    sums, done, width = None, 0, 1
+    sums = np.zeros(n_sums, dtype=np.uint64)
+    done, width = 0, 1
     while width <= length:
         if length & width:
-            part = terms[done : done + n_sums]
-            sums = part.copy() if sums is None else np.add(sums, part, out=sums)
+            sums += terms[done : done + n_sums]
             done += width
         if 2 * width <= length:
             terms = terms[:-width] + terms[width:]
         width *= 2
-    assert sums is not None
     return sums
-
-
-def _powers(base: int, count: int) -> Hashes:
-    powers = np.full(count, base, dtype=np.uint64)
-    powers[0] = 1
-    return np.multiply.accumulate(powers)
-
-
-roller = cache(Roller)
 
 
 def sample(text: str, following: str = "", *, spacing: int = SPACING) -> Samples:
@@ -145,7 +142,7 @@ def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:
     black = codes[places]
     limit = np.uint64(MASK // spacing)
     hashes, chosen = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
-    for first, block in roller(WINDOW).blocks(black):
+    for first, block in hash_blocks(black, WINDOW):
         small = np.flatnonzero(block <= limit)
         hashes.append(block[small])
         chosen.append(small + first)

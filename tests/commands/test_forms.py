@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
 from nanogpt2.config.config import Config, SampleConfig
-from nanogpt2.copies.overlap import character_codes
+from nanogpt2.copies.windows import character_codes
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.memorisation import find_copies
 from nanogpt2.evaluate.score import score_text

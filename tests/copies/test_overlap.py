@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.copies import overlap
-from nanogpt2.copies.overlap import Stretch, character_codes, longest_stretches, share_of_windows
+from nanogpt2.copies import windows
+from nanogpt2.copies.overlap import Stretch, longest_stretches, share_of_windows
+from nanogpt2.copies.windows import character_codes
 
 FEW_LETTERS = st.text("abé🙂", max_size=60)
 
@@ -46,7 +47,7 @@ def test_the_longest_stretch_is_the_one_that_a_search_finds(
 
 
 def test_long_texts_are_searched_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlap, "CHUNK", 10)  # smaller than the windows
+    monkeypatch.setattr(windows, "BLOCK", 10)  # smaller than the windows
     source = np.random.default_rng(0).integers(97, 123, size=1000).astype(np.uint32)
     gap = np.array([10], dtype=np.uint32)
     text = np.concatenate([source[985:], gap, source[300:470], gap, source[:20]])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.copies.overlap import character_codes
+from nanogpt2.copies.windows import character_codes
 from nanogpt2.evaluate.memorisation import (
     check_memorisation,
     draw_texts,

@@ -1,0 +1,165 @@
+"""How much of held-out text stands word for word in training text, of any size, piece by piece.
+
+First the windows of the held-out pieces are gathered, then the training pieces are looked up among
+them. Pieces come in any order and from any process, and the result is that of the whole texts.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.copies.windows import MASK, Hashes, Positions, character_codes, hash_blocks
+
+LENGTH = 100  # characters of a window: more than what people write alike by chance
+LIMIT = 1 << 20  # different windows that are kept of a split
+OTHER = np.uint64(0x9E3779B97F4A7C15)
+TOGETHER = 3  # times as many wait before they are sorted
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Different windows of held-out text by their hashes, in order, and how often each occurs.
+
+    At level 0 all of them, at level n the one in 2^n whose hash is below 2^(64 - n).
+    """
+
+    level: int
+    hashes: Hashes
+    counts: npt.NDArray[np.int64]
+
+    def at(self, level: int) -> "HeldOut":
+        """Return what is left at a higher level."""
+        end = np.searchsorted(self.hashes, np.uint64(MASK >> level), side="right")
+        return HeldOut(level, self.hashes[:end], self.counts[:end])
+
+
+def gather(text: str, following: str = "", *, limit: int = LIMIT) -> HeldOut:
+    """Return the windows of 100 characters that begin in `text`, which `following` goes on from.
+
+    99 characters of `following` are enough. Where more than `limit` windows are different, they are
+    the share of them that the lowest level with at most so many leaves.
+    """
+    codes = character_codes(text + following[: LENGTH - 1])
+    found, waiting = HeldOut(0, *_count(np.empty(0, dtype=np.uint64))), []
+    for _, hashes in hash_blocks(codes, LENGTH):
+        waiting.append(hashes[hashes <= np.uint64(MASK >> found.level)])
+        if sum(map(len, waiting)) > TOGETHER * limit:
+            new = HeldOut(found.level, *_count(np.concatenate(waiting)))
+            found, waiting = _add([found, new], limit), []
+    new = HeldOut(found.level, *_count(np.concatenate([found.hashes[:0], *waiting])))
+    return _add([found, new], limit)
+
+
+def combine(parts: Iterable[HeldOut], *, limit: int = LIMIT) -> HeldOut:
+    """Return the windows of several pieces together, the same in any order."""
+    waiting = [HeldOut(0, *_count(np.empty(0, dtype=np.uint64)))]
+    for part in parts:
+        waiting.append(part)
+        if sum(len(each.hashes) for each in waiting) > TOGETHER * limit:
+            waiting = [_add(waiting, limit)]
+    return _add(waiting, limit)
+
+
+def _add(parts: list[HeldOut], limit: int) -> HeldOut:
+    level = max(part.level for part in parts)
+    parts = [part.at(level) for part in parts if len(part.hashes)] or parts[:1]
+    both = parts[0]
+    if len(parts) > 1:
+        hashes = np.concatenate([part.hashes for part in parts])
+        counts = np.concatenate([part.counts for part in parts])
+        both = HeldOut(level, *_count(hashes, counts))
+    while len(both.hashes) > limit:
+        both = both.at(both.level + 1)
+    return both
+
+
+def _count(
+    hashes: Hashes, counts: npt.NDArray[np.int64] | None = None
+) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Return each hash once, in order, and the sum of its counts (1 where there are none)."""
+    if counts is None:
+        hashes = np.sort(hashes)
+    else:
+        order = np.argsort(hashes, kind="stable")  # quick where they are in order by parts
+        hashes, counts = hashes[order], counts[order]
+    heads = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
+    ends = np.append(heads[1:], len(hashes))[: len(heads)]
+    if counts is None:
+        return hashes[heads], ends - heads
+    totals = np.append(0, np.cumsum(counts))
+    return hashes[heads], totals[ends] - totals[heads]
+
+
+class Overlap:
+    """Which windows of held-out splits stand in training text too: looked up piece by piece."""
+
+    def __init__(self, splits: Mapping[str, HeldOut]) -> None:
+        self.splits = dict(splits)
+        none = np.empty(0, dtype=np.uint64)
+        hashes = [none, *(held_out.hashes for held_out in self.splits.values())]
+        self._hashes, _ = _count(np.concatenate(hashes))
+        level = min((held_out.level for held_out in self.splits.values()), default=0)
+        self._limit, self._level = np.uint64(MASK >> level), np.uint64(level)
+        bits = max(10, len(self._hashes).bit_length())
+        self._shift = np.uint64(64 - bits)
+        shifted = self._hashes << self._level
+        buckets = np.arange((1 << bits) + 1, dtype=np.uint64)
+        ends = np.searchsorted(shifted >> self._shift, buckets)
+        self._buckets = ends.astype(np.uint32)  # where hashes with the same first bits begin
+        # eight times as many bits, by the first and by other bits: most windows are none of ours
+        self._first = np.zeros(8 << bits, dtype=np.bool_)
+        self._first[shifted >> self._shift_of_looks] = True
+        self._second = np.zeros(8 << bits, dtype=np.bool_)
+        self._second[shifted * OTHER >> self._shift_of_looks] = True
+
+    @property
+    def _shift_of_looks(self) -> np.uint64:
+        return self._shift - np.uint64(3)
+
+    def look_up(self, text: str, following: str = "") -> Positions:
+        """Return the numbers of the held-out windows that begin in a piece of training text too.
+
+        99 characters of `following`, which comes after `text`, are enough.
+        """
+        found = [np.empty(0, dtype=np.int64)]
+        if not len(self._hashes):
+            return found[0]
+        for _, hashes in hash_blocks(character_codes(text + following[: LENGTH - 1]), LENGTH):
+            if self._level:
+                hashes = hashes.take(np.flatnonzero(hashes <= self._limit))
+            hashes <<= self._level
+            for table, other in ((self._first, np.uint64(1)), (self._second, OTHER)):
+                looks = table.take((hashes * other >> self._shift_of_looks).view(np.int64))
+                hashes = hashes.take(np.flatnonzero(looks))
+            found.append(self._find(hashes))
+        return np.unique(np.concatenate(found))
+
+    def _find(self, shifted: Hashes) -> Positions:
+        """Return the numbers of those hashes, shifted by the level, that are held-out windows."""
+        buckets = (shifted >> self._shift).view(np.int64)
+        at, ends = self._buckets[buckets].astype(np.int64), self._buckets[buckets + 1]
+        hashes, found = shifted >> self._level, [np.empty(0, dtype=np.int64)]
+        while len(left := np.flatnonzero(at < ends)):
+            at, ends, hashes = at[left], ends[left], hashes[left]
+            found.append(at[self._hashes[at] == hashes])
+            at = at + 1
+        return np.concatenate(found)
+
+    def shares(self, found: Iterable[Positions]) -> dict[str, float]:
+        """Return of each split the share (0 .. 1) of its windows that some piece has, by `look_up`.
+
+        0 for a split without windows.
+        """
+        marked = np.zeros(len(self._hashes), dtype=np.bool_)
+        for which in found:
+            marked[which] = True
+        return {
+            name: _share(held_out.counts, marked[np.searchsorted(self._hashes, held_out.hashes)])
+            for name, held_out in self.splits.items()
+        }
+
+
+def _share(counts: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> float:
+    return int(counts[marked].sum()) / max(1, int(counts.sum()))
