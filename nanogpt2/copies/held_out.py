@@ -115,6 +115,11 @@ class Overlap:
         self._second[shifted * OTHER >> self._shift_of_looks] = True
 
     @property
+    def size(self) -> int:
+        """Number of different windows, of all splits together."""
+        return len(self._hashes)
+
+    @property
     def _shift_of_looks(self) -> np.uint64:
         return self._shift - np.uint64(3)
 
@@ -123,9 +128,9 @@ class Overlap:
 
         99 characters of `following`, which comes after `text`, are enough.
         """
-        found = [np.empty(0, dtype=np.int64)]
-        if not len(self._hashes):
-            return found[0]
+        met = np.zeros(self.size, dtype=np.bool_)
+        if not self.size:
+            return np.flatnonzero(met)
         for _, hashes in hash_blocks(character_codes(text + following[: LENGTH - 1]), LENGTH):
             if self._level:
                 hashes = hashes.take(np.flatnonzero(hashes <= self._limit))
@@ -133,8 +138,8 @@ class Overlap:
             for table, other in ((self._first, np.uint64(1)), (self._second, OTHER)):
                 looks = table.take((hashes * other >> self._shift_of_looks).view(np.int64))
                 hashes = hashes.take(np.flatnonzero(looks))
-            found.append(self._find(hashes))
-        return np.unique(np.concatenate(found))
+            met[self._find(hashes)] = True
+        return np.flatnonzero(met)
 
     def _find(self, shifted: Hashes) -> Positions:
         """Return the numbers of those hashes, shifted by the level, that are held-out windows."""

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.cleaning.cleaner import Tally
+from nanogpt2.copies.held_out import LENGTH
 from nanogpt2.prepare.encode import SplitFile
 from nanogpt2.prepare.layout import Positions
 from nanogpt2.text import corpus
 from nanogpt2.tokens.tokenizer import Tokenizer
 
-OVERLAP_LENGTH = 100  # characters: more than what people write alike by chance
 OVERLAP_ALLOWED = 0.01  # share of a held-out split's windows
 NEAR_COPIES_IN_TRAIN = 0.1  # share of the train split
 SHOWN = 5  # tokens that a warning shows
@@ -68,7 +68,7 @@ def warn_of_size(sources: Sequence[corpus.Source]) -> list[str]:
 def warn_of_overlap(overlap: Mapping[str, float]) -> list[str]:
     """Return a warning for each held-out split of which more than chance stands in train too."""
     return [
-        f"{share:.1%} of the {name} split's windows of {OVERLAP_LENGTH} characters stand in"
+        f"{share:.1%} of the {name} split's windows of {LENGTH} characters stand in"
         " the train split too, so its loss flatters the model: remove repeated text"
         for name, share in overlap.items()
         if share > OVERLAP_ALLOWED

@@ -12,12 +12,14 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.prepare.layout import SPLITS, Layout, Section, learnt_from, runs_of
+from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, learnt_from, runs_of
+from nanogpt2.prepare.overlap import EDGE, read_windows
 from nanogpt2.prepare.scan import code_points_of, distinct_bytes, read_segment
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
 from nanogpt2.tokens.words import count_words
 
+NONE = np.empty(0, np.int64)
 CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each
 
 
@@ -30,6 +32,9 @@ class Encoded:
     tokens: Path
     characters: int
     used: npt.NDArray[np.bool_]  # of each token, whether the section has it
+    met: Positions  # held-out windows that training text has, by number
+    head: str  # its first and last characters, as `Border` takes them
+    tail: str
 
 
 def count_section(section: Section, *, layout: Layout, folder: Path) -> Counter[bytes]:
@@ -41,18 +46,19 @@ def count_section(section: Section, *, layout: Layout, folder: Path) -> Counter[
 
 
 def encode_section(
-    section: Section, *, layout: Layout, tokenizer: Path, folder: Path
+    section: Section, *, layout: Layout, tokenizer: Path, folder: Path, windows: Path | None
 ) -> list[Encoded]:
     """Write text and tokens of a section into files beside its segment; return what they hold.
 
-    `tokenizer` is a tokenizer's file, and `folder` that of the segments.
+    `tokenizer` is a tokenizer's file, `folder` that of the segments, and `windows` the file of the
+    held-out windows, which are looked up in training text.
     """
     known = cached_tokenizer(tokenizer)
     whole = read_segment(folder, section.segment)
     path = folder / section.segment.name
     found = []
     for run in runs_of(section, whole, layout):
-        text = "".join(layout.separator if piece is None else piece for piece in run.pieces)
+        text = run.text(layout.separator)
         content = text.encode("utf-8")
         tokens = encode_pieces(run.pieces, text, layout.separator, known)
         used = find_used(tokens, text, content, known)
@@ -61,7 +67,11 @@ def encode_section(
             own.write_bytes(content)
         encoded = Path(f"{path}-{run.split}.bin")
         tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(encoded)
-        found.append(Encoded(run.split, own, encoded, len(text), used))
+        met = NONE
+        if windows is not None and run.split == SPLITS[0]:
+            met = read_windows(windows).look_up(text)
+        edges = text[:EDGE], text[-EDGE:]
+        found.append(Encoded(run.split, own, encoded, len(text), used, met, *edges))
     return found
 
 

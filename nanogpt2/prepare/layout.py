@@ -99,6 +99,13 @@ class Layout:
         codes = np.concatenate([section.splits for section in self.sections])
         return Places(np.concatenate(starts), codes, at[-1], len(self.separator), self.ends)
 
+    def has_held_out(self, section: Section) -> bool:
+        """Return whether some of a section may be held out."""
+        if self.ends is None:
+            return bool(section.entering or section.splits.any())
+        size = section.segment.characters + (len(section.starts) + 1) * len(self.separator)
+        return section.offset + size > self.ends[0]
+
     def without_sections(self) -> "Layout":
         """Return the rest, which each worker needs."""
         return replace(self, sections=[])
@@ -115,6 +122,10 @@ class Run:
 
     split: str
     pieces: list[str | None]
+
+    def text(self, separator: str) -> str:
+        """Return all of it."""
+        return "".join(separator if piece is None else piece for piece in self.pieces)
 
 
 def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> Layout:

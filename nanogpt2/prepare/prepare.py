@@ -21,10 +21,12 @@ from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
+from nanogpt2.copies.held_out import LENGTH
 from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import SplitFile, SplitFiles, count_section, encode_section
-from nanogpt2.prepare.layout import Layout, Positions, lay_out
+from nanogpt2.prepare.layout import SPLITS, Layout, Positions, lay_out
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
+from nanogpt2.prepare.overlap import Shared, gather_held_out, write_windows
 from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.prepare.scan import (
@@ -128,7 +130,7 @@ class Work:
         layout, copies, removed = self.lay_out(segments)
         tokenizer = self.make_tokenizer(layout)
         write_sealed(new / "tokenizer.json", tokenizer.to_dict())
-        splits = self.encode(layout, tokenizer, new)
+        splits, overlap = self.encode(layout, tokenizer, new)
         described = describe.describe_splits(splits)
         if block_size is not None:
             sizes = {name: part["tokens"] for name, part in described.items()}
@@ -151,6 +153,7 @@ class Work:
             "split": layout.kind,
             "splits": described,
             "sha256": {name: each.text.hexdigest() for name, each in splits.items()},
+            "overlap": {"window": LENGTH, **overlap} if self.recipe.find_copies else None,
             "only_held_out": {name: len(each) for name, each in unseen.items()},
             "sources": [vars(source) for source in sources],
             "passed_over": dict(passed_over),
@@ -158,6 +161,7 @@ class Work:
             "removed": describe.add_tallies(scan.removed for scan in scans) | removed,
             "warnings": [
                 *describe.warn_of_size(sources),
+                *describe.warn_of_overlap(overlap),
                 *describe.warn_of_near_copies(copies) * ("near_copies" not in removed),
                 *describe.warn_of_unseen(unseen, tokenizer),
             ],
@@ -234,22 +238,35 @@ class Work:
             self.shown.progress("count words", done, of)
         return counts
 
-    def encode(self, layout: Layout, tokenizer: Tokenizer, new: Path) -> dict[str, SplitFile]:
-        """Write the token files and return what each holds."""
+    def encode(
+        self, layout: Layout, tokenizer: Tokenizer, new: Path
+    ) -> tuple[dict[str, SplitFile], dict[str, float]]:
+        """Write the token files; return what each holds, and how much of it train has too."""
+        shared = self.find_shared(layout)
         encode = partial(
             encode_section,
             layout=layout.without_sections(),
             tokenizer=new / "tokenizer.json",
             folder=self.folder,
+            windows=shared.path if shared else None,
         )
         results = self.workers.each(encode, layout.sections)
-        of = sum(section.segment.bytes for section in layout.sections)
-        done = 0
-        splits = SplitFiles(new, tokenizer)
-        with splits:
+        done, of = 0, sum(section.segment.bytes for section in layout.sections)
+        with SplitFiles(new, tokenizer) as splits:
             for section, found in zip(layout.sections, results, strict=True):
                 splits.add(found)
+                for run in found:
+                    if shared and run.split == SPLITS[0]:
+                        shared.add(run.met, run.head, run.tail)
                 Path(self.folder, section.segment.name).unlink(missing_ok=True)
                 done += section.segment.bytes
                 self.shown.progress("encode", done, of)
-        return splits.in_order()
+            return splits.in_order(), shared.shares() if shared else {}
+
+    def find_shared(self, layout: Layout) -> Shared | None:
+        """Return what will tell how much held-out text stands in training text, where asked."""
+        if not self.recipe.find_copies:
+            return None
+        path = self.folder / "windows"
+        write_windows(path, gather_held_out(layout, self.folder, self.workers))
+        return Shared(path)

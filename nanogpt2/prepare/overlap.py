@@ -1,0 +1,108 @@
+"""How much of the held-out splits stands in the training split, word for word, section by section.
+
+A window of 100 characters may begin in one section and end in another: of those the parent process
+sees to, which knows the ends of each.
+"""
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nanogpt2.base.files import rounded
+from nanogpt2.base.workers import Workers
+from nanogpt2.copies.held_out import LENGTH, HeldOut, Overlap, combine, gather
+from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, runs_of
+from nanogpt2.prepare.scan import read_segment
+
+EDGE = LENGTH - 1  # characters of a section's text that windows share with the next section's
+
+
+class Border:
+    """Where the text of a split, which comes piece by piece, goes from one piece into the next."""
+
+    def __init__(self) -> None:
+        self.before = ""
+
+    def cross(self, head: str, tail: str) -> tuple[str, str]:
+        """Return what stands before and after the border to the next piece.
+
+        `head` and `tail` are its first and last characters, 99 or all of them.
+        """
+        pair = self.before, head
+        self.before = (self.before + tail)[-EDGE:] if len(tail) < EDGE else tail
+        return pair
+
+
+def gather_held_out(layout: Layout, folder: Path, workers: Workers) -> dict[str, HeldOut]:
+    """Return the windows of the held-out splits, or of much text a sample of them."""
+    sections = [section for section in layout.sections if layout.has_held_out(section)]
+    function = partial(_gather_section, layout=layout.without_sections(), folder=folder)
+    parts: dict[str, HeldOut] = {}
+    borders = {name: Border() for name in SPLITS}
+    for found in workers.each(function, sections):
+        for split, (windows, head, tail) in found.items():
+            known = [parts[split]] if split in parts else []
+            parts[split] = combine([*known, windows, gather(*borders[split].cross(head, tail))])
+    return {name: parts[name] for name in SPLITS if name in parts}
+
+
+def _gather_section(
+    section: Section, *, layout: Layout, folder: Path
+) -> dict[str, tuple[HeldOut, str, str]]:
+    text = read_segment(folder, section.segment)
+    runs = ((run.split, run.text(layout.separator)) for run in runs_of(section, text, layout))
+    return {
+        split: (gather(whole), whole[:EDGE], whole[-EDGE:])
+        for split, whole in runs
+        if split != SPLITS[0]
+    }
+
+
+def write_windows(path: Path, windows: dict[str, HeldOut]) -> None:
+    """Write held-out windows to a file, for the workers."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, each in windows.items():
+        arrays |= {f"{name}_hashes": each.hashes, f"{name}_counts": each.counts}
+        arrays[f"{name}_level"] = np.array(each.level)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+@lru_cache(1)
+def read_windows(path: Path) -> Overlap:
+    """Return the search for the windows in a file, which a worker makes once."""
+    with np.load(path) as arrays:
+        names = [name.removesuffix("_level") for name in arrays if name.endswith("_level")]
+        return Overlap(
+            {
+                name: HeldOut(
+                    int(arrays[f"{name}_level"]),
+                    arrays[f"{name}_hashes"],
+                    arrays[f"{name}_counts"],
+                )
+                for name in names
+            }
+        )
+
+
+class Shared:
+    """Which held-out windows were met in the training split so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.overlap = read_windows(path)
+        self.border = Border()
+        self.met = np.zeros(self.overlap.size, np.bool_)
+
+    def add(self, found: Positions, head: str, tail: str) -> None:
+        """Note what was found in the next piece of training text, and what crosses its border."""
+        self.met[found] = True
+        self.met[self.overlap.look_up(*self.border.cross(head, tail))] = True
+
+    def shares(self) -> dict[str, float]:
+        """Return what share (0 .. 1) of each held-out split's windows was met."""
+        shares = self.overlap.shares([np.flatnonzero(self.met)])
+        return {name: rounded(share) for name, share in shares.items()}
