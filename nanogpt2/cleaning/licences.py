@@ -30,9 +30,11 @@ PHRASES = re.compile(
     "|Mozilla Public License|SPDX-License-Identifier"
 )
 COMMENTS = re.compile(
-    r"^[ \t]*/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n*"
-    r"|^<!--(?:[^-]|-(?!->))*-->[ \t]*\n*"
-    r"|(?:^[ \t]*(?:#(?!!)|//|--|;|%)[^\n]*\n){2,}\n*"
+    r"^[ \t]*/\*(?:[^*]|\*(?!/))*+\*/[ \t]*\n*"
+    r"|^<!--(?:[^-]|-(?!->))*+-->[ \t]*\n*"
+    r"|(?:^[ \t]*#(?![!\w])[^\n]*\n){2,}\n*"  # and no #include or #pragma
+    r"|(?:^[ \t]*//[^\n]*\n){2,}\n*|(?:^[ \t]*--[^\n]*\n){2,}\n*"
+    r"|(?:^[ \t]*;[^\n]*\n){2,}\n*|(?:^[ \t]*%[^\n]*\n){2,}\n*"
     r"|^[ \t]*(?:#|//) ?SPDX-License-Identifier[^\n]*\n",
     re.MULTILINE,
 )

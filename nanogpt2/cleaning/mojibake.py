@@ -31,7 +31,7 @@ MISREAD = re.compile("[\x80-\x9f]")  # no writing has these: quotes and dashes o
 IS_REST = np.zeros(max(map(ord, RESTS)) + 2, dtype=np.bool_)
 IS_REST[list(map(ord, RESTS))] = True
 # What may well follow a letter in writing.
-FOLLOWING = set("\xa0\xad»”“„’‘‚…–—·‹›«ªº°®™¹²³´·¸•¿¡§")
+FOLLOWING = set("\xa0\xad»”“„’‘‚…–—·‹›«ªº°®™¹²³´·¸•¿¡§šžœƒ")
 QUOTES = set("“”„»«")  # which stand between a letter and a letter nowhere
 LETTERS = re.compile("[À-ſ]")
 ROUNDS = 3  # a text can be misread again and again

@@ -124,6 +124,7 @@ def test_utf8_that_was_misread_once_or_again_is_taken_back(text: str, codec: str
         *TEXTS,
         *("CAFÉ»", "«É»", "café\u00a0» dit-il", "„…Ä“", "Spaß“", "Spaß…", "Å²", "IRMÃ»", "3ײ"),
         *("voilà…»", "À “la”", "Größe²", "Straß®", "d’être à « l’heure »", "MAÇÃ”", "é\xad", "Ñ”"),
+        *("ášši", "Ášši", "l’œuvre", "até ž"),
     ],
 )
 def test_writing_that_looks_alike_stays(text: str) -> None:
@@ -168,10 +169,14 @@ WIKI = "Text is available under the Creative Commons Attribution-ShareAlike Lice
         (TEXT + FOOTER, TEXT),
         (COMMENT + TEXT, TEXT),
         ("#!/bin/sh\n" + HASHES + TEXT, "#!/bin/sh\n" + TEXT),
+        (
+            "#pragma once\n" + HASHES.replace("#", "//") + "#include <x>\n",
+            "#pragma once\n#include <x>\n",
+        ),
         ("// SPDX-License-Identifier: MIT\n" + TEXT, TEXT),
         (TEXT + WIKI + TEXT, TEXT * 2),
     ],
-    ids=["new", "old", "joined", "footer", "c", "shell", "spdx", "wiki"],
+    ids=["new", "old", "joined", "footer", "c", "shell", "slashes", "spdx", "wiki"],
 )
 def test_licence_blocks_go_wherever_blocks_end(text: str, left: str) -> None:
     expected = Licences()
