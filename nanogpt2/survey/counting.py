@@ -1,6 +1,7 @@
 """A corpus read once, in blocks, and all that is counted meanwhile, in bounded memory."""
 
 import time
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -33,8 +34,8 @@ class Counted:
     """
 
     sources: list[Source] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)  # characters of each document
-    keys: list[int] = field(default_factory=list)  # its hash, which may choose its split
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))  # characters by document
+    keys: "array[int]" = field(default_factory=lambda: array("Q"))  # its hash, by `key_of`
     characters: Characters = field(default_factory=Characters)
     lengths: Lengths = field(default_factory=Lengths)
     table: LineTable = field(default_factory=LineTable)

@@ -1,6 +1,6 @@
 """Places: characters of a corpus as people find them, by file and line."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,7 +23,7 @@ class Place:
 
 
 def find_places(
-    documents: Iterable[Document], sizes: list[int], wanted: Iterable[int]
+    documents: Iterable[Document], sizes: Sequence[int], wanted: Iterable[int]
 ) -> dict[int, Place]:
     """Return the place of each character in `wanted`, by reading the documents that have them.
 
