@@ -73,16 +73,19 @@ def _tokenizer(description: Mapping[str, Any]) -> Iterator[str]:
 
 def _cleaning(description: Mapping[str, Any]) -> Iterator[str]:
     """Yield what each switch under `clean:` removed, as dataset.json counts it."""
-    cleaning = description.get("cleaning") or {}
+    removed = description.get("removed", {})
     rows = [
-        [f"`clean.{switch}`", f"{did['documents']:,}", f"{did['characters']:,}", _places(did)]
-        for switch, did in cleaning.items()
+        [f"`clean.{switch}`", f"{did['characters']:,}", _places(did["places"])]
+        for switch, did in removed.items()
     ]
     if rows:
-        yield from table(["switch", "documents changed", "characters removed", "places"], rows)
+        yield from table(["switch", "characters removed", "places"], rows)
     else:
         yield "Nothing was removed."
 
 
-def _places(did: Mapping[str, Any]) -> str:
-    return ", ".join(f"{kind}: {count:,}" for kind, count in did.get("places", {}).items())
+def _places(places: int | Mapping[str, int]) -> str:
+    """Return how many places, of a cleaner that tells kinds apart by kind."""
+    if isinstance(places, int):
+        return f"{places:,}"
+    return ", ".join(f"{kind}: {count:,}" for kind, count in places.items())

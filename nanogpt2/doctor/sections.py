@@ -200,7 +200,12 @@ def _placed(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def _tokens(found: Mapping[str, Any]) -> Section:
     rows = [
-        [row["tokenizer"], f"{row['vocabulary']:,}", f"{row['tokens']:,}", f"{row['per_byte']:.3f}"]
+        [
+            row["tokenizer"] + ", prepared" * bool(row["commonest"]),
+            f"{row['vocabulary']:,}",
+            f"{row['tokens']:,}",
+            f"{row['per_byte']:.3f}",
+        ]
         for row in found["tokens"]
     ]
     tables = [Table(["tokenizer", "vocabulary", "tokens", "tokens a byte"], rows)]

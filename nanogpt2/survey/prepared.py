@@ -69,7 +69,9 @@ def _describe(tokenizer: Tokenizer, counts: npt.NDArray[np.int64]) -> Tokens:
     n_bytes = sum(len(tokenizer.token_bytes(token)) * int(counts[token]) for token in order)
 
     def show(tokens: list[int]) -> tuple[tuple[str, int], ...]:
-        texts = (tokenizer.token_bytes(token).decode("utf-8", "replace") for token in tokens)
+        texts = (
+            tokenizer.token_bytes(token).decode("utf-8", "backslashreplace") for token in tokens
+        )
         return tuple(zip(texts, counts[tokens].tolist(), strict=True))
 
     total = int(counts.sum())

@@ -10,7 +10,10 @@ from nanogpt2.__main__ import main
 from nanogpt2.doctor.dataset_card import make_dataset_card
 from nanogpt2.prepare.prepare import prepare
 
-CLEANED = {"control_characters": {"documents": 2, "characters": 9, "places": {"soft hyphen": 9}}}
+REMOVED = {
+    "control_characters": {"documents": 2, "characters": 9, "places": {"soft hyphen": 9}},
+    "near_copies": {"characters": 12345, "places": 6},
+}
 
 
 def test_a_card_tells_sources_splits_tokenizer_and_warnings() -> None:
@@ -29,9 +32,10 @@ def test_a_card_tells_sources_splits_tokenizer_and_warnings() -> None:
     assert "Nothing was removed." in card
     for name, part in description["splits"].items():
         assert f"| {name} | {part['tokens']:,} |" in card
-    cleaned = make_dataset_card({**description, "cleaning": CLEANED}, name="My data")
+    cleaned = make_dataset_card({**description, "removed": REMOVED}, name="My data")
     assert "# My data\n" in cleaned
-    assert "| `clean.control_characters` | 2 | 9 | soft hyphen: 9 |" in cleaned
+    assert "| `clean.control_characters` | 9 | soft hyphen: 9 |" in cleaned
+    assert "| `clean.near_copies` | 12,345 | 6 |" in cleaned
 
 
 def test_a_card_takes_no_other_files_place() -> None:
