@@ -11,6 +11,7 @@ from nanogpt2.base.errors import DataError
 
 CHECKSUM = "checksum"  # the key of a JSON file's own
 FILES = "files"  # the key under which a list has the SHA-256 of each file of its folder
+SOURCES = (".py", ".c", ".h")
 DAMAGED = "damaged: its SHA-256 is not the one that its folder's list has"
 
 
@@ -82,3 +83,13 @@ def describe_damage(folder: str | Path, listed: Mapping[str, Any], name: str) ->
     except DataError as error:
         return str(error)
     return "" if found == listed[FILES].get(name) else f"{Path(folder, name)}: {DAMAGED}"
+
+
+def hash_code(rooms: Iterable[str]) -> str:
+    """Return the SHA-256 of the sources in the library's `rooms`, the folders that DVC hashes."""
+    library = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for room in rooms for path in library.joinpath(room).rglob("*")):
+        if path.suffix in SOURCES:
+            digest.update(path.relative_to(library).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

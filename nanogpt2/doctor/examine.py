@@ -9,7 +9,7 @@ from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.doctor.findings import EXAMPLES, describe_findings
-from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.scan.recipe import Recipe
 from nanogpt2.survey.characters import RARE, Kind, count_scripts, find_unusual
 from nanogpt2.survey.copies import NearCopies, Sampler
 from nanogpt2.survey.counting import Counted, count

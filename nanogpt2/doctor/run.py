@@ -11,7 +11,7 @@ from nanogpt2.doctor.dataset_card import make_dataset_card
 from nanogpt2.doctor.examine import examine
 from nanogpt2.doctor.page import make_page
 from nanogpt2.doctor.show import show
-from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.scan.recipe import Recipe
 
 LIST = "dataset.json"
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, learnt_from, runs_of
 from nanogpt2.prepare.overlap import EDGE, read_windows
-from nanogpt2.prepare.scan import code_points_of, distinct_bytes, read_segment
+from nanogpt2.scan.segments import code_points_of, distinct_bytes, read_segment
 from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
 from nanogpt2.tokens.words import count_words

@@ -12,8 +12,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.prepare.recipe import Recipe
-from nanogpt2.prepare.scan import Segment
+from nanogpt2.scan.recipe import Recipe
+from nanogpt2.scan.segments import Segment
 from nanogpt2.text.corpus import split_sizes
 
 MANY_DOCUMENTS = 100  # from here on whole documents are held out

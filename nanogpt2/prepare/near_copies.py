@@ -15,7 +15,7 @@ from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.windows import REACH, Samples, sample
 from nanogpt2.prepare.layout import SPLITS, Places, Positions
 from nanogpt2.prepare.needs import Shown
-from nanogpt2.prepare.scan import Segment, read_segment
+from nanogpt2.scan.segments import Segment, read_segment
 
 KEPT = 4  # segments that are in memory when passages are compared
 

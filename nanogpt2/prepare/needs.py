@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text import corpus
 from nanogpt2.tokens.arrays import token_dtype
 

@@ -15,7 +15,7 @@ from nanogpt2.base.files import rounded
 from nanogpt2.base.workers import Workers
 from nanogpt2.copies.held_out import LENGTH, HeldOut, Overlap, combine, gather
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, runs_of
-from nanogpt2.prepare.scan import read_segment
+from nanogpt2.scan.segments import read_segment
 
 EDGE = LENGTH - 1  # characters of a section's text that windows share with the next section's
 

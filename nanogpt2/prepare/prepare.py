@@ -27,19 +27,14 @@ from nanogpt2.prepare.encode import SplitFile, SplitFiles, count_section, encode
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, lay_out
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.overlap import Shared, gather_held_out, write_windows
-from nanogpt2.prepare.recipe import Recipe
 from nanogpt2.prepare.repeated_lines import search_lines
-from nanogpt2.prepare.scan import (
-    LEAST_BLOCK_BYTES,
-    Piece,
-    Scan,
-    Segment,
-    plan_parts,
-    scan_part,
-)
-from nanogpt2.prepare.sources import check_sources
+from nanogpt2.scan.blocks import BLOCK_BYTES
+from nanogpt2.scan.parts import Piece, plan_parts
+from nanogpt2.scan.recipe import Recipe
+from nanogpt2.scan.scan import LEAST_BLOCK_BYTES, Scan, scan_part
+from nanogpt2.scan.segments import Segment
+from nanogpt2.scan.sources import check_sources
 from nanogpt2.text import corpus
-from nanogpt2.text.blocks import BLOCK_BYTES
 from nanogpt2.tokens.bpe import END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.merges import train_from_words
 from nanogpt2.tokens.tokenizer import (

@@ -14,7 +14,7 @@ from nanogpt2.copies.lines import MOST
 from nanogpt2.copies.windows import Samples
 from nanogpt2.prepare.layout import Positions
 from nanogpt2.prepare.needs import Shown
-from nanogpt2.prepare.scan import Segment, read_segment
+from nanogpt2.scan.segments import Segment, read_segment
 
 
 def search_lines(

@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from nanogpt2.prepare.scan import KEY_CHARACTERS, key_of
+from nanogpt2.scan.segments import KEY_CHARACTERS, key_of
 from nanogpt2.survey.characters import Characters
 from nanogpt2.survey.faults import CLEANERS, Fault
 from nanogpt2.survey.lines import Lengths, LineTable

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.prepare.layout import MANY_DOCUMENTS, SPLITS, choose_splits
-from nanogpt2.prepare.recipe import Recipe
+from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text.corpus import split_sizes
 
 Numbers = npt.NDArray[np.int64]

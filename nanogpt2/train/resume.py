@@ -4,11 +4,10 @@ The fingerprint names everything on which a run's result depends, so that a run 
 its own state.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,8 @@ from nanogpt2.model import checkpoint
 from nanogpt2.model.archive import checksum_of
 
 STATES_KEPT = 2
-SOURCES = (".py", ".c", ".h")
 LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
 WAIT_SECONDS = 0.5  # between two looks at what a signal or the main process of a group says
-
-
-def hash_code(rooms: Iterable[str]) -> str:
-    """Return the SHA-256 of the sources in the library's `rooms`, the folders that DVC hashes."""
-    library = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for room in rooms for path in library.joinpath(room).rglob("*")):
-        if path.suffix in SOURCES:
-            digest.update(path.relative_to(library).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nanogpt2.base.checksums import hash_code
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import hash_weights
@@ -48,7 +49,7 @@ class RunStates:
             "data": [dataset.sha256() for dataset in known],
             "separator": known[0].separator,
             "weights": hash_weights(stepper.model.state_dict(), whole=stepper.group.whole),
-            "code": resume.hash_code(TRAINING_ROOMS),
+            "code": hash_code(TRAINING_ROOMS),
             "torch": torch.__version__,
             "device": stepper.device.type,
             "operators": type(stepper.operators).__name__,

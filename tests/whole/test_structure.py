@@ -13,8 +13,19 @@ from nanogpt2.train.states import TRAINING_ROOMS
 
 # Each room imports only from those before it.
 ROOMS = (
-    *("base", "config", "device", "tokens", "text", "cleaning", "copies", "prepare", "survey"),
-    *("doctor", "model", "kernels", "finetune", "report", "train", "decode", "sample", "evaluate"),
+    *("base", "config", "device", "tokens", "text", "cleaning", "copies", "scan", "prepare"),
+    *(
+        "survey",
+        "doctor",
+        "model",
+        "kernels",
+        "finetune",
+        "report",
+        "train",
+        "decode",
+        "sample",
+        "evaluate",
+    ),
     *("experiments", "exchange", "export", "proof", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"

@@ -9,10 +9,10 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.base.words import name_some
 from nanogpt2.base.workers import Workers
 from nanogpt2.config.yaml12 import printable
-from nanogpt2.prepare.recipe import Recipe
-from nanogpt2.prepare.scan import Piece, is_hashed_by_spans
+from nanogpt2.scan.blocks import Span
+from nanogpt2.scan.parts import Piece, is_hashed_by_spans
+from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text import corpus
-from nanogpt2.text.blocks import Span
 from nanogpt2.text.corpus import MOST_NAMED, Source
 
 BUFFER = 1 << 20  # bytes hashed at a time
