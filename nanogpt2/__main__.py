@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": "nanogpt2.commands.runs",
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
+    "shards": "nanogpt2.commands.shards",
     "verify": "nanogpt2.commands.verify",
 }
 STAGES = ("validate", "corpus", "init", "prepare", "train", "evaluate", "sample")

@@ -25,9 +25,9 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
     from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import PREPARE_KEYS, get_config
     from nanogpt2.prepare.describe import describe, moved_splits
+    from nanogpt2.prepare.phases import Phases
     from nanogpt2.prepare.prepare import prepare
     from nanogpt2.text.corpus import count_companions
-    from stages.shared.phases import Phases
 
     settings = get_config(config)
     source = Path(settings.corpus)

@@ -133,7 +133,7 @@ class SplitFile:
     content: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def add(self, found: Encoded, itemsize: int) -> None:
-        """Append what a section gave, and remove its files."""
+        """Append what a section gave."""
         text, tokens = found.text.read_bytes(), found.tokens.read_bytes()
         self.text.update(text)
         self.content.update(tokens)
@@ -142,8 +142,6 @@ class SplitFile:
         self.bytes += len(text)
         self.tokens += len(tokens) // itemsize
         self.used |= found.used
-        found.text.unlink()
-        found.tokens.unlink()
 
 
 class SplitFiles(ExitStack):

@@ -106,6 +106,14 @@ class Layout:
         size = section.segment.characters + (len(section.starts) + 1) * len(self.separator)
         return section.offset + size > self.ends[0]
 
+    def teaches(self, section: Section) -> bool:
+        """Return whether a tokenizer may learn from some of a section."""
+        if self.ends is None:
+            return bool(section.sampled.any())
+        step = max(SAMPLE_PIECE, round(SAMPLE_PIECE / self.share))
+        size = section.segment.characters + (len(section.starts) + 1) * len(self.separator)
+        return section.offset % step < SAMPLE_PIECE or section.offset % step + size >= step
+
     def without_sections(self) -> "Layout":
         """Return the rest, which each worker needs."""
         return replace(self, sections=[])

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from nanogpt2.base.errors import DataError
+from nanogpt2.commands.shards import main as shards_command
 from nanogpt2.config.config import CleanConfig
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_tokens
@@ -138,3 +140,54 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_pa
     ):
         prepare(path, tmp_path / "out", **OPTIONS)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- Several machines ---
+
+
+def run_shards(corpus: Path, work: Path, out: Path, n: int, params: dict[str, Any]) -> None:
+    """Prepare `corpus` in `n` shards, the last one first, each step as a command."""
+    config = work.parent / "params.yaml"
+    config.write_text(json.dumps({"corpus": str(corpus), "block_size": 8, **params}))
+    shards = [f"{number}/{n}" for number in range(n, 0, -1)]
+    steps = [*(("scan", each) for each in shards), ("settle", "1/1")]
+    steps += [*(("encode", each) for each in shards), ("merge", "1/1")]
+    for step, shard in steps:
+        options = ["--work", str(work), "--config", str(config), "--out", str(out)]
+        done = CliRunner().invoke(
+            shards_command, [step, "--shard", shard, "--workers", "1", *options]
+        )
+        assert done.exit_code == 0, done.output
+
+
+def test_shards_put_together_are_the_bytes_of_one_machine(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"tokenizer": "bpe", "vocab_size": 400, "separator": "<|endoftext|>"}
+    params |= {"val_fraction": 0.2, "test_fraction": 0.1}
+    monkeypatch.setattr("nanogpt2.shards.shared.BLOCK_BYTES", 4096)
+    run_shards(corpus, tmp_path / "work", tmp_path / "out", 3, params)
+    prepare(
+        corpus,
+        tmp_path / "one",
+        **OPTIONS | {"tokenizer": "bpe", "vocab_size": 400},
+        separator="<|endoftext|>",
+    )
+    assert written(tmp_path / "out") == written(tmp_path / "one")
+
+
+def test_a_step_of_shards_says_what_is_missing_or_another(corpus: Path, tmp_path: Path) -> None:
+    config = tmp_path / "params.yaml"
+    config.write_text(json.dumps({"corpus": str(corpus), "vocab_size": 1000}))
+
+    def fails(*arguments: str) -> str:
+        options = ["--work", str(tmp_path / "work"), "--config", str(config), "--workers", "1"]
+        done = CliRunner().invoke(shards_command, [*arguments, *options])
+        assert (done.exit_code, done.stdout) == (1, "")
+        return done.stderr
+
+    assert "scan is not done for the parts 0; do that step of each shard first" in fails("settle")
+    assert "settled.npz: missing or damaged; do its step again" in fails("encode")
+    assert "shard: found 4/3; allowed: 1/n to n/n" in fails("scan", "--shard", "4/3")
+    config.write_text(json.dumps({"corpus": str(corpus), "vocab_size": 1001}))
+    assert "a preparation of another corpus or with other parameters is there" in fails("settle")

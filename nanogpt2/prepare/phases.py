@@ -2,10 +2,9 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
-
-import click
 
 from nanogpt2.base.words import describe_seconds
 
@@ -33,7 +32,8 @@ class Phases:
 
     def say(self, line: str) -> None:
         """Show a line above the bar."""
-        click.echo(line, err=True)
+        with suppress(OSError, ValueError):  # nobody may be there to read it
+            print(line, file=sys.stderr)
 
     def progress(self, phase: str, done: int, of: int) -> None:
         """Show that `done` of the bytes of a phase are done."""

@@ -1,0 +1,258 @@
+"""The steps of a preparation: scan, settle, encode, merge. Each can be done by several machines.
+
+Scanning and encoding are done part by part; settling and merging look at all of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanogpt2.base.checksums import FILES, hash_files, write_sealed
+from nanogpt2.base.errors import DataError
+from nanogpt2.base.workers import Workers
+from nanogpt2.copies.held_out import LENGTH
+from nanogpt2.prepare import describe, near_copies
+from nanogpt2.prepare.encode import (
+    Encoded,
+    SplitFiles,
+    count_section,
+    encode_section,
+    encode_separator,
+)
+from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, lay_out
+from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.overlap import Shared, gather_held_out, write_windows
+from nanogpt2.prepare.repeated_lines import search_lines
+from nanogpt2.scan.parts import Piece, plan_parts
+from nanogpt2.scan.recipe import Recipe
+from nanogpt2.scan.scan import Scan, scan_part
+from nanogpt2.scan.segments import Segment
+from nanogpt2.scan.sources import check_sources
+from nanogpt2.text import corpus
+from nanogpt2.tokens.bpe import END_OF_TEXT, BytePairTokenizer
+from nanogpt2.tokens.merges import train_from_words
+from nanogpt2.tokens.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    check_vocab_size,
+    load_tokenizer,
+    read_tokenizer,
+    train_tokenizer,
+)
+
+NOTHING = np.empty((0, 2), np.int64)  # removed
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is known of a corpus once all of it was read."""
+
+    layout: Layout
+    copies: dict[str, Any]  # figures of what is a copy
+    removed: dict[str, Any]  # by each switch
+
+
+@dataclass(frozen=True)
+class Work:
+    """One preparation: what of, and the folder and processes in which it is done."""
+
+    source: Path
+    recipe: Recipe
+    folder: Path
+    workers: Workers
+    block_bytes: int
+    shown: Shown
+
+    @cached_property
+    def parts(self) -> list[list[Piece]]:
+        """The parts of the corpus, each read by one worker."""
+        paths = corpus.find_text_files(self.source)
+        return list(plan_parts(paths, self.recipe, block_bytes=self.block_bytes))
+
+    def scan(self, numbers: Iterable[int]) -> Iterator[Scan]:
+        """Yield what the parts of these numbers hold, and leave their segments in the folder."""
+        read = partial(
+            scan_part, recipe=self.recipe, folder=self.folder, block_bytes=self.block_bytes
+        )
+        items = [(number, self.parts[number]) for number in numbers]
+        done, of = 0, sum(piece.bytes for _, part in items for piece in part)
+        for scan in self.workers.each(read, items):
+            yield scan
+            done += scan.bytes
+            self.shown.progress("read", done, of)
+
+    def settle(self, scans: Sequence[Scan]) -> Settled:
+        """Return where the text goes; leave the tokenizer and the held-out windows in the folder.
+
+        DataError where a file is no text, or where there is none.
+        """
+        corpus.raise_problems([problem for scan in scans for problem in scan.problems])
+        if all(scan.is_blank for scan in scans):
+            raise DataError(f"corpus: {self.source} holds no text; put some into its files")
+        segments = [segment for scan in scans for segment in scan.segments]
+        settled = self._lay_out(segments)
+        tokenizer = self._make_tokenizer(settled.layout)
+        write_sealed(self.tokenizer_path, tokenizer.to_dict())
+        if self.windows_path is not None:
+            windows = gather_held_out(settled.layout, self.folder, self.workers)
+            write_windows(self.windows_path, windows)
+        return settled
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The file of the tokenizer."""
+        return self.folder / "tokenizer.json"
+
+    @property
+    def windows_path(self) -> Path | None:
+        """The file of the held-out windows that are looked up, where they are."""
+        return self.folder / "windows" if self.recipe.find_copies else None
+
+    def _lay_out(self, segments: Sequence[Segment]) -> Settled:
+        """Return where the text goes, how much is a copy, and what each switch removes."""
+        layout = lay_out(segments, NOTHING, self.recipe)
+        clean, where = self.recipe.clean, (self.folder, self.workers, self.shown)
+        found: dict[str, Positions] = {}
+        figures = {}
+        if clean.repeated_lines == "remove":
+            found["repeated_lines"] = search_lines(segments, *where)
+        if self.recipe.find_copies or clean.near_copies == "remove":
+            copies = near_copies.search(segments, *where)
+            figures["near_copies"] = near_copies.describe_copies(copies, layout.places())
+            if clean.near_copies == "remove":
+                found["near_copies"] = near_copies.pieces_of(copies.starts, copies.ends)
+        if not found:
+            return Settled(layout, figures, {})
+        starts, ends = np.concatenate([*found.values()]).T
+        removed = near_copies.pieces_of(starts, ends)
+        tallies = {name: describe.count_pieces(pieces) for name, pieces in found.items()}
+        return Settled(lay_out(segments, removed, self.recipe), figures, tallies)
+
+    def _make_tokenizer(self, layout: Layout) -> Tokenizer:
+        """Return the tokenizer that is given, or one made for the text."""
+        recipe = self.recipe
+        if not isinstance(recipe.tokenizer, str):
+            return load_tokenizer(recipe.tokenizer)
+        if recipe.tokenizer == CharTokenizer.name:
+            points = {int(p) for section in layout.sections for p in section.segment.points}
+            between = recipe.separator if layout.documents > 1 else ""
+            tokenizer: Tokenizer = CharTokenizer.train("".join(map(chr, points)) + between)
+        elif recipe.tokenizer == BytePairTokenizer.name:
+            special = [END_OF_TEXT] if recipe.separator == END_OF_TEXT else []
+            tokenizer = train_from_words(self._count_words(layout), recipe.vocab_size, special)
+        else:
+            tokenizer = train_tokenizer(recipe.tokenizer, (), vocab_size=recipe.vocab_size)
+        check_vocab_size(recipe.vocab_size, tokenizer.size)
+        return tokenizer
+
+    def _count_words(self, layout: Layout) -> Counter[bytes]:
+        """Return how often each word stands in the training text, or in a share of it."""
+        count = partial(count_section, layout=layout.without_sections(), folder=self.folder)
+        counts: Counter[bytes] = Counter()
+        sections = [section for section in layout.sections if layout.teaches(section)]
+        done, of = 0, sum(section.segment.bytes for section in sections)
+        for section, found in zip(sections, self.workers.each(count, sections), strict=True):
+            counts.update(found)
+            done += section.segment.bytes
+            self.shown.progress("count words", done, of)
+        return counts
+
+    def encode(
+        self, layout: Layout, sections: Sequence[Section], *, keep: bool = False
+    ) -> Iterator[list[Encoded]]:
+        """Yield what some sections of the layout give the splits, in files in the folder.
+
+        With `keep` the segments stay, and the files too, once they are merged.
+        """
+        encode = partial(
+            encode_section,
+            layout=layout.without_sections(),
+            tokenizer=self.tokenizer_path,
+            folder=self.folder,
+            windows=self.windows_path,
+        )
+        done, of = 0, sum(section.segment.bytes for section in sections)
+        for section, found in zip(sections, self.workers.each(encode, sections), strict=True):
+            yield found
+            if not keep:
+                self._remove(section, found)
+            done += section.segment.bytes
+            self.shown.progress("encode", done, of)
+
+    def _remove(self, section: Section, found: Iterable[Encoded]) -> None:
+        paths = {path for each in found for path in (each.text, each.tokens)}
+        for path in paths | {self.folder / section.segment.name}:
+            path.unlink(missing_ok=True)
+
+    def merge(
+        self,
+        new: Path,
+        scans: Sequence[Scan],
+        settled: Settled,
+        results: Iterable[list[Encoded]],
+        *,
+        block_size: int | None,
+        passed_over: Mapping[str, int],
+    ) -> dict[str, Any]:
+        """Fill the folder `new` with what all sections gave, in order; return the description."""
+        tokenizer, layout = read_tokenizer(self.tokenizer_path), settled.layout
+        write_sealed(new / "tokenizer.json", tokenizer.to_dict())
+        shared = Shared(self.windows_path) if self.windows_path else None
+        with SplitFiles(new, tokenizer) as files:
+            for section in results:
+                files.add(section)
+                for run in section:
+                    if shared and run.split == SPLITS[0]:
+                        shared.add(run.met, run.head, run.tail)
+        splits, overlap = files.in_order(), shared.shares() if shared else {}
+        described = describe.describe_splits(splits)
+        if block_size is not None:
+            sizes = {name: part["tokens"] for name, part in described.items()}
+            corpus.check_sizes(sizes, block_size, corpus=self.source)
+        unseen = describe.find_unseen({name: each.used for name, each in splits.items()})
+        # DVC hashes the corpus once the stage is over, and would take it for what was read
+        sources = check_sources(
+            self.source,
+            self.recipe,
+            chain.from_iterable(self.parts),
+            chain.from_iterable(scan.sha256 for scan in scans),
+            workers=self.workers,
+        )
+        separator = self.recipe.separator if layout.documents > 1 else ""
+        description = {
+            "tokenizer": tokenizer.name,
+            "vocabulary": tokenizer.size,
+            "characters": sum(each.characters for each in splits.values()),
+            "tokens": sum(each.tokens for each in splits.values()),
+            "documents": layout.documents,
+            "separator": {
+                "text": separator,
+                "tokens": encode_separator(separator, tokenizer).tolist() if separator else [],
+            },
+            "split": layout.kind,
+            "splits": described,
+            "sha256": {name: each.text.hexdigest() for name, each in splits.items()},
+            "overlap": {"window": LENGTH, **overlap} if shared else None,
+            "only_held_out": {name: len(each) for name, each in unseen.items()},
+            "sources": [vars(source) for source in sources],
+            "passed_over": dict(passed_over),
+            **settled.copies,
+            "removed": describe.add_tallies(scan.removed for scan in scans) | settled.removed,
+            "warnings": [
+                *describe.warn_of_size(sources),
+                *describe.warn_of_overlap(overlap),
+                *describe.warn_of_near_copies(settled.copies)
+                * ("near_copies" not in settled.removed),
+                *describe.warn_of_unseen(unseen, tokenizer),
+            ],
+        }
+        hashes = {f"{name}.bin": each.content.hexdigest() for name, each in splits.items()}
+        description[FILES] = hash_files(new, ["tokenizer.json"]) | hashes
+        write_sealed(new / "dataset.json", description)
+        return description
