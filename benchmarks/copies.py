@@ -213,7 +213,8 @@ def repeated(megabytes: int, folder: Path | None) -> None:
 
 
 def _search_file(path: Path, folder: Path) -> None:
-    size, seconds = path.stat().st_size, {}
+    size = path.stat().st_size
+    seconds: dict[str, float] = {}
     with path.open("rb") as file, Index(folder) as index:
 
         def read(_: int, start: int, end: int) -> str:

@@ -72,7 +72,7 @@ class _Matches(NamedTuple):
 class _Segments(NamedTuple):
     """Pieces of chains, chain by chain: first and last item on both sides, and how many match."""
 
-    chains: npt.NDArray[np.int32]
+    chains: Positions
     first: Positions
     last: Positions
     source_first: Positions
@@ -180,7 +180,7 @@ def _starts(*columns: npt.NDArray[np.integer]) -> Positions:
     return np.flatnonzero(differs)
 
 
-def _chain(matches: _Matches) -> npt.NDArray[np.int32]:
+def _chain(matches: _Matches) -> Positions:
     """Return for each match the first of its chain: those that go on from one another."""
     items, sources = matches
     links = np.arange(len(items), dtype=np.int32)
@@ -201,7 +201,7 @@ def _chain(matches: _Matches) -> npt.NDArray[np.int32]:
             break
     while not np.array_equal(further := links[links], links):
         links = further
-    return links
+    return links.astype(np.int64)
 
 
 def _is_within(numbers: Positions, least: int, most: int) -> Flags:
@@ -255,7 +255,7 @@ def _read_doubtful(
     picked = segments.pick(which)
     own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
     source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
-    for at in np.argsort(-picked.matches, kind="stable").tolist():
+    for at in np.argsort(picked.first, kind="stable").tolist():  # near what was read before
         part = covered[picked.first[at] - base : picked.last[at] - base + 1]
         if part.mean() < COVERED and similarity(read(*own[at]), read(*source[at])) >= ALIKE:
             part[:] = 1

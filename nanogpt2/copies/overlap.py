@@ -32,9 +32,9 @@ def share_of_windows(texts: Sequence[Codes], source: Codes, length: int) -> floa
 
     It is 0 where each text is shorter than a window.
     """
-    search = Search(texts, length)
-    search.look_in(source)
-    return search.share()
+    n_windows = sum(max(0, len(text) - length + 1) for text in texts)
+    n_shared = np.count_nonzero(find_windows(_join(texts), source, length) >= 0)
+    return int(n_shared) / max(1, n_windows)
 
 
 def longest_stretches(texts: Sequence[Codes], source: Codes) -> list[Stretch]:
