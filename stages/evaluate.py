@@ -28,7 +28,11 @@ def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
     knobs = settings.evaluate
     loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
     result = evaluation.evaluate_splits(
-        loaded, data, batch_size=knobs.batch_size, stride=knobs.stride
+        loaded,
+        data,
+        batch_size=knobs.batch_size,
+        stride=knobs.stride,
+        max_tokens=knobs.max_tokens,
     )
     copied, stretches = memorisation.check_memorisation(loaded, data, knobs)
     files.write_csv(outputs["curve"], result.positions)

@@ -49,6 +49,7 @@ class EvaluateConfig:
 
     batch_size: int
     stride: int | None
+    max_tokens: int | None
     memorisation_samples: int
     memorisation_tokens: int
     memorisation_temperature: float

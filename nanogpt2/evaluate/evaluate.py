@@ -1,12 +1,13 @@
 """Evaluation: a checkpoint on whole splits, each token predicted once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,7 @@ from nanogpt2.base.files import rounded
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.device.threads import share_cores
 from nanogpt2.evaluate.metrics import Totals, summarise
+from nanogpt2.evaluate.parts import Part, choose_parts, count_bytes, largest_token
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
@@ -29,6 +31,8 @@ from nanogpt2.tokens.dataset import (
     text_of_split,
 )
 from nanogpt2.tokens.tokenizer import Tokenizer
+
+Positions = npt.NDArray[np.int64]
 
 COSTLY_TOKENS = 30  # rows of the table of tokens
 DIGITS = 12  # of the SHA-256 of a split's text, in its figures
@@ -74,8 +78,12 @@ def evaluate_tokens(
     *,
     batch_size: int,
     stride: int | None = None,
+    max_tokens: int | None = None,
 ) -> Score:
     """Predict each of `tokens` but the first, which nothing precedes, exactly once.
+
+    With `max_tokens`, parts of more tokens than that are predicted (`choose_parts`), each as if it
+    were all.
 
     Windows of block_size begin `stride` tokens apart, or side by side; where they overlap, only
     the later tokens of a window count, so that each has block_size - stride tokens of context and
@@ -85,16 +93,21 @@ def evaluate_tokens(
     tokens = as_token_array(tokens, name="the split")
     if len(tokens) < 2:
         raise DataError("a split of fewer than 2 tokens cannot be evaluated: use more text")
-    known = min(tokenizer.size, model.config.vocab_size)
-    if (largest := int(tokens.max())) >= known:
-        raise DataError(f"the split has the token {largest}; allowed: from 0 to {known - 1}")
     batch_size = whole_number("batch_size", batch_size, least=1)
+    if max_tokens is not None:
+        max_tokens = whole_number("max_tokens", max_tokens, least=1)
     block_size = model.config.block_size
+    parts = choose_parts(len(tokens), block_size, max_tokens)
+    known = min(tokenizer.size, model.config.vocab_size)
+    if (largest := largest_token(tokens, parts)) >= known:
+        raise DataError(f"the split has the token {largest}; allowed: from 0 to {known - 1}")
     stride = block_size if stride is None else whole_number("stride", stride, least=1)
     share_cores()
     by_position, by_token = Tally(block_size), Tally(tokenizer.size)
     with evaluating(model):
-        for batch, n_new in windows(tokens, block_size, min(stride, block_size), batch_size):
+        for batch, n_new in windows(
+            tokens, block_size, min(stride, block_size), batch_size, parts=parts
+        ):
             nats, correct = predict_in_memory(
                 model, batch, advice="lower evaluate.batch_size, or use device: cpu"
             )
@@ -104,7 +117,7 @@ def evaluate_tokens(
         nats=by_token.nats.sum().item(),
         tokens=int(by_token.counts.sum()),
         correct=int(by_token.correct.sum()),
-        bytes=tokenizer.count_bytes(tokens[1:]),
+        bytes=count_bytes(tokens, parts, tokenizer),
     )
     used = by_position.counts > 0
     positions = (by_position.nats[used] / by_position.counts[used]).tolist()
@@ -112,21 +125,36 @@ def evaluate_tokens(
 
 
 def windows(
-    tokens: TokenArray, block_size: int, stride: int, batch_size: int
+    tokens: TokenArray,
+    block_size: int,
+    stride: int,
+    batch_size: int,
+    *,
+    parts: Sequence[Part] | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
     """Yield batches (B, T + 1) int64 and how many of the T predictions in each row are new.
 
-    T is block_size but for the rest at the end, which comes alone.
+    T is block_size but for the rest at the end of each part, or of `tokens`.
     """
-    starts = np.arange(block_size, len(tokens), stride) - block_size  # of whole windows
-    for group, n_new in ((starts[:1], block_size), (starts[1:], stride)):
+    parts = [Part(0, len(tokens))] if parts is None else parts
+    firsts: list[int] = []
+    others: list[Positions] = []
+    rests: dict[tuple[int, int], list[int]] = {}  # (T, how many are new) -> where they begin
+    for start, end in parts:
+        starts = np.arange(start + block_size, end, stride) - block_size  # of whole windows
+        firsts += starts[:1].tolist()
+        others.append(starts[1:])
+        predicted = starts[-1] + block_size if len(starts) else start
+        if predicted < end - 1:
+            rest = start + len(starts) * stride
+            rests.setdefault((end - 1 - rest, end - 1 - int(predicted)), []).append(rest)
+    groups = [(block_size, block_size, np.array(firsts, dtype=np.int64))]
+    groups += [(block_size, stride, np.concatenate(others))]
+    groups += [(length, n_new, np.array(at)) for (length, n_new), at in rests.items()]
+    for length, n_new, group in groups:
         for first in range(0, len(group), batch_size):
-            at = group[first : first + batch_size, None] + np.arange(block_size + 1)
+            at = group[first : first + batch_size, None] + np.arange(length + 1)
             yield torch.from_numpy(tokens[at].astype(np.int64)), n_new
-    predicted = starts[-1] + block_size if len(starts) else 0
-    rest = tokens[len(starts) * stride :]
-    if predicted < len(tokens) - 1:
-        yield torch.from_numpy(rest.astype(np.int64))[None], len(tokens) - 1 - predicted
 
 
 def predict_in_memory(model: GPT, batch: Tensor, *, advice: str) -> tuple[Tensor, Tensor]:
@@ -176,9 +204,16 @@ def show_token(tokenizer: Tokenizer, token: int) -> str:
 
 
 def evaluate_splits(
-    checkpoint: Checkpoint, data: str | Path, *, batch_size: int, stride: int | None = None
+    checkpoint: Checkpoint,
+    data: str | Path,
+    *,
+    batch_size: int,
+    stride: int | None = None,
+    max_tokens: int | None = None,
 ) -> Evaluation:
     """Return what the checkpoint makes of each held-out split in `data`.
+
+    Of a split with more than `max_tokens` it is a part; the figures tell of how many tokens.
 
     Raises CheckpointError where the checkpoint was trained with another tokenizer.
     """
@@ -188,24 +223,33 @@ def evaluate_splits(
             f"the checkpoint was trained with another tokenizer than that of {data};"
             " run `dvc repro`, or give --data the folder it was trained on"
         )
+    tokens = {split: load_tokens(data, split) for split in prepared_splits(data)[1:]}
     scores = {
         split: evaluate_tokens(
             checkpoint.model,
-            load_tokens(data, split),
+            array,
             tokenizer,
             batch_size=batch_size,
             stride=stride,
+            max_tokens=max_tokens,
         )
-        for split in prepared_splits(data)[1:]
+        for split, array in tokens.items()
     }
     return Evaluation(
         figures={
-            split: summarise(score.totals) | _name_text(data, split)
+            split: summarise(score.totals)
+            | _tell_whole(score.totals, len(tokens[split]))
+            | _name_text(data, split)
             for split, score in scores.items()
         },
         positions=position_rows({split: score.positions for split, score in scores.items()}),
         tokens=scores["val"].tokens,
     )
+
+
+def _tell_whole(totals: Totals, n_tokens: int) -> dict[str, int]:
+    """Return how many predictions the whole split has, where they are more than were made."""
+    return {"of_tokens": n_tokens - 1} if totals.tokens < n_tokens - 1 else {}
 
 
 def _name_text(data: str | Path, split: str) -> dict[str, str]:
@@ -232,6 +276,6 @@ def describe(figures: dict[str, Any]) -> str:
     return "\n".join(
         f"{split}: loss {row['loss']:.4f} nats/token, perplexity {row['perplexity']:.3f},"
         f" {row['bits_per_byte']:.4f} bits/byte, accuracy {row['accuracy']:.1%},"
-        f" {row['tokens']:,} tokens"
+        f" {row['tokens']:,} tokens" + (f" of {row['of_tokens']:,}" if "of_tokens" in row else "")
         for split, row in figures.items()
     )

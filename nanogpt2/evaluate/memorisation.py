@@ -1,6 +1,6 @@
 """Memorisation: how much of what a model writes stands verbatim in its training text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import torch
 
 from nanogpt2.base.files import rounded
 from nanogpt2.config.config import EvaluateConfig
-from nanogpt2.copies.overlap import Codes, character_codes, longest_stretches, share_of_windows
+from nanogpt2.copies.overlap import search_pieces
+from nanogpt2.copies.windows import character_codes
+from nanogpt2.evaluate.parts import texts_of
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.continuing import continue_tokens
@@ -59,11 +61,11 @@ def check_memorisation(
         seed=config.memorisation_seed,
     )
     written = [tokenizer.decode(val[start + 1 : start + 1 + n_tokens]) for start in starts]
-    source = character_codes(tokenizer.decode(load_tokens(data, "train")))
-    copies = find_copies(samples, source)
+    source = texts_of(load_tokens(data, "train"), tokenizer)
+    copies, by_people = find_copies([samples, written], source)
     figures = {
         "samples": copies.figures() | {"longest_by_sample": copies.lengths},
-        "validation_text": find_copies(written, source).figures(),
+        "validation_text": by_people.figures(),
     }
     return figures, list_stretches(copies.stretches)
 
@@ -91,19 +93,26 @@ def draw_texts(
     return [tokenizer.decode(row) for row in drawn[:, 1:].tolist()]
 
 
-def find_copies(texts: Sequence[str], source: Codes) -> Copies:
-    """Return what of `texts` stands verbatim in `source`, the codes of the training text.
+def find_copies(groups: Sequence[Sequence[str]], source: Iterable[str]) -> list[Copies]:
+    """Return of each group of texts what stands verbatim in a source that comes piece by piece.
 
-    Both in one form: what was read is normalised, and so are `texts`.
+    Both in one form: what was read is normalised, and so are the texts. Memory is that of a piece
+    and of the longest text.
     """
-    texts = [normalise(text) for text in texts]
-    codes = [character_codes(text) for text in texts]
-    found = longest_stretches(codes, source)
+    texts = [normalise(text) for group in groups for text in group]
+    search = search_pieces(
+        [character_codes(text) for text in texts], map(character_codes, source), WINDOW
+    )
     stretches = [
         text[stretch.start : stretch.start + stretch.length]
-        for text, stretch in zip(texts, found, strict=True)
+        for text, stretch in zip(texts, search.stretches, strict=True)
     ]
-    return Copies(stretches, share_of_windows(codes, source, WINDOW))
+    copies, start = [], 0
+    for group in groups:
+        of = slice(start, start + len(group))
+        copies.append(Copies(stretches[of], search.share(of)))
+        start += len(group)
+    return copies
 
 
 def list_stretches(stretches: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
 from nanogpt2.config.config import Config, SampleConfig
-from nanogpt2.copies.windows import character_codes
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.memorisation import find_copies
 from nanogpt2.evaluate.score import score_text
@@ -127,7 +126,8 @@ def test_the_library_samples_from_any_form(form: str, tiny: Config, model: GPT) 
 
 @each_form
 def test_a_copy_is_found_in_whatever_form_it_was_written(form: str) -> None:
-    assert find_copies([FORMS[form]], character_codes(f"abc{PLAIN}def")).stretches == [PLAIN]
+    [copies] = find_copies([[FORMS[form]]], [f"abc{PLAIN}def"])
+    assert copies.stretches == [PLAIN]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.copies.windows import character_codes
 from nanogpt2.evaluate.memorisation import (
     check_memorisation,
     draw_texts,
@@ -28,7 +27,7 @@ SOURCE = "".join(
 def test_planted_copies_are_found() -> None:
     planted = SOURCE[1000:1120]
     samples = ["XXXX" + planted + "YYYY", "Z" * 128]
-    copies = find_copies(samples, character_codes(SOURCE))
+    [copies] = find_copies([samples], [SOURCE])
     assert copies.stretches == [planted, ""]
     assert copies.lengths == [120, 0]
     assert copies.copied_windows == 71 / (2 * 79)  # 120 characters have 71 windows of 50
