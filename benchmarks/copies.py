@@ -20,8 +20,9 @@ import click
 import numpy as np
 
 from nanogpt2.copies.index import Index, add_samples
-from nanogpt2.copies.near import NearCopies, find_near_copies, similarity, summarise
+from nanogpt2.copies.near import NearCopies, find_near_copies, similarity
 from nanogpt2.copies.windows import REACH, sample
+from nanogpt2.prepare.near_copies import pieces_of
 from nanogpt2.text.shakespeare import shakespeare_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -230,14 +231,17 @@ def _search_file(path: Path, folder: Path) -> None:
             add_samples(index, found, start=at)
             seconds["index"] = seconds.get("index", 0) + time.process_time() - start
             start = time.process_time()
-        figures = summarise(find_near_copies(index, read), {"text": size})
+        copies = list(find_near_copies(index, read))
+        starts, ends = (np.concatenate([part[column] for part in copies]) for column in (1, 2))
+        copied = int(np.diff(pieces_of(starts, ends)).sum())
         seconds["stretches"] = time.process_time() - start
         wall = time.perf_counter() - wall
     parts = ", ".join(f"{name} {each:.1f} s" for name, each in seconds.items())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     click.echo(
         f"{size / 1e6:.0f} MB: {parts} of one core, {sum(seconds.values()) / size * 1e9:.1f}"
-        f" ns/byte; {wall:.1f} s in all; peak memory {peak:.0f} MiB; {figures}"
+        f" ns/byte; {wall:.1f} s in all; peak memory {peak:.0f} MiB; {copied / size:.1%} is"
+        f" copied, {size - copied:,} characters are unique"
     )
 
 

@@ -194,9 +194,10 @@ class _Sorted:
         waiting = dict(self._grouped())
         for part in range(count):
             if part in self._written:
-                yield np.fromfile(self._path(part), dtype=self.kind)
+                records = np.fromfile(self._path(part), dtype=self.kind)
                 self._written.remove(part)
                 self._path(part).unlink()
+                yield records
             else:
                 yield waiting.pop(part, np.empty(0, dtype=self.kind))
 

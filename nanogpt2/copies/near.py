@@ -7,7 +7,7 @@ alignments (Pearson & Lipman 1988). How alike two stretches are is the share of 
 sample does not decide.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -287,54 +287,3 @@ def _grams(text: str) -> Hashes:
     grams.sort()
     kept: Hashes = grams[np.append(True, grams[1:] != grams[:-1])[:size]]
     return kept
-
-
-class _Union:
-    """How many characters lie in at least one of many stretches, which come nearly in order."""
-
-    MOST = 1 << 20  # stretches that are kept apart
-
-    def __init__(self) -> None:
-        self._settled = self._from = 0
-        self._starts = self._ends = np.empty(0, dtype=np.int64)
-
-    def add(self, starts: Positions, ends: Positions) -> None:
-        starts = np.concatenate([self._starts, np.maximum(starts, self._from)])
-        ends = np.concatenate([self._ends, np.maximum(ends, self._from)])
-        order = np.argsort(starts, kind="stable")
-        starts, reached = starts[order], np.maximum.accumulate(ends[order])
-        heads = np.flatnonzero(np.append(True, starts[1:] > reached[:-1])[: len(starts)])
-        self._starts = starts[heads]
-        self._ends = reached[np.append(heads[1:], len(starts))[: len(heads)] - 1]
-        if len(heads) > self.MOST:
-            half = len(heads) // 2
-            self._settled += int((self._ends[:half] - self._starts[:half]).sum())
-            self._from = int(self._ends[half - 1])
-            self._starts, self._ends = self._starts[half:], self._ends[half:]
-
-    def total(self) -> int:
-        return self._settled + int((self._ends - self._starts).sum())
-
-
-def summarise(found: Iterable[NearCopies], sizes: dict[str, int]) -> dict[str, dict[str, int]]:
-    """Return of each stream how many characters are near copies, and how many are unique.
-
-    `sizes` are the streams in order, with their characters; the first is the training split.
-    `in_first` are characters that stand nearly so in the first stream too (in itself: earlier),
-    `copied` those that stand anywhere before, and `unique` the rest.
-    """
-    in_first, copied = [_Union() for _ in sizes], [_Union() for _ in sizes]
-    for copies in found:
-        for stream in range(len(sizes)):
-            of = copies.streams == stream
-            copied[stream].add(copies.starts[of], copies.ends[of])
-            of &= copies.source_streams == 0
-            in_first[stream].add(copies.starts[of], copies.ends[of])
-    return {
-        name: {
-            "in_first": in_first[stream].total(),
-            "copied": copied[stream].total(),
-            "unique": size - copied[stream].total(),
-        }
-        for stream, (name, size) in enumerate(sizes.items())
-    }
