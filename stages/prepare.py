@@ -28,15 +28,15 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
     from nanogpt2.prepare.phases import Phases
     from nanogpt2.prepare.prepare import prepare
     from nanogpt2.text.corpus import count_companions
+    from nanogpt2.tokens.choice import read_named
 
     settings = get_config(config)
-    source = Path(settings.corpus)
-    given = settings.tokenizer == "from_init"
+    source, tokenizer = Path(settings.corpus), settings.tokenizer
     with Phases() as shown:
         description = prepare(
             source,
             out,
-            tokenizer=read_sealed(init) if given else settings.tokenizer,
+            tokenizer=read_sealed(init) if tokenizer == "from_init" else read_named(tokenizer),
             fractions=(settings.val_fraction, settings.test_fraction),
             **{key: settings[key] for key in ("vocab_size", "block_size", *PREPARE_KEYS)},
             workers=workers,

@@ -21,6 +21,7 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
     from nanogpt2.base.repository import check_repository, find_project
     from nanogpt2.exchange.init_from import check_init
     from nanogpt2.survey.preflight import check_copy, check_run, check_tokens
+    from nanogpt2.tokens.choice import check_tokenizer
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))
@@ -37,7 +38,8 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
                 {"init_from", "tokenizer", "block_size", "freeze", "lora_rank"}
                 | {"corpus", "sample", "sample.prompt", "sample.prompt_file"},
                 partial(check_init, check_tokens=check_tokens),
-            )
+            ),
+            ({"tokenizer", "vocab_size"}, check_tokenizer),
         ],
     )
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages

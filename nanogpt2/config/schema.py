@@ -18,6 +18,10 @@ from nanogpt2.config.yaml12 import is_number, printable, show
 LIBRARY = Path(__file__).parents[1]
 SCHEMA = "schemas/params.schema.json"  # in an installed library, or beside it in a checkout
 
+# Tokenizers by name; what has a slash or a dot is a path.
+TOKENIZERS = ("char", "byte", "bpe", "gpt2", "from_init")
+SMALLEST = {"byte": 256, "bpe": 256, "gpt2": 50_257}  # vocab_size
+
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
 
 # What the switch `architecture` sets, where the key itself is null.
@@ -153,6 +157,8 @@ def describe_allowed(rule: Mapping[str, Any]) -> str:
     """Return in words what a schema rule allows, such as `an integer, at least 1`."""
     if "enum" in rule:
         return ", ".join(value or "null" for value in rule["enum"])
+    if "examples" in rule:
+        return f"{', '.join(rule['examples'])}, or a path"
     words = {
         "integer": "an integer",
         "number": "a number",
@@ -200,6 +206,28 @@ def tuning_errors(
         yield "parallel", "found fsdp; allowed: ddp with lora_rank, whose sums need whole matrices"
 
 
+def tokenizer_errors(
+    values: Mapping[str, Any], *, wrong: AbstractSet[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for each rule on the tokenizer that `values` break."""
+    name, vocab_size = values["tokenizer"], values["vocab_size"]
+    if "tokenizer" not in wrong and name not in TOKENIZERS and not is_path(name):
+        path = f"or the path of a tokenizer.json or its folder, such as ./{printable(name)}"
+        advice = "; `python -m nanogpt2 tokenizer` finds the best" if name == "auto" else ""
+        yield "tokenizer", f"found {show(name)}; allowed: {', '.join(TOKENIZERS)}, {path}{advice}"
+    least = SMALLEST.get(name, 0)
+    if vocab_size < least and "vocab_size" not in wrong:
+        yield (
+            "vocab_size",
+            f"found {vocab_size}; allowed: at least {least}, the size of the {name} tokenizer",
+        )
+
+
+def is_path(tokenizer: str) -> bool:
+    """Return whether the value of the key `tokenizer` is a path, and not a name."""
+    return any(mark in tokenizer for mark in "./\\")
+
+
 def windows_per_step(values: Mapping[str, Any]) -> int:
     """Return how many sequences one step of the optimizer sees."""
     return math.prod(values[key] for key in BATCH_KEYS)
@@ -239,9 +267,4 @@ def cross_errors(
             f"found {test:g}, which with val_fraction {val:g} leaves no text for training;"
             " allowed: a sum below 1",
         )
-    vocab_size = values["vocab_size"]
-    if values["tokenizer"] == "byte" and vocab_size < 256 and "vocab_size" not in wrong:
-        yield (
-            "vocab_size",
-            f"found {vocab_size}; allowed: at least 256, the size of the byte tokenizer",
-        )
+    yield from tokenizer_errors(values, wrong=wrong)

@@ -3,16 +3,15 @@
 Nothing in it is run, and nothing outside of it is named by its files.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from nanogpt2.base import files
-from nanogpt2.base.errors import CheckpointError, DataError
+from nanogpt2.base.errors import CheckpointError
 from nanogpt2.base.extras import import_extra
+from nanogpt2.base.foreign import read_object
 from nanogpt2.base.words import name_some
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -85,26 +84,3 @@ def _open(path: Path, library: Any) -> Any:
         return library.safe_open(path, framework="pt")
     except (library.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged, or no safetensors file: {error}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; CheckpointError where it has none."""
-    found = or_refuse(files.read_json, path)
-    if not isinstance(found, dict):
-        raise refused(path, "the file", found, "an object")
-    return found
-
-
-def or_refuse(read: Callable[[Path], Any], path: Path) -> Any:
-    """Return what `read` makes of the file; CheckpointError where it cannot be read."""
-    try:
-        return read(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def refused(path: Path, key: str, found: Any, allowed: str) -> CheckpointError:
-    """Return the error that names the file, the key, the value found and what is allowed."""
-    shown = json.dumps(found, ensure_ascii=False)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return CheckpointError(f"{path}: {key}: found {shown}; allowed: {allowed}")

@@ -41,7 +41,7 @@ def check_scratch(config: Config) -> None:
     """Raise ConfigError where `config` asks for what new weights cannot give."""
     lines = []
     if config.tokenizer == "from_init":
-        lines.append("tokenizer: found from_init; allowed: char or byte from scratch")
+        lines.append("tokenizer: found from_init; allowed: another from scratch, such as char")
     if config.lora_rank:  # from a head of zeros no gradient would ever reach the changes
         lines.append(
             f"lora_rank: found {config.lora_rank}; allowed: 0 from scratch: it changes trained"

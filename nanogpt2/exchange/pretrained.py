@@ -11,8 +11,8 @@ from nanogpt2.device.device import find_device
 from nanogpt2.exchange.architectures import read_architecture
 from nanogpt2.exchange.folder import read_config, read_weights
 from nanogpt2.exchange.names import RECORD
-from nanogpt2.exchange.tokenizer_files import read_tokenizer
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_checkpoint
+from nanogpt2.tokens.files import read_tokenizer
 
 
 def load_pretrained(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:

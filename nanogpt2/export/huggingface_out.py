@@ -15,10 +15,11 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.base.extras import import_extra
 from nanogpt2.config.config import MODEL_KEYS, Config
 from nanogpt2.exchange.architectures import ARCHITECTURES, architecture_of, write_architecture
-from nanogpt2.exchange.tokenizer_files import SpecialTokens, write_tokenizer
+from nanogpt2.exchange.tokenizer_files import write_tokenizer
 from nanogpt2.export.prove import prove_huggingface
 from nanogpt2.export.record import Export, check_replaceable, write_record
 from nanogpt2.model.checkpoint import Checkpoint
+from nanogpt2.tokens.description import SpecialTokens
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 NOT_COMPARED = "not compared with the model: transformers is not installed"

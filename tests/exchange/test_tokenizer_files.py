@@ -10,8 +10,10 @@ import pytest
 from gpt2_vocabulary import gpt2_files, gpt2_tokenizer
 
 from nanogpt2.base.errors import CheckpointError, DataError
-from nanogpt2.exchange.tokenizer_files import SpecialTokens, read_tokenizer, write_tokenizer
+from nanogpt2.exchange.tokenizer_files import write_tokenizer
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.tokens.description import SpecialTokens
+from nanogpt2.tokens.files import read_tokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 TEXTS = [
