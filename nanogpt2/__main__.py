@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
     "shards": "nanogpt2.commands.shards",
+    "tokenizer": "nanogpt2.commands.tokenizer",
     "verify": "nanogpt2.commands.verify",
 }
 STAGES = ("validate", "corpus", "init", "prepare", "train", "evaluate", "sample")

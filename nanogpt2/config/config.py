@@ -328,8 +328,16 @@ def use_preset(name: str, path: str | Path) -> list[str]:
     preset = preset_path(name)
     if preset is None:
         raise ConfigError(f"unknown preset {name}; allowed: {', '.join(preset_names())}")
+    return set_values(path, yaml12.read(preset))
+
+
+def set_values(path: str | Path, new: Mapping[str, Any]) -> list[str]:
+    """Write the values `new` into the YAML file `path`; return the changes in words.
+
+    As `use_preset` does.
+    """
     path = Path(path)
-    old, new = yaml12.read(path), yaml12.read(preset)
+    old = yaml12.read(path)
     changed = {key: value for key, value in new.items() if old.get(key) != value}
     text = yaml12.replace_values(files.read_text(path), changed)
     make_config(yaml12.parse(text, name=path.name), name=path.name)
