@@ -15,8 +15,8 @@ def main(n: int, settings: tuple[str, ...], against: tuple[str, ...], split: str
     """Train and evaluate params.yaml, with the changes of -S, once for each seed.
 
     Prints the loss of each seed, mean and spread. With --against, params.yaml with those changes
-    is run with the same seeds, and a paired t test says whether the first is better. Choose by
-    val; test is for the last report.
+    is run with the same seeds, and a paired t test says whether the first is better: by the loss,
+    or by bits per byte where tokenizers differ. Choose by val; test is for the last report.
     """
     from nanogpt2.experiments.seeds import compare_settings
 

@@ -35,12 +35,30 @@ def compare_settings(
     check_repository(Path())
     check_ascii()
     names = [" ".join(changes) or "params.yaml as it is" for changes in (settings, against)]
-    losses = run_seeds(settings, seeds, split=split)
-    show(describe_runs(f"{names[0]}: {split} loss", losses))
-    if against:
-        others = run_seeds(against, seeds, split=split)
-        show(describe_runs(f"{names[1]}: {split} loss", others))
-        show(describe(compare([*losses.values()], [*others.values()]), *names))
+    runs = run_seeds(settings, seeds, split=split)
+    if not against:
+        show(describe_runs(f"{names[0]}: {split} loss", take(runs, "loss")))
+        return
+    others = run_seeds(against, seeds, split=split)
+    figure = comparable_figure([*runs.values(), *others.values()])
+    found, other = take(runs, figure), take(others, figure)
+    label = figure.replace("_", " ")
+    show(describe_runs(f"{names[0]}: {split} {label}", found))
+    show(describe_runs(f"{names[1]}: {split} {label}", other))
+    show(describe(compare([*found.values()], [*other.values()]), *names))
+
+
+def comparable_figure(rows: Sequence[Mapping[str, float]]) -> str:
+    """Return the figure by which runs compare: the loss per token where all have the same tokens.
+
+    Where a split is not as many tokens in each, tokenizers differ, and it is the bits per byte.
+    """
+    return "loss" if len({row["tokens"] for row in rows}) == 1 else "bits_per_byte"
+
+
+def take(rows: Mapping[int, Mapping[str, float]], figure: str) -> dict[int, float]:
+    """Return a figure of each seed's run."""
+    return {seed: row[figure] for seed, row in rows.items()}
 
 
 def check_settings(settings: Iterable[str]) -> None:
@@ -54,11 +72,13 @@ def check_settings(settings: Iterable[str]) -> None:
             raise ConfigError(f"found {setting}; allowed: key=value, where key is not seed")
 
 
-def run_seeds(settings: Sequence[str], seeds: Iterable[int], *, split: str) -> dict[int, float]:
-    """Return the loss (nats per token) on `split` of params.yaml with `settings`, by seed.
+def run_seeds(
+    settings: Sequence[str], seeds: Iterable[int], *, split: str
+) -> dict[int, Mapping[str, float]]:
+    """Return the figures of `split` for params.yaml with `settings`, by seed.
 
     What was run before comes from DVC's cache. Raises TrainingError where a run fails, DataError
-    where it leaves no loss of the split.
+    where it leaves no figures of the split.
     """
     names = {seed: f"seed-{seed}-{_digest(settings)}" for seed in seeds}
     # `exp run --force` would replace older ones, but run every stage anew
@@ -67,7 +87,7 @@ def run_seeds(settings: Sequence[str], seeds: Iterable[int], *, split: str) -> d
     for seed, name in names.items():
         _run_experiment(name, [*settings, f"seed={seed}"])
     found = _read_metrics()
-    return {seed: _loss(found, name, split) for seed, name in names.items()}
+    return {seed: _figures(found, name, split) for seed, name in names.items()}
 
 
 def _run_experiment(name: str, settings: Sequence[str]) -> None:
@@ -144,9 +164,12 @@ def read_seeds() -> dict[int, Mapping[str, Any]]:
     return dict(sorted(rows.items()))
 
 
-def _loss(metrics: Mapping[str, Mapping[str, Any]], name: str, split: str) -> float:
+def _figures(
+    metrics: Mapping[str, Mapping[str, Any]], name: str, split: str
+) -> Mapping[str, float]:
     try:
-        return float(metrics[name][split]["loss"])
+        row = metrics[name][split]
+        return {key: float(row[key]) for key in ("loss", "bits_per_byte", "tokens")}
     except KeyError as error:
         raise DataError(f"experiment {name}: no loss on the {split} split in {METRICS}") from error
 

@@ -12,7 +12,7 @@ from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.config.yaml12 import show
 
-TEXT_KEYS = ("corpus", "tokenizer", "val_fraction", "test_fraction")
+TEXT_KEYS = ("corpus", "tokenizer", "val_fraction", "test_fraction")  # losses compare where equal
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def read_recorded(config: Config, curve: Path, params: Path) -> RecordedRun | No
         ]
     except (ConfigError, KeyError, TypeError, ValueError):  # of another version, or edited
         return None
-    if any(config[key] != before[key] for key in TEXT_KEYS):
+    learnt = ("vocab_size",) if config.tokenizer == "bpe" else ()  # other tokens for each size
+    if any(config[key] != before[key] for key in (*TEXT_KEYS, *learnt)):
         return None
     return RecordedRun(history, describe_changes(before, config))
 

@@ -12,7 +12,7 @@ from workspace import Workspace
 
 from nanogpt2.__main__ import main
 from nanogpt2.base.files import sha256
-from nanogpt2.experiments.seeds import check_ascii, read_seeds
+from nanogpt2.experiments.seeds import check_ascii, comparable_figure, read_seeds
 
 
 def test_two_settings_are_run_with_the_same_seeds_and_compared(
@@ -103,3 +103,10 @@ def test_a_run_that_fails_shows_its_lines(project: Path) -> None:
     assert lines[0].endswith(": seed=1 (lines in logs/seeds.log)")
     assert any(line.startswith("ERROR: ") for line in lines[1:])
     assert lines[-1].endswith("failed; the lines above say why")
+
+
+def test_runs_in_other_tokens_are_compared_by_bits_per_byte() -> None:
+    chars = {"loss": 1.5, "bits_per_byte": 2.2, "tokens": 900.0}
+    pieces = {"loss": 3.5, "bits_per_byte": 2.1, "tokens": 300.0}
+    assert comparable_figure([chars, chars]) == "loss"
+    assert comparable_figure([chars, pieces]) == "bits_per_byte"

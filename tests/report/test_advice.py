@@ -140,6 +140,13 @@ def test_a_run_of_another_text_is_not_comparable(config: Config, key: str) -> No
     assert recorded(get_config("params.yaml", **{key: other})) is None
 
 
+def test_pieces_of_words_compare_where_as_many_were_learnt(config: Config) -> None:
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    damage("params.yaml", yaml12.replace_values(text, {"tokenizer": "bpe", "vocab_size": 300}))()
+    assert recorded(get_config("params.yaml")) is not None
+    assert recorded(get_config("params.yaml", vocab_size=400)) is None
+
+
 def damage(name: str, text: str) -> Callable[[], None]:
     def commit() -> None:
         Path(name).parent.mkdir(exist_ok=True)
