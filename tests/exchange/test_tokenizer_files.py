@@ -14,6 +14,7 @@ from nanogpt2.exchange.tokenizer_files import write_tokenizer
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.description import SpecialTokens
 from nanogpt2.tokens.files import read_tokenizer
+from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 TEXTS = [
@@ -40,6 +41,11 @@ TOKENIZERS: dict[str, tuple[Tokenizer, int | None, SpecialTokens]] = {
         BytePairTokenizer([*MADE, "<|endoftext|>", *BYTE_CHARACTERS], MERGES, ["<|endoftext|>"]),
         300,
         SpecialTokens(8, 8, 8, 265),
+    ),
+    "trained bpe": (
+        train_from_texts(TEXTS, 300, ["<|x|>", "<|endoftext|>"]),
+        None,
+        SpecialTokens(299, 299, 299, 300),
     ),
     "bpe without a special token": (
         BytePairTokenizer([*BYTE_CHARACTERS, *MADE], MERGES),
@@ -85,7 +91,7 @@ def test_transformers_gives_our_tokens_and_their_text(
         assert encoded["input_ids"] == tokenizer.encode(text).tolist(), text
         assert theirs.decode(encoded["input_ids"]) == text
     if special.pad is not None:
-        padded = theirs(["two", "o"], padding=True)
+        padded = theirs(["q,l", "o"], padding=True)
         assert padded["input_ids"][1] == [special.pad] * 2 + tokenizer.encode("o").tolist()
         assert padded["attention_mask"][1] == [0, 0, 1]
 

@@ -23,6 +23,7 @@ from nanogpt2.export.gguf_out import export_gguf
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BYTES, BytePairTokenizer
+from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,10 @@ PAIRS = BytePairTokenizer(
     ["<|endoftext|>", *BYTE_CHARACTERS, "th", "Ġth", "the"], ["t h", "Ġ th", "th e"],
     ["<|endoftext|>"],
 )  # fmt: skip
-TOKENIZERS: dict[str, Tokenizer] = {"char": CHAR, "byte": ByteTokenizer(), "bpe": PAIRS}
+TRAINED = train_from_texts([TEXT], 270, ["<|endoftext|>"])
+TOKENIZERS: dict[str, Tokenizer] = {
+    "char": CHAR, "byte": ByteTokenizer(), "bpe": PAIRS, "trained": TRAINED
+}  # fmt: skip
 ROTARY = {"architecture": "modern", "mlp": "swiglu", "logit_softcap": 0.0, "n_kv_head": 1}
 ALLOWED: dict[str, tuple[str, dict[str, object]]] = {
     "gpt2": ("gpt2", {}),

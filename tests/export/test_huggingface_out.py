@@ -19,10 +19,12 @@ from nanogpt2.exchange.pretrained import load_pretrained
 from nanogpt2.export.huggingface_out import export_huggingface
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.sample.sample import make_sampler
+from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 CHARACTERS = "\n !',.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 CHAR = CharTokenizer(CHARACTERS)
+TRAINED = train_from_texts(["To be, or not to be: KING:\n"], 270, ["<|endoftext|>"])
 SMALL = {"vocab_size": 80, "block_size": 32, "n_layer": 2, "n_head": 4, "n_embd": 32, "dropout": 0}
 QWEN3 = {"architecture": "modern", "mlp": "swiglu", "logit_softcap": 0}
 # What torch's sums in another order come to at most.
@@ -93,7 +95,9 @@ def test_a_pipeline_goes_on_with_the_text_of_our_model(default: tuple[Checkpoint
 
 
 @pytest.mark.parametrize("knobs", [{}, {"architecture": "modern"}, QWEN3], ids=["", "cap", "qwen3"])
-@pytest.mark.parametrize("tokenizer", [CHAR, ByteTokenizer()], ids=["char", "byte"])
+@pytest.mark.parametrize(
+    "tokenizer", [CHAR, ByteTokenizer(), TRAINED], ids=["char", "byte", "trained bpe"]
+)
 def test_texts_of_a_padded_batch_are_those_of_each_alone(
     tmp_path: Path, knobs: dict[str, Any], tokenizer: Tokenizer
 ) -> None:
