@@ -26,6 +26,7 @@ from nanogpt2.scan.recipe import Recipe
 from nanogpt2.scan.scan import Scan
 from nanogpt2.shards.stored import load, store
 from nanogpt2.text import corpus
+from nanogpt2.tokens.choice import read_named
 
 MOST_NAMED = 10
 
@@ -61,7 +62,12 @@ def shared_preparation(
     if config.tokenizer == "from_init":
         raise ConfigError("tokenizer: found from_init; allowed: any other, or the stage prepare")
     recipe = Recipe(
-        *(config.tokenizer, config.vocab_size, config.val_fraction, config.test_fraction),
+        *(
+            read_named(config.tokenizer),
+            config.vocab_size,
+            config.val_fraction,
+            config.test_fraction,
+        ),
         **{key: config[key] for key in PREPARE_KEYS},
     )
     count = workers or count_cores()
