@@ -15,6 +15,7 @@ from torch import Tensor
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.base.files import rounded
+from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.device.threads import share_cores
 from nanogpt2.evaluate.metrics import Totals, summarise
@@ -22,7 +23,6 @@ from nanogpt2.evaluate.parts import Part, choose_parts, count_bytes, largest_tok
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
-from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.dataset import (
     as_token_array,
     load_prepared_tokenizer,

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nanogpt2.base.errors import ConfigError
+from nanogpt2.bpe.words import find_cut
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import SCRATCH, Config, make_config, set_values
 from nanogpt2.evaluate.evaluate import evaluate_tokens
@@ -20,7 +21,6 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import TokenDataset, load_tokens
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
-from nanogpt2.tokens.words import find_cut
 from nanogpt2.train.step import Stepper
 
 SIZES = (512, 1024, 2048, 4096, 8192)  # of bpe

@@ -16,6 +16,7 @@ from torch import Tensor
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError
 from nanogpt2.base.extras import import_extra
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
 from nanogpt2.config.config import Config
 from nanogpt2.config.yaml12 import show
 from nanogpt2.exchange.architectures import ARCHITECTURES, Knobs, write_architecture
@@ -23,7 +24,6 @@ from nanogpt2.exchange.configs import ROPE_THETA, inner_width
 from nanogpt2.exchange.layouts import NORM_EPS
 from nanogpt2.export.record import Export
 from nanogpt2.model.checkpoint import Checkpoint
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 # Of those of transformers which llama.cpp has, and with which knobs it computes the same.

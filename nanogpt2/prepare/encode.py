@@ -12,12 +12,12 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from nanogpt2.bpe.arrays import TokenArray, token_dtype
+from nanogpt2.bpe.words import count_words
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, learnt_from, runs_of
 from nanogpt2.prepare.overlap import EDGE, read_windows
 from nanogpt2.scan.segments import code_points_of, distinct_bytes, read_segment
-from nanogpt2.tokens.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
-from nanogpt2.tokens.words import count_words
 
 NONE = np.empty(0, np.int64)
 CHUNK = 2**20  # tokens looked at together: numpy makes eight bytes of each

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from nanogpt2.base.errors import DataError
+from nanogpt2.bpe.arrays import token_dtype
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text import corpus
-from nanogpt2.tokens.arrays import token_dtype
 
 # Bytes of text for each byte of a file that is not plain: more than archives of text come to.
 UNPACKED = 5

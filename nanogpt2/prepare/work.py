@@ -16,6 +16,8 @@ import numpy as np
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.workers import Workers
+from nanogpt2.bpe.bpe import END_OF_TEXT, BytePairTokenizer
+from nanogpt2.bpe.merges import train_from_words
 from nanogpt2.copies.held_out import LENGTH
 from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import (
@@ -35,8 +37,6 @@ from nanogpt2.scan.scan import Scan, scan_part
 from nanogpt2.scan.segments import Segment
 from nanogpt2.scan.sources import check_sources
 from nanogpt2.text import corpus
-from nanogpt2.tokens.bpe import END_OF_TEXT, BytePairTokenizer
-from nanogpt2.tokens.merges import train_from_words
 from nanogpt2.tokens.tokenizer import (
     CharTokenizer,
     Tokenizer,

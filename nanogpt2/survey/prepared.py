@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from nanogpt2.base import checksums, files
 from nanogpt2.base.errors import NanoGPT2Error
+from nanogpt2.bpe.arrays import token_dtype
 from nanogpt2.text.corpus import find_text_files, name_in
-from nanogpt2.tokens.arrays import token_dtype
 from nanogpt2.tokens.tokenizer import Tokenizer, read_tokenizer
 
 SHOWN = 10

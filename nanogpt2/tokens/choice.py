@@ -21,7 +21,7 @@ def check_tokenizer(config: Config) -> None:
     elif config.tokenizer in ("bpe", "gpt2"):
         import_extra("tiktoken", extra="bpe")
         if config.tokenizer == "gpt2":
-            from nanogpt2.tokens.gpt2 import check_files
+            from nanogpt2.bpe.gpt2 import check_files
 
             check_files()
 

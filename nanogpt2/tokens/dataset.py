@@ -18,7 +18,7 @@ from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.checksums import DAMAGED, FILES, hash_file, read_sealed
 from nanogpt2.base.errors import DataError
-from nanogpt2.tokens.arrays import TokenArray, token_dtype
+from nanogpt2.bpe.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.documents import Layout, lay_out
 from nanogpt2.tokens.epochs import draw_each_once
 from nanogpt2.tokens.normal import normalise

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from nanogpt2.base.checksums import read_sealed
 from nanogpt2.base.errors import CheckpointError, DataError
-from nanogpt2.tokens.arrays import TokenArray, as_utf8, token_dtype, unknown_character
-from nanogpt2.tokens.bpe import BytePairTokenizer
-from nanogpt2.tokens.gpt2 import gpt2_tokenizer
-from nanogpt2.tokens.merges import train_from_texts
+from nanogpt2.bpe.arrays import TokenArray, as_utf8, token_dtype, unknown_character
+from nanogpt2.bpe.bpe import BytePairTokenizer
+from nanogpt2.bpe.gpt2 import gpt2_tokenizer
+from nanogpt2.bpe.merges import train_from_texts
 
 UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
 

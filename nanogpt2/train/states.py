@@ -18,7 +18,9 @@ from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.step import Stepper
 
 # The rooms on which trained weights depend: a state is of no use to other versions of these.
-TRAINING_ROOMS = ("base", "config", "device", "tokens", "model", "kernels", "finetune", "train")
+TRAINING_ROOMS = (
+    *("base", "config", "device", "bpe", "tokens", "model", "kernels", "finetune", "train"),
+)
 
 
 class RunStates:

@@ -10,11 +10,11 @@ import pytest
 from gpt2_vocabulary import gpt2_files, gpt2_tokenizer
 
 from nanogpt2.base.errors import CheckpointError, DataError
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.bpe.merges import train_from_texts
 from nanogpt2.exchange.tokenizer_files import write_tokenizer
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.description import SpecialTokens
 from nanogpt2.tokens.files import read_tokenizer
-from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 TEXTS = [

@@ -17,13 +17,13 @@ from torch import Tensor
 from variants import warmed
 
 from nanogpt2.base.errors import CheckpointError, ConfigError, DataError, ExtraError
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BYTES, BytePairTokenizer
+from nanogpt2.bpe.merges import train_from_texts
 from nanogpt2.config.config import get_config
 from nanogpt2.export import gguf_out
 from nanogpt2.export.gguf_out import export_gguf
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BYTES, BytePairTokenizer
-from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -14,12 +14,12 @@ from variants import warmed
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import CheckpointError, ConfigError, DataError
+from nanogpt2.bpe.merges import train_from_texts
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.exchange.pretrained import load_pretrained
 from nanogpt2.export.huggingface_out import export_huggingface
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.sample.sample import make_sampler
-from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 CHARACTERS = "\n !',.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

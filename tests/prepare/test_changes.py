@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from nanogpt2.base.errors import DataError
+from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.prepare.needs import Silent
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens import tokenizer as tokenizers
-from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.tokenizer import CharTokenizer
 from stages.prepare import main as prepare_stage
 from stages.sample import main as sample_stage

@@ -11,9 +11,9 @@ from gpt2_vocabulary import gpt2_files
 from hostile import TEXTS
 from preparing import PREPARED, assert_one_line, run
 
+from nanogpt2.bpe.merges import train_from_texts
 from nanogpt2.exchange.tokenizer_files import write_tokenizer
 from nanogpt2.tokens.files import open_tokenizer
-from nanogpt2.tokens.merges import train_from_texts
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import ByteTokenizer, read_tokenizer
 from stages.prepare import main as prepare_stage

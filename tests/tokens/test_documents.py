@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from nanogpt2.base.checksums import read_sealed, write_sealed
 from nanogpt2.base.errors import DataError
+from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens import documents
-from nanogpt2.tokens.arrays import TokenArray
 from nanogpt2.tokens.dataset import (
     TokenDataset,
     draw_documents,

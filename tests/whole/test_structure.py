@@ -13,20 +13,9 @@ from nanogpt2.train.states import TRAINING_ROOMS
 
 # Each room imports only from those before it.
 ROOMS = (
-    *("base", "config", "device", "tokens", "text", "cleaning", "copies", "scan", "prepare"),
-    *(
-        "survey",
-        "doctor",
-        "model",
-        "kernels",
-        "finetune",
-        "report",
-        "train",
-        "decode",
-        "sample",
-        "evaluate",
-    ),
-    *("experiments", "exchange", "export", "proof", "commands"),
+    *("base", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
+    *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "report", "train"),
+    *("decode", "sample", "evaluate", "experiments", "exchange", "export", "proof", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]

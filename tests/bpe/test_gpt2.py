@@ -8,8 +8,8 @@ import pytest
 from gpt2_vocabulary import gpt2_files
 
 from nanogpt2.base.errors import DataError, ExtraError
-from nanogpt2.tokens import gpt2
-from nanogpt2.tokens.bpe import END_OF_TEXT
+from nanogpt2.bpe import gpt2
+from nanogpt2.bpe.bpe import END_OF_TEXT
 from nanogpt2.tokens.tokenizer import load_tokenizer, train_tokenizer
 
 

@@ -12,10 +12,10 @@ from hostile import HARD, TEXTS
 from hypothesis import given
 
 from nanogpt2.base import errors
-from nanogpt2.tokens import encoder
-from nanogpt2.tokens.arrays import TokenArray
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
-from nanogpt2.tokens.words import find_gigatoken
+from nanogpt2.bpe import encoder
+from nanogpt2.bpe.arrays import TokenArray
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.bpe.words import find_gigatoken
 
 # a letter or digit and a byte that a character begins with, so that words show in the tokens
 SEEN = [f"{first} {BYTE_CHARACTERS[lead]}" for first in "a1" for lead in range(0x21, 0xF5)]

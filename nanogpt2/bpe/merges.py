@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
-from nanogpt2.tokens.words import count_words
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.bpe.words import count_words
 
 NUMBERED = sorted(BYTE_CHARACTERS)  # the 256 bytes in the order of GPT-2's vocabulary
 MOST_BYTES = 2**22  # of different words: training takes some 60 bytes of memory for each

@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.tokens.arrays import TokenArray, token_dtype
-from nanogpt2.tokens.encoder import Encoder
+from nanogpt2.bpe.arrays import TokenArray, token_dtype
+from nanogpt2.bpe.encoder import Encoder
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from nanogpt2.base.extras import import_extra
-from nanogpt2.tokens.arrays import as_utf8
+from nanogpt2.bpe.arrays import as_utf8
 
 # What GPT-2's pattern cuts, in a form that takes no time quadratic in a run's length.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"

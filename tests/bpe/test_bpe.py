@@ -14,9 +14,9 @@ from hostile import HARD, TEXTS
 from hypothesis import given
 
 from nanogpt2.base.errors import CheckpointError, DataError, ExtraError
-from nanogpt2.tokens import bpe
-from nanogpt2.tokens.bpe import BYTE_CHARACTERS, BytePairTokenizer
-from nanogpt2.tokens.merges import train_from_texts
+from nanogpt2.bpe import bpe
+from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.bpe.merges import train_from_texts
 from nanogpt2.tokens.tokenizer import load_tokenizer
 
 MERGES = ["t h", "Ġ th", "th e", "Ġth e", "Ã ©", "Ċ Ċ", "Ġ Ġ", "' s", "Ã ¨"]

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.tokens import merges, words
-from nanogpt2.tokens.bpe import END_OF_TEXT
-from nanogpt2.tokens.merges import learn_merges, train_from_texts, train_from_words
+from nanogpt2.bpe import merges, words
+from nanogpt2.bpe.bpe import END_OF_TEXT
+from nanogpt2.bpe.merges import learn_merges, train_from_texts, train_from_words
+from nanogpt2.bpe.words import count_words
 from nanogpt2.tokens.tokenizer import load_tokenizer, train_tokenizer
-from nanogpt2.tokens.words import count_words
 
 TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age"

@@ -9,8 +9,8 @@ from hostile import HARD, TEXTS
 from hypothesis import given
 
 from nanogpt2.base.errors import DataError, ExtraError
-from nanogpt2.tokens.merges import train_from_texts
-from nanogpt2.tokens.words import WORDS, count_words, find_cut
+from nanogpt2.bpe.merges import train_from_texts
+from nanogpt2.bpe.words import WORDS, count_words, find_cut
 
 TRAINED = train_from_texts([" ".join(TEXTS)[:10_000]], 400)
 
