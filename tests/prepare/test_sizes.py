@@ -1,7 +1,10 @@
 """A corpus of any size: what is written depends on the text alone, not on how it is cut up."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from imports import ROOT
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.commands.shards import main as shards_command
@@ -191,3 +195,17 @@ def test_a_step_of_shards_says_what_is_missing_or_another(corpus: Path, tmp_path
     assert "shard: found 4/3; allowed: 1/n to n/n" in fails("scan", "--shard", "4/3")
     config.write_text(json.dumps({"corpus": str(corpus), "vocab_size": 1001}))
     assert "a preparation of another corpus or with other parameters is there" in fails("settle")
+
+
+def test_the_example_of_three_workers_in_the_documents_gives_the_bytes_of_one(
+    corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("distributed", reason="needs: pip install distributed")
+    code = (ROOT / "docs/scaling.md").read_text("utf-8").partition("```py\n")[2].partition("```")[0]
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    params = {"corpus": str(corpus), "vocab_size": 6000, "val_fraction": 0.2, "test_fraction": 0.1}
+    (tmp_path / "params.yaml").write_text(json.dumps({**params, "block_size": 8}))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=environment, check=True)
+    prepare(corpus, tmp_path / "one", **OPTIONS)
+    assert written(tmp_path / "data/prepared") == written(tmp_path / "one")
