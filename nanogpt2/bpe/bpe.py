@@ -51,6 +51,9 @@ class BytePairTokenizer:
         self._numbers = {token: number for number, token in enumerate(self.vocabulary)}
         _check(self._numbers, self.vocabulary, self.merges, self.special)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # to other processes without encoders
+        return BytePairTokenizer, (self.vocabulary, self.merges, self.special)
+
     @property
     def size(self) -> int:
         """Number of tokens, the special ones too."""

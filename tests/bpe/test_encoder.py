@@ -1,6 +1,7 @@
 """The quick encoder: the tokens of the exact one, for each character and hostile texts."""
 
 import json
+import pickle
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -65,6 +66,12 @@ def test_hostile_texts_have_the_same_tokens_of_gpt2(monkeypatch: pytest.MonkeyPa
     for text in [*TEXTS, "".join(TEXTS)]:
         exact = encode(tokenizer, text, quickly=False)
         assert np.array_equal(encode(tokenizer, text, quickly=True), exact), text[:30]
+
+
+def test_a_tokenizer_that_has_encoded_goes_to_other_processes() -> None:
+    expected = encode(SPLITTING, "naïve 12", quickly=FOUND)
+    again = pickle.loads(pickle.dumps(SPLITTING))
+    assert np.array_equal(again.encode("naïve 12"), expected)
 
 
 def test_without_gigatoken_long_texts_have_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
