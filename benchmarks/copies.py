@@ -2,10 +2,11 @@
 
     python benchmarks/copies.py planted --passages 4000
     python benchmarks/copies.py repeated --megabytes 1000
+    python benchmarks/copies.py verbatim
 
 `planted` hides passages of the built-in corpus in other passages of it, with changes of several
 kinds, some of them alike (Jaccard 0.8 and more), some not (0.6 and less). `repeated` repeats the
-corpus with one changed character every 90.
+corpus with one changed character every 90. `verbatim` times what looks for exact copies.
 """
 
 import resource
@@ -19,14 +20,15 @@ from pathlib import Path
 import click
 import numpy as np
 
+from nanogpt2.copies.held_out import Overlap, gather
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies, similarity
-from nanogpt2.copies.windows import REACH, sample
+from nanogpt2.copies.overlap import search_pieces
+from nanogpt2.copies.windows import REACH, character_codes, sample
 from nanogpt2.prepare.near_copies import pieces_of
 from nanogpt2.text.shakespeare import shakespeare_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-VERBOSE = 0
 PIECE = 1 << 22  # characters sampled together
 Planted = tuple[str, int, int, int, float]  # kind, split, start, end, similarity
 Random = np.random.Generator
@@ -171,8 +173,6 @@ def planted(passages: int, shortest: int, longest: int, seed: int, reads: bool) 
     for kind, split, start, end, alike in hidden:
         found = bool(covered[split][start:end].mean() >= 0.5)
         covered[split][start:end] = False
-        if VERBOSE and found != (alike >= 0.8):
-            click.echo(f"{kind} {end - start} {alike:.3f} {found}")
         if not 0.6 < alike < 0.8:
             for name in (kind, "all"):
                 counts[name][0 if alike >= 0.8 else 2] += 1
@@ -243,6 +243,31 @@ def _search_file(path: Path, folder: Path) -> None:
         f" ns/byte; {wall:.1f} s in all; peak memory {peak:.0f} MiB; {copied / size:.1%} is"
         f" copied, {size - copied:,} characters are unique"
     )
+
+
+@main.command()
+@click.option("--megabytes", default=100, show_default=True)
+def verbatim(megabytes: int) -> None:
+    """Print how quickly held-out windows and samples of a model are looked up in text."""
+    parts = list(repeat(megabytes))
+    size, held_out = sum(map(len, parts)), parts[0][-400_000:]
+    for name, text in (("all windows", held_out), ("a share of them", "".join(parts[:3]))):
+        start = time.process_time()
+        found = gather(text)
+        middle = time.process_time()
+        overlap = Overlap({"val": found})
+        for part in parts[3:]:
+            overlap.look_up(part)
+        looked = (time.process_time() - middle) / (size - sum(map(len, parts[:3])))
+        click.echo(
+            f"{name}: level {found.level}, gathered in {(middle - start) / len(text) * 1e9:.1f}"
+            f" ns/character, looked up in {looked * 1e9:.1f}"
+        )
+    texts = [character_codes(held_out[at : at + 300]) for at in range(0, 60_000, 3000)]
+    start = time.process_time()
+    search_pieces(texts, (character_codes(part[:1_000_000]) for part in parts), 50)
+    seconds = time.process_time() - start
+    click.echo(f"20 samples of 300 characters in {len(parts)} MB: {seconds:.2f} s")
 
 
 if __name__ == "__main__":

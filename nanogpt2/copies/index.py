@@ -42,7 +42,7 @@ class Index:
 
     Items belong to streams, 0, 1, ...: texts that are counted for themselves, such as splits. The
     items of a stream are added in order; what stands in an earlier stream comes first, whenever it
-    was added. It holds some 50 MB, and writes to `folder` 24 bytes an item, and 24 for a repeat.
+    was added. It holds some 100 MB, and writes to `folder` 24 bytes an item, and 24 for a repeat.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -4,7 +4,8 @@ A sample of windows, chosen by their content, is looked up in an index of what c
 repeats along one line (this far in the copy, that far in the source) makes a stretch, as seeds make
 alignments (Pearson & Lipman 1988). How alike two stretches are is the share of the character
 5-grams, white space left out, that both have of all (Jaccard 1912): read from the texts where the
-sample does not decide.
+sample does not decide. Passages of 300 characters and more are found surely, of 200 mostly, of less
+than 150 seldom (benchmarks/README.md).
 """
 
 from collections.abc import Callable, Iterator
