@@ -90,16 +90,20 @@ def pieces_of(starts: Positions, ends: Positions) -> Positions:
 def describe_copies(copies: NearCopies, places: Places) -> dict[str, Any]:
     """Return of each split how many characters are near copies, and how many are unique.
 
-    `in_train` are those that stand nearly so in the training split (in itself: earlier), `copied`
-    those that stand anywhere earlier, `unique` the rest.
+    `in_train` are those that stand nearly so in the training split too: of held-out text before or
+    after, of train itself earlier. `copied` are those that stand anywhere earlier, `unique` the
+    rest.
     """
+    of_train = places.split_at(copies.starts) == 0
     from_train = places.split_at(copies.source_starts) == 0
-    whole = np.array([[0, places.size]])
+    learnt = of_train & ~from_train  # held-out text is the source, and trained on as a copy
+    starts = np.concatenate([copies.starts[from_train], copies.source_starts[learnt]])
+    ends = np.concatenate([copies.ends[from_train], copies.source_ends[learnt]])
     counts = zip(
         SPLITS,
-        places.count(whole),
+        places.count(np.array([[0, places.size]])),
         places.count(pieces_of(copies.starts, copies.ends)),
-        places.count(pieces_of(copies.starts[from_train], copies.ends[from_train])),
+        places.count(pieces_of(starts, ends)),
         strict=False,
     )
     return {

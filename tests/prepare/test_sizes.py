@@ -125,6 +125,25 @@ def test_near_copies_are_said_and_removed(tmp_path: Path) -> None:
     assert not any("stand nearly so" in warning for warning in cleaned["warnings"])
 
 
+def test_held_out_text_of_which_a_later_document_is_a_copy_is_said_too(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(60_000)]
+    texts = [" ".join(words[at : at + 300]) for at in range(0, 60_000, 300)]
+    records = [{"text": text} for text in texts]
+    options = {"fractions": (0.5, 0), "block_bytes": 4096}
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    assert (
+        prepare(path, tmp_path / "out", **OPTIONS | options)["near_copies"]["val"]["in_train"] == 0
+    )
+    # a letter more at the beginning gives a copy another hash, and perhaps another split
+    records += [{"text": "x" + text} for text in texts]
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    found = prepare(path, tmp_path / "out", **OPTIONS | options)["near_copies"]["val"]
+    # of the documents of val half have their copy, or their original, in train
+    assert found["in_train"] / (found["copied"] + found["unique"]) == pytest.approx(0.5, abs=0.1)
+
+
 def test_what_a_killed_preparation_left_is_removed(tmp_path: Path) -> None:
     write_text(tmp_path / "raw/a.txt", 100, 1)
     left = tmp_path / ".out.killed"
