@@ -107,9 +107,15 @@ def list_candidates(train: str, val: str, sizes: Sequence[int]) -> Iterator[Toke
 
 
 def try_tokenizer(
-    config: Config, tokenizer: Tokenizer, train: str, val: str, *, seconds: float
+    config: Config,
+    tokenizer: Tokenizer,
+    train: str,
+    val: str,
+    *,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
-    """Train for `seconds` on the text `train` and evaluate on `val`."""
+    """Train for `seconds` by the `clock` on the text `train` and evaluate on `val`."""
     vocab_size = max(tokenizer.size, 256)
     config = make_config(
         {
@@ -124,7 +130,7 @@ def try_tokenizer(
     dataset = TokenDataset(tokenizer.encode(train), config.block_size, name="the train split")
     tokens = tokenizer.encode(val)
     model = GPT(config)
-    steps = train_for(Stepper(model, config), dataset, seconds)
+    steps = train_for(Stepper(model, config), dataset, seconds, clock=clock)
     score = evaluate_tokens(model, tokens, tokenizer, batch_size=config.evaluate.batch_size)
     figures = summarise(score.totals)
     return Outcome(
