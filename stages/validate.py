@@ -39,7 +39,7 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
                 | {"corpus", "sample", "sample.prompt", "sample.prompt_file"},
                 partial(check_init, check_tokens=check_tokens),
             ),
-            ({"tokenizer", "vocab_size"}, check_tokenizer),
+            ({"tokenizer", "vocab_size"}, partial(check_tokenizer, in_pipeline=all_keys)),
         ],
     )
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages

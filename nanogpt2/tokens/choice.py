@@ -1,5 +1,7 @@
 """The key `tokenizer`: a name or a path, checked before a run, of a name without numpy."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from nanogpt2.base.errors import ConfigError
@@ -7,10 +9,21 @@ from nanogpt2.base.extras import import_extra
 from nanogpt2.config.config import Config
 from nanogpt2.config.schema import is_path
 
+FOLDER = Path("data/tokenizers")  # DVC sees each change in it; a dep cannot depend on a key
 
-def check_tokenizer(config: Config) -> None:
-    """Raise NanoGPT2Error with a line where a run cannot have its key `tokenizer`."""
+
+def check_tokenizer(config: Config, *, in_pipeline: bool = False) -> None:
+    """Raise NanoGPT2Error with a line where a run cannot have its key `tokenizer`.
+
+    With `in_pipeline` a path outside of `FOLDER`, whose changes DVC would not see, is refused.
+    """
     if is_path(config.tokenizer):
+        path = Path(os.path.normpath(config.tokenizer))
+        if in_pipeline and FOLDER not in (path, *path.parents):
+            raise ConfigError(
+                f"tokenizer: found {config.tokenizer}; allowed: a path in {FOLDER} in the pipeline,"
+                " which sees changes there (it is free when a stage is run by hand)"
+            )
         from nanogpt2.tokens.files import open_tokenizer
 
         if config.vocab_size < (size := open_tokenizer(config.tokenizer).size):

@@ -11,8 +11,11 @@ from gpt2_vocabulary import gpt2_files
 from hostile import TEXTS
 from preparing import PREPARED, assert_one_line, run
 
+from nanogpt2.base.errors import ConfigError
 from nanogpt2.bpe.merges import train_from_texts
+from nanogpt2.config.config import get_config
 from nanogpt2.exchange.tokenizer_files import write_tokenizer
+from nanogpt2.tokens.choice import check_tokenizer
 from nanogpt2.tokens.files import open_tokenizer
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import ByteTokenizer, read_tokenizer
@@ -120,3 +123,17 @@ def test_a_folder_without_tokenizer_files_and_a_damaged_file_are_refused() -> No
 def test_the_file_of_prepare_can_be_given() -> None:
     assert run(prepare_stage, tokenizer="byte").exit_code == 0
     assert isinstance(open_tokenizer(PREPARED / "tokenizer.json"), ByteTokenizer)
+
+
+@pytest.mark.parametrize("path", ["./own.json", "data/tokenizers/../own.json", "data/own.json"])
+def test_the_pipeline_takes_tokenizers_from_where_it_sees_changes(path: str) -> None:
+    check_tokenizer(get_config({"tokenizer": "char"}), in_pipeline=True)
+    Path("data/tokenizers").mkdir(parents=True)
+    for name in ("data/tokenizers/own.json", path):
+        save_own(Path(name))
+    inside = get_config({"tokenizer": "data/tokenizers/own.json", "vocab_size": 300})
+    check_tokenizer(inside, in_pipeline=True)
+    outside = get_config({"tokenizer": path, "vocab_size": 300})
+    check_tokenizer(outside)
+    with pytest.raises(ConfigError, match=r"^tokenizer: found .* allowed: a path in data/tokeniz"):
+        check_tokenizer(outside, in_pipeline=True)
