@@ -174,11 +174,11 @@ class _Sorted:
         parts, records = np.concatenate(self._parts), np.concatenate(self._records)
         self._records, self._parts, self._waiting = [], [], 0
         order = np.argsort(parts, kind="stable")
-        records, start = records[order], 0
-        for part, end in enumerate(np.cumsum(np.bincount(parts)).tolist()):
+        ends = np.cumsum(np.bincount(parts))
+        for part, end in enumerate(ends.tolist()):
+            start = ends[part - 1] if part else 0
             if start < end:
-                yield part, records[start:end]
-            start = end
+                yield part, records[order[start:end]]
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

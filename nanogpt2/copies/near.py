@@ -32,7 +32,7 @@ LOOKS = 8  # matches before one that it may go on from
 PLACE_BITS = 32  # of the number of a match among those that are looked at together
 DRIFT = 8  # how many more of them one side may have in a gap
 LEAST = 3  # matches that make a stretch
-SEGMENT = 256, 1024  # windows, 5,000 to 20,000 characters, that are judged together
+SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
 HELD_BACK = 1024  # the last windows of a block are looked at again with the next
 SHORTEST = 100  # characters: less is a phrase
 HOPELESS = 0.5  # similarity that is left out even where the sample may err
@@ -139,11 +139,10 @@ def _take_segments(matches: _Matches, limit: int) -> tuple[_Segments, _Matches]:
     items, sources = matches.items[kept], matches.sources[kept]
     heads = _starts(chains)
     lengths = np.diff(np.append(heads, len(items)))
-    spans = items[heads + lengths - 1] - items[heads] + 1
-    size = np.clip(spans // 8, *SEGMENT)
-    pieces = np.repeat(np.maximum(1, spans // size), lengths)
-    piece = (items - np.repeat(items[heads], lengths)) // np.repeat(size, lengths)
-    piece = np.minimum(piece, pieces - 1)
+    pieces = np.maximum(1, (items[heads + lengths - 1] - items[heads] + 1) // SEGMENT)
+    piece = np.minimum(
+        (items - np.repeat(items[heads], lengths)) // SEGMENT, np.repeat(pieces, lengths) - 1
+    )
     at = _starts(chains, piece)
     if not len(at):
         segments = _Segments(*[np.empty(0, dtype=np.int64)] * 7)

@@ -17,8 +17,8 @@ Positions = npt.NDArray[np.int64]
 
 WINDOW = 16  # characters that are no white space
 SPACING = 16  # one window of so many is in the sample
-SPAN = 256  # characters that a window may cover, white space and all
-REACH = 2 * SPAN  # characters after a piece of text on which its sample depends
+REACH = 256  # characters that a window may cover, white space and all
+PERIOD = 8  # a window that repeats itself within so many characters is a rule, not a text
 BLOCK = 1 << 15  # characters hashed together: what they need stays in the cache
 BASE = 0x9E3779B97F4A7C15  # odd
 MASK = (1 << 64) - 1
@@ -118,28 +118,26 @@ def sample(text: str, following: str = "", *, spacing: int = SPACING) -> Samples
     """Return about one in `spacing` of the windows that begin in `text`, chosen by their content.
 
     A window is 16 characters that are no white space, with what white space lies between them,
-    256 characters at most; so texts that are only wrapped otherwise have the same windows. Where
-    a few characters come again and again (rules, tables), the last of equal windows is taken.
-    `following` is what comes after `text`, of which 512 characters are enough: then the windows of
-    a text are those of its pieces, however it is cut. Positions are in characters of `text`, in
-    order.
+    256 characters at most; so texts that are only wrapped otherwise have the same windows. What
+    consists of up to 8 characters again and again (rules, tables) has none. `following` is what
+    comes after `text`, of which 256 characters are enough: then the windows of a text are those of
+    its pieces, however it is cut. Positions are in characters of `text`, in order.
     """
     codes = character_codes(text + following[:REACH])
-    end = min(len(codes), len(text) + SPAN)
-    blocks = [
-        _sample_block(codes[start : start + BLOCK + SPAN], start, min(BLOCK, end - start), spacing)
-        for start in range(0, end, BLOCK)
+    found = [
+        _sample_block(
+            codes[start : start + BLOCK + REACH], start, min(BLOCK, len(text) - start), spacing
+        )
+        for start in range(0, len(text), BLOCK)
     ]
-    if not blocks:
+    if not found:
         none = np.empty(0, dtype=np.int64)
         return Samples(np.empty(0, dtype=np.uint64), none, none)
-    found = Samples(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
-    kept = ~_come_again(found) & (found.starts < len(text))
-    return Samples(mix(found.hashes[kept]), found.starts[kept], found.ends[kept])
+    return Samples(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:
-    """Return the sample of the windows that begin in the first `size` of `codes`, not yet mixed."""
+    """Return the sample of the windows that begin in the first `size` of `codes`."""
     places = np.flatnonzero(is_black(codes))
     black = codes[places]
     limit = np.uint64(MASK // spacing)
@@ -150,16 +148,18 @@ def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:
         chosen.append(small + first)
     which = np.concatenate(chosen)
     begin, end = places[which], places[which + (WINDOW - 1)] + 1
-    kept = np.flatnonzero((begin < size) & (end - begin <= SPAN))
-    return Samples(np.concatenate(hashes)[kept], begin[kept] + start, end[kept] + start)
+    kept = (begin < size) & (end - begin <= REACH) & ~_repeats_itself(black, which)
+    return Samples(mix(np.concatenate(hashes)[kept]), begin[kept] + start, end[kept] + start)
 
 
-def _come_again(found: Samples) -> npt.NDArray[np.bool_]:
-    """Return whether each window overlaps a later one with the same hash."""
-    again = np.zeros(len(found.starts), dtype=np.bool_)
-    for further in range(1, min(WINDOW, len(again))):
-        overlap = found.starts[further:] < found.ends[:-further]
-        if not overlap.any():
-            break
-        again[:-further] |= overlap & (found.hashes[further:] == found.hashes[:-further])
-    return again
+def _repeats_itself(black: Codes, at: Positions) -> npt.NDArray[np.bool_]:
+    """Return whether the windows at `at` consist of up to 8 characters again and again."""
+    repeats = np.zeros(len(at), dtype=np.bool_)
+    for period in range(PERIOD // 2 + 1, PERIOD + 1):  # each shorter one is half of one of these
+        left = np.arange(len(at))
+        for offset in range(WINDOW - period):  # a few windows are left after the first looks
+            left = left[black[at[left] + offset] == black[at[left] + offset + period]]
+            if not len(left):
+                break
+        repeats[left] = True
+    return repeats
