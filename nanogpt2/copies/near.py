@@ -28,8 +28,6 @@ from nanogpt2.copies.windows import (
 ALIKE = 0.7  # Jaccard similarity from which a stretch is a near copy
 GRAM = 5
 GAP = 16  # windows of the sample from one match to the next, about 250 characters
-LOOKS = 8  # matches before one that it may go on from
-PLACE_BITS = 32  # of the number of a match among those that are looked at together
 DRIFT = 8  # how many more of them one side may have in a gap
 LEAST = 3  # matches that make a stretch
 SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
@@ -133,10 +131,10 @@ def _join(one: _Matches, two: _Matches) -> _Matches:
 
 def _take_segments(matches: _Matches, limit: int) -> tuple[_Segments, _Matches]:
     """Return the segments that end before the item `limit`, and what is to be looked at again."""
-    kept, chains = _chain(matches)
-    long = np.bincount(chains, minlength=1)[chains] >= LEAST
-    kept, chains = kept[long], chains[long]
-    items, sources = matches.items[kept], matches.sources[kept]
+    chains = _chain(matches)
+    kept = np.flatnonzero(np.bincount(chains, minlength=len(chains))[chains] >= LEAST)
+    kept = kept[np.argsort(chains[kept], kind="stable")]
+    chains, items, sources = chains[kept], matches.items[kept], matches.sources[kept]
     heads = _starts(chains)
     lengths = np.diff(np.append(heads, len(items)))
     pieces = np.maximum(1, (items[heads + lengths - 1] - items[heads] + 1) // SEGMENT)
@@ -183,47 +181,28 @@ def _starts(*columns: npt.NDArray[np.integer]) -> Positions:
     return np.flatnonzero(differs)
 
 
-def _chain(matches: _Matches) -> tuple[Positions, Positions]:
-    """Return the matches chain by chain, and of each its chain: those that go on from one another.
-
-    Sorted by how far the source is away, matches of one copy lie together, whatever stands between.
-    """
-    order = _order_by_distance(matches)
-    items, sources = matches.items[order], matches.sources[order]
-    links = np.arange(len(items))
+def _chain(matches: _Matches) -> Positions:
+    """Return for each match the first of its chain: those that go on from one another."""
+    items, sources = matches
+    links = np.arange(len(items), dtype=np.int32)
     waiting = links[1:]
-    for back in range(1, LOOKS + 1):
+    for back in range(1, 2 * GAP + 1):
         if back > 1:
             waiting = waiting[np.searchsorted(waiting, back) :]
             step = items[waiting] - items[waiting - back]
             source_step = sources[waiting] - sources[waiting - back]
         else:
             step, source_step = np.diff(items), np.diff(sources)
-        is_near = _is_within(step, 0, GAP)
+        is_near = step <= GAP
         goes_on = is_near & (step > 0) & _is_within(source_step, 1, GAP)
         goes_on &= _is_within(step - source_step, -DRIFT, DRIFT)
         links[waiting[goes_on]] -= back
         waiting = waiting[is_near & ~goes_on]
         if not len(waiting):
             break
-    begins = links != np.arange(-1, len(links) - 1)
-    heads, run = np.flatnonzero(begins), np.cumsum(begins) - 1
-    chain = run[links[heads]]  # of each run of matches the one that it goes on from
-    while not np.array_equal(further := chain[chain], chain):
-        chain = further
-    chains = chain[run]
-    by_chain = np.argsort(chains, kind="stable")
-    return order[by_chain], chains[by_chain]
-
-
-def _order_by_distance(matches: _Matches) -> Positions:
-    """Return the order of groups whose distances to their sources differ little, then of items."""
-    distances = matches.items - matches.sources
-    order = np.argsort(distances)
-    apart = np.diff(distances[order], prepend=distances[order[:1]]) > DRIFT
-    packed = (np.cumsum(apart) << PLACE_BITS) | order
-    packed.sort()
-    return packed & ((1 << PLACE_BITS) - 1)
+    while not np.array_equal(further := links[links], links):
+        links = further
+    return links.astype(np.int64)
 
 
 def _is_within(numbers: Positions, least: int, most: int) -> Flags:
