@@ -20,11 +20,13 @@ from pathlib import Path
 import click
 import numpy as np
 
+from nanogpt2.copies.constants import REACH
 from nanogpt2.copies.held_out import Overlap, gather
 from nanogpt2.copies.index import Index, add_samples
-from nanogpt2.copies.near import NearCopies, find_near_copies, similarity
+from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.overlap import search_pieces
-from nanogpt2.copies.windows import REACH, character_codes, sample
+from nanogpt2.copies.similarity import similarity
+from nanogpt2.copies.windows import character_codes, sample
 from nanogpt2.prepare.near_copies import pieces_of
 from nanogpt2.text.shakespeare import shakespeare_text
 

@@ -5,17 +5,21 @@ them. Pieces come in any order and from any process, and the result is that of t
 """
 
 from collections.abc import Iterable, Mapping
+from ctypes import byref
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.copies.windows import MASK, Hashes, Positions, character_codes, hash_blocks
+from nanogpt2.copies.constants import MASK
+from nanogpt2.copies.library import Sought, find_library
+from nanogpt2.copies.windows import Hashes, Positions, low_hashes
 
 LENGTH = 100  # characters of a window: more than what people write alike by chance
 LIMIT = 1 << 20  # different windows that are kept of a split
 OTHER = np.uint64(0x9E3779B97F4A7C15)
-TOGETHER = 3  # times as many wait before they are sorted
+TOGETHER = 2  # times as many wait before they are sorted
+FALSE_BITS = 3  # more bits: of the hashes that are none of ours 1 in 8 passes one look
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,22 @@ class HeldOut:
         return HeldOut(level, self.hashes[:end], self.counts[:end])
 
 
-def gather(text: str, following: str = "", *, limit: int = LIMIT) -> HeldOut:
+def level_for(n_characters: int, *, limit: int = LIMIT) -> int:
+    """Return the level at which held-out text of so many characters has some 2 `limit` windows.
+
+    0 where it has no more; all pieces of a text are gathered from the same level on.
+    """
+    return max(0, (n_characters - 1) // (2 * limit)).bit_length()
+
+
+def gather(text: str, following: str = "", *, level: int = 0, limit: int = LIMIT) -> HeldOut:
     """Return the windows of 100 characters that begin in `text`, which `following` goes on from.
 
-    99 characters of `following` are enough. Where more than `limit` windows are different, they are
-    the share of them that the lowest level with at most so many leaves.
+    99 characters of `following` are enough. They are those of `level` or, where more than `limit`
+    are different, of the lowest level above it that leaves at most so many.
     """
-    codes = character_codes(text + following[: LENGTH - 1])
-    found, waiting = HeldOut(0, *_count(np.empty(0, dtype=np.uint64))), []
-    for _, hashes in hash_blocks(codes, LENGTH):
+    found, waiting = HeldOut(level, *_count(np.empty(0, dtype=np.uint64))), []
+    for hashes in low_hashes(text, following, LENGTH, MASK >> level):
         waiting.append(hashes[hashes <= np.uint64(MASK >> found.level)])
         if sum(map(len, waiting)) > TOGETHER * limit:
             new = HeldOut(found.level, *_count(np.concatenate(waiting)))
@@ -102,26 +113,25 @@ class Overlap:
         self._hashes, _ = _count(np.concatenate(hashes))
         level = min((held_out.level for held_out in self.splits.values()), default=0)
         self._limit, self._level = np.uint64(MASK >> level), np.uint64(level)
-        bits = max(10, len(self._hashes).bit_length())
-        self._shift = np.uint64(64 - bits)
+        bits = max(10, len(self._hashes).bit_length() - 2)  # some 4 hashes in a bucket
+        self._shift, self._shift_of_looks = np.uint64(64 - bits), np.uint64(62 - bits - FALSE_BITS)
         shifted = self._hashes << self._level
         buckets = np.arange((1 << bits) + 1, dtype=np.uint64)
         ends = np.searchsorted(shifted >> self._shift, buckets)
         self._buckets = ends.astype(np.uint32)  # where hashes with the same first bits begin
-        # eight times as many bits, by the first and by other bits: most windows are none of ours
-        self._first = np.zeros(8 << bits, dtype=np.bool_)
-        self._first[shifted >> self._shift_of_looks] = True
-        self._second = np.zeros(8 << bits, dtype=np.bool_)
-        self._second[shifted * OTHER >> self._shift_of_looks] = True
+        # by the first and by other bits: most windows are none of ours
+        self._first = self._make_looks(shifted)
+        self._second = self._make_looks(shifted * OTHER)
+
+    def _make_looks(self, hashes: Hashes) -> npt.NDArray[np.uint8]:
+        looks = np.zeros(1 << (64 - int(self._shift_of_looks)), dtype=np.bool_)
+        looks[hashes >> self._shift_of_looks] = True
+        return np.packbits(looks, bitorder="little")
 
     @property
     def size(self) -> int:
         """Number of different windows, of all splits together."""
         return len(self._hashes)
-
-    @property
-    def _shift_of_looks(self) -> np.uint64:
-        return self._shift - np.uint64(3)
 
     def look_up(self, text: str, following: str = "") -> Positions:
         """Return the numbers of the held-out windows that begin in a piece of training text too.
@@ -131,18 +141,26 @@ class Overlap:
         met = np.zeros(self.size, dtype=np.bool_)
         if not self.size:
             return np.flatnonzero(met)
-        for _, hashes in hash_blocks(character_codes(text + following[: LENGTH - 1]), LENGTH):
-            if self._level:
-                hashes = hashes.take(np.flatnonzero(hashes <= self._limit))
-            hashes <<= self._level
-            for table, other in ((self._first, np.uint64(1)), (self._second, OTHER)):
-                looks = table.take((hashes * other >> self._shift_of_looks).view(np.int64))
-                hashes = hashes.take(np.flatnonzero(looks))
-            met[self._find(hashes)] = True
+        library = find_library(len(text))
+        for hashes in low_hashes(text, following, LENGTH, int(self._limit)):
+            if library is None:
+                met[self._find(hashes << self._level)] = True
+            else:
+                sought = self._sought()
+                library.mark_found(hashes.ctypes.data, len(hashes), byref(sought), met.ctypes.data)
         return np.flatnonzero(met)
+
+    def _sought(self) -> Sought:
+        arrays = self._hashes, self._buckets, self._first, self._second
+        numbers = self._level, OTHER, self._shift, self._shift_of_looks
+        return Sought(*(array.ctypes.data for array in arrays), *map(int, numbers))
 
     def _find(self, shifted: Hashes) -> Positions:
         """Return the numbers of those hashes, shifted by the level, that are held-out windows."""
+        for looks, other in ((self._first, np.uint64(1)), (self._second, OTHER)):
+            at = shifted * other >> self._shift_of_looks
+            is_set = looks[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & 1
+            shifted = shifted.take(np.flatnonzero(is_set))
         buckets = (shifted >> self._shift).view(np.int64)
         at, ends = self._buckets[buckets].astype(np.int64), self._buckets[buckets + 1]
         hashes, found = shifted >> self._level, [np.empty(0, dtype=np.int64)]

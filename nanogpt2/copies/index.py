@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nanogpt2.copies.library import find_library
 from nanogpt2.copies.windows import Hashes, Positions, Samples
 
-BUFFER = 1 << 20  # items kept in memory before they are written
+BUFFER = 1 << 19  # items kept in memory before they are written
 PARTITION_BITS = 9
 BUCKET_BITS = 18  # items that come back together
 STREAM_BITS = 48  # an item's number: its stream above, its place in the stream below
@@ -79,7 +80,7 @@ class Index:
         """Yield what was seen before, once, stream by stream in order, about 2^18 items a time."""
         numbers = np.cumsum([0] + [(size >> BUCKET_BITS) + 1 for size in self.sizes])
         found = _Sorted(self.folder / "repeats", REPEAT)
-        for records in self._partitions.take():
+        for records in self._partitions.take_all(1 << PARTITION_BITS):
             repeats = _find_repeats(records)
             streams = repeats["item"] >> STREAM_BITS
             at = repeats["item"] & ((1 << STREAM_BITS) - 1)
@@ -124,28 +125,27 @@ def add_samples(index: Index, samples: Samples, *, start: int, stream: int = 0) 
 
 def _find_repeats(records: Records) -> Records:
     """Return what of a partition is not the first of its hash, in any order."""
-    items = records["item"]
-    if len(items) and int(items.max()) >> STREAM_BITS:
-        records = records[np.argsort((items >> STREAM_BITS).astype(np.uint16), kind="stable")]
-    hashes, items = np.ascontiguousarray(records["hash"]), records["item"]
-    # as many bits of the hash as the number of an item leaves, the first of all being known
-    n_bits = np.uint64(len(records).bit_length())
-    packed = (hashes << np.uint64(PARTITION_BITS)) >> n_bits << n_bits
-    packed |= np.arange(len(records), dtype=np.uint64)
-    packed.sort()
-    order = (packed & ((np.uint64(1) << n_bits) - np.uint64(1))).astype(np.int64)
-    ordered = hashes[order]
-    same = np.zeros(len(order) + 1, dtype=np.bool_)  # as the one before
-    np.equal(ordered[1:], ordered[:-1], out=same[1:-1])
-    several = np.flatnonzero(same[1:] | same[:-1])
-    later = same[several]
-    ordered_items = items[order[several]]
-    heads, group = np.flatnonzero(~later), np.cumsum(~later)
-    repeats = np.empty(int(np.count_nonzero(later)), dtype=REPEAT)
-    at = np.flatnonzero(later)
-    repeats["item"] = ordered_items[at]
-    repeats["previous"] = ordered_items[at - 1]
-    repeats["first"] = ordered_items[heads[group[at] - 1]]
+    streams = (records["item"] >> STREAM_BITS).astype(np.uint16)
+    if streams.any():
+        records = records[np.argsort(streams, kind="stable")]
+    library = find_library(len(records))
+    if library is None:
+        return _find_repeats_sorted(records)
+    repeats = np.empty(len(records), dtype=REPEAT)
+    count = library.find_repeats(records.ctypes.data, len(records), repeats.ctypes.data)
+    if count < 0:
+        raise MemoryError
+    return repeats[:count]
+
+
+def _find_repeats_sorted(records: Records) -> Records:
+    order = np.argsort(records["hash"], kind="stable")
+    hashes, items = records["hash"][order], records["item"][order]
+    later = np.append(False, hashes[1:] == hashes[:-1])[: len(hashes)]  # as the one before
+    heads, at = np.flatnonzero(~later), np.flatnonzero(later)
+    repeats = np.empty(len(at), dtype=REPEAT)
+    repeats["item"], repeats["previous"] = items[at], items[at - 1]
+    repeats["first"] = items[heads[np.searchsorted(heads, at) - 1]]
     return repeats
 
 
@@ -173,12 +173,11 @@ class _Sorted:
             return
         parts, records = np.concatenate(self._parts), np.concatenate(self._records)
         self._records, self._parts, self._waiting = [], [], 0
-        order = np.argsort(parts, kind="stable")
-        ends = np.cumsum(np.bincount(parts))
-        for part, end in enumerate(ends.tolist()):
+        grouped, ends = _group(parts, records)
+        for part, end in enumerate(ends):
             start = ends[part - 1] if part else 0
             if start < end:
-                yield part, records[order[start:end]]
+                yield part, grouped[start:end]
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +186,15 @@ class _Sorted:
                 records.tofile(file)
             self._written.add(part)
 
-    def take(self, count: int = 1 << PARTITION_BITS) -> Iterator[Records]:
+    def take_all(self, count: int) -> Iterator[Records]:
+        """Yield the records of `count` parts, those that are no file together, and forget them."""
+        if self._written:
+            yield from self.take(count)
+        elif self._waiting:
+            yield np.concatenate(self._records)
+            self._records, self._parts, self._waiting = [], [], 0
+
+    def take(self, count: int) -> Iterator[Records]:
         """Yield the records of each of `count` parts, and forget them."""
         if self._written:
             self._write()
@@ -209,6 +216,20 @@ class _Sorted:
             self._path(part).unlink(missing_ok=True)
         if self.folder.is_dir():
             self.folder.rmdir()
+
+
+def _group(parts: npt.NDArray[np.uint16], records: Records) -> tuple[Records, list[int]]:
+    """Return `records` part by part, in the order in which they came, and where each part ends."""
+    library = find_library(len(parts))
+    if library is None:
+        order = np.argsort(parts, kind="stable")
+        return records[order], np.cumsum(np.bincount(parts)).tolist()
+    grouped, ends = np.empty_like(records), np.empty(int(parts.max()) + 1, dtype=np.int64)
+    library.group_records(
+        *(records.ctypes.data, parts.ctypes.data, len(parts), records.itemsize // 8, len(ends)),
+        *(grouped.ctypes.data, ends.ctypes.data),
+    )
+    return grouped, ends.tolist()
 
 
 class _Column:

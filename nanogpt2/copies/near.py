@@ -14,21 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nanogpt2.copies.constants import DRIFT, GAP, GRAM, WINDOW
 from nanogpt2.copies.index import STREAM_BITS, Index, Repeats
-from nanogpt2.copies.windows import (
-    BASE,
-    SPACING,
-    WINDOW,
-    Hashes,
-    Positions,
-    character_codes,
-    is_black,
-)
+from nanogpt2.copies.library import find_library
+from nanogpt2.copies.similarity import similarity
+from nanogpt2.copies.windows import SPACING, Positions
 
 ALIKE = 0.7  # Jaccard similarity from which a stretch is a near copy
-GRAM = 5
-GAP = 16  # windows of the sample from one match to the next, about 250 characters
-DRIFT = 8  # how many more of them one side may have in a gap
 LEAST = 3  # matches that make a stretch
 SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
 HELD_BACK = 1024  # the last windows of a block are looked at again with the next
@@ -181,10 +173,13 @@ def _starts(*columns: npt.NDArray[np.integer]) -> Positions:
     return np.flatnonzero(differs)
 
 
-def _chain(matches: _Matches) -> Positions:
+def _chain(matches: _Matches) -> npt.NDArray[np.int32]:
     """Return for each match the first of its chain: those that go on from one another."""
     items, sources = matches
     links = np.arange(len(items), dtype=np.int32)
+    if library := find_library(len(items)):
+        library.chain_matches(items.ctypes.data, sources.ctypes.data, len(items), links.ctypes.data)
+        return links
     waiting = links[1:]
     for back in range(1, 2 * GAP + 1):
         if back > 1:
@@ -267,24 +262,3 @@ def _read_doubtful(
 def _ranges(index: Index, first: Positions, last: Positions) -> tuple[list[int], ...]:
     streams, starts, _ = index.places(first)
     return streams.tolist(), starts.tolist(), index.places(last)[2].tolist()
-
-
-def similarity(one: str, two: str) -> float:
-    """Return the Jaccard similarity (0 .. 1) of the character 5-grams, white space left out."""
-    both = np.sort(np.concatenate([_grams(one), _grams(two)]))
-    n_shared = int(np.count_nonzero(both[1:] == both[:-1]))
-    return n_shared / max(1, len(both) - n_shared)
-
-
-def _grams(text: str) -> Hashes:
-    """Return the hash of each 5-gram once, sorted."""
-    codes = character_codes(text)
-    numbers = codes[is_black(codes)].astype(np.uint64)
-    size = max(0, len(numbers) - GRAM + 1)
-    grams = numbers[:size] * np.uint64(BASE)
-    for offset in range(1, GRAM):
-        grams += numbers[offset : offset + size]
-        grams *= np.uint64(BASE)
-    grams.sort()
-    kept: Hashes = grams[np.append(True, grams[1:] != grams[:-1])[:size]]
-    return kept

@@ -5,23 +5,23 @@ is small (as in Manber 1994), so that the same text has the same sample wherever
 """
 
 from collections.abc import Iterator
+from ctypes import CDLL
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from nanogpt2.copies.constants import BASE, MASK, PERIOD, REACH, SPREAD, WINDOW
+from nanogpt2.copies.library import find_library
+
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]  # a text as the numbers of its characters
 Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 
-WINDOW = 16  # characters that are no white space
 SPACING = 16  # one window of so many is in the sample
-REACH = 256  # characters that a window may cover, white space and all
-PERIOD = 8  # a window that repeats itself within so many characters is a rule, not a text
 BLOCK = 1 << 15  # characters hashed together: what they need stays in the cache
-BASE = 0x9E3779B97F4A7C15  # odd
-MASK = (1 << 64) - 1
+PART = 1 << 17  # characters that the library has at a time
 WHITE = (
     *(*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)),
     *(0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
@@ -51,7 +51,7 @@ def mix(numbers: Hashes) -> Hashes:
 
 
 @cache
-def _is_black() -> npt.NDArray[np.bool_]:
+def is_black_table() -> npt.NDArray[np.bool_]:
     """Whether each of the first characters, all white space among them, is none."""
     black = np.ones(max(WHITE) + 2, dtype=np.bool_)
     black[list(WHITE)] = False
@@ -61,9 +61,9 @@ def _is_black() -> npt.NDArray[np.bool_]:
 def is_black(codes: Codes) -> npt.NDArray[np.bool_]:
     """Return whether each character is no white space."""
     if codes.dtype == np.uint8:
-        table = _is_black()[:256].tobytes()
+        table = is_black_table()[:256].tobytes()
         return np.frombuffer(codes.tobytes().translate(table), dtype=np.bool_)
-    return np.take(_is_black(), codes, mode="clip")  # the last of the table is no white space
+    return np.take(is_black_table(), codes, mode="clip")  # the last of the table is no white space
 
 
 def hash_blocks(codes: Codes, length: int) -> Iterator[tuple[int, Hashes]]:
@@ -78,7 +78,7 @@ def hash_blocks(codes: Codes, length: int) -> Iterator[tuple[int, Hashes]]:
         terms *= powers[: len(terms)]
         hashes = _add_windows(terms, length)
         hashes *= back[: len(hashes)]  # divided by the power of its place
-        hashes *= np.uint64(0xD6E8FEB86659FD93)
+        hashes *= np.uint64(SPREAD)
         yield start, hashes
 
 
@@ -86,6 +86,28 @@ def hash_windows(codes: Codes, length: int) -> Hashes:
     """Return a hash of each window of `length` characters; none where `codes` is shorter."""
     none = np.empty(0, dtype=np.uint64)
     return np.concatenate([none, *(hashes for _, hashes in hash_blocks(codes, length))])
+
+
+def low_hashes(text: str, following: str, length: int, limit: int) -> Iterator[Hashes]:
+    """Yield the hashes, no higher than `limit`, of the windows of `length` that begin in `text`.
+
+    They come block by block, in order; `following` is what comes after `text`.
+    """
+    library = find_library(len(text))
+    if library is None:
+        for _, hashes in hash_blocks(character_codes(text + following[: length - 1]), length):
+            yield hashes if limit >= MASK else hashes[hashes <= np.uint64(limit)]
+        return
+    room = np.empty(PART, dtype=np.uint64)
+    for start in range(0, len(text), PART):
+        end = start + PART + length - 1
+        codes = character_codes(text[start:end] + following[: max(0, end - len(text))])
+        size = min(PART, len(text) - start, len(codes) - length + 1)
+        if size > 0:
+            count = library.low_windows(
+                codes.ctypes.data, codes.itemsize, size, length, limit, room.ctypes.data
+            )
+            yield room[:count].copy()
 
 
 @cache
@@ -123,17 +145,39 @@ def sample(text: str, following: str = "", *, spacing: int = SPACING) -> Samples
     comes after `text`, of which 256 characters are enough: then the windows of a text are those of
     its pieces, however it is cut. Positions are in characters of `text`, in order.
     """
-    codes = character_codes(text + following[:REACH])
-    found = [
-        _sample_block(
-            codes[start : start + BLOCK + REACH], start, min(BLOCK, len(text) - start), spacing
-        )
-        for start in range(0, len(text), BLOCK)
-    ]
-    if not found:
+    if not text:
         none = np.empty(0, dtype=np.int64)
         return Samples(np.empty(0, dtype=np.uint64), none, none)
+    found = list(_sample_parts(text, following[:REACH], spacing))
     return Samples(*(np.concatenate(part) for part in zip(*found, strict=True)))
+
+
+def _sample_parts(text: str, following: str, spacing: int) -> Iterator[Samples]:
+    """Yield the sample of the windows of `text`, in order."""
+    library = find_library(len(text))
+    part = BLOCK if library is None else PART
+    room = Samples(*np.empty((3, part), dtype=np.int64))  # for the library's results
+    for start in range(0, len(text), part):
+        end = start + part + REACH
+        codes = character_codes(text[start:end] + following[: max(0, end - len(text))])
+        size = min(part, len(text) - start)
+        if library is None:
+            yield _sample_block(codes, start, size, spacing)
+        else:
+            yield _sample_compiled(codes, start, size, spacing, library, room)
+
+
+def _sample_compiled(
+    codes: Codes, start: int, size: int, spacing: int, library: CDLL, room: Samples
+) -> Samples:
+    black = is_black_table()
+    count = library.sample_windows(
+        *(codes.ctypes.data, codes.itemsize, size, len(codes)),
+        *(black.ctypes.data, len(black), MASK // spacing),
+        *(column.ctypes.data for column in room),
+    )
+    hashes = room.hashes[:count].view(np.uint64).copy()
+    return Samples(hashes, room.starts[:count] + start, room.ends[:count] + start)
 
 
 def _sample_block(codes: Codes, start: int, size: int, spacing: int) -> Samples:

@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from nanogpt2.base.errors import DataError, DeviceError
 from nanogpt2.base.files import sha256, write_bytes
 
@@ -24,27 +22,34 @@ NATIVE_FLAGS = (
     "-march=native -fopenmp",
     "-mcpu=native -Xpreprocessor -fopenmp",
 )
+OPENMP_FLAGS = ("-Xpreprocessor", "-fopenmp")
 COMPILE_SECONDS = 60
 
 
 @cache
-def load_library(source: Path, **defines: int) -> ctypes.CDLL:
+def load_library(source: Path, *, threads: bool = True, **defines: int) -> ctypes.CDLL:
     """Return `source` compiled with `defines`, from the user's cache where it is whole there.
 
-    DeviceError where no compiler makes it.
+    With `threads` it may use OpenMP, that of torch. DeviceError where no compiler makes it.
     """
     compiler = _find_compiler()
     defined = [f"-D{name}={value}" for name, value in defines.items()]
     content = source.read_bytes() + HEADER.read_bytes()
+    openmp = _torch_openmp() if threads else []
     for native in NATIVE_FLAGS:
         flags = [*shlex.split(f"{FLAGS} {native}"), *defined]
+        if not threads:
+            flags = [flag for flag in flags if flag not in OPENMP_FLAGS]
         # All that the compiler knows of itself and of this processor.
         target = _run([*compiler, *flags, "-E", "-dM", "-x", "c", os.devnull])
         if target is None:
             continue
-        name = sha256(repr((target, flags, content, torch.__version__)).encode())[:16]
+        name = sha256(repr((target, flags, content, openmp)).encode())[:16]
         with _cache_folder() as folder:
-            path = _find_whole(folder, name) or _compile([*compiler, *flags], source, folder, name)
+            path = _find_whole(folder, name)
+            if path is None:
+                linked = [*openmp[1:], "-lm"]
+                path = _compile([*compiler, *flags, str(source)], linked, folder, name)
             if path is not None:
                 with suppress(OSError):
                     return ctypes.CDLL(str(path))
@@ -82,16 +87,20 @@ def _checksum(content: bytes) -> str:
     return sha256(content)[:16]
 
 
-def _compile(command: list[str], source: Path, folder: Path, name: str) -> Path | None:
-    """Compile `source` into `folder` with torch's own OpenMP: a second one would have own threads.
+def _torch_openmp() -> list[str]:
+    """Return torch's version, and what links its OpenMP: another would have threads of its own."""
+    import torch  # slow, and no need of a library without threads
 
-    Returns the library's file, or None where the compiler fails.
-    """
     openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
-    linked = ["-Wl,--as-needed"] * (sys.platform == "linux") + [str(file) for file in openmp]
+    needed = ["-Wl,--as-needed"] * (sys.platform == "linux")
+    return [torch.__version__, *needed, *map(str, openmp)]
+
+
+def _compile(command: list[str], linked: list[str], folder: Path, name: str) -> Path | None:
+    """Compile into `folder`; return the library's file, or None where the compiler fails."""
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         made = Path(aside, "made.so")
-        done = _run([*command, str(source), "-o", str(made), *linked, "-lm"])
+        done = _run([*command, "-o", str(made), *linked])
         if done is None or not made.exists():
             return None
         content = made.read_bytes()

@@ -90,6 +90,7 @@ class Layout:
     documents: int
     ends: list[int] | None  # by SPLITS, in characters of the whole text
     share: float  # of the text, from which a tokenizer learns
+    sizes: list[int]  # characters of each split, where documents are held out without separators
 
     def places(self) -> Places:
         """Return where documents begin and go, in a corpus of which nothing is removed."""
@@ -174,7 +175,11 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
         for code in own.tolist():
             begun[code] = True
     limits = None if by_document else _contiguous(offset, recipe)
-    return Layout(sections, recipe.separator, int(kept.sum()), limits, share)
+    left = ends - starts - gone
+    sizes = [int(left[codes == code].sum()) for code in range(len(SPLITS))]
+    if limits is not None:
+        sizes = [end - start for start, end in pairwise([0, *limits])]
+    return Layout(sections, recipe.separator, int(kept.sum()), limits, share, sizes)
 
 
 def choose_splits(keys: npt.NDArray[np.uint64], recipe: Recipe) -> npt.NDArray[np.int8]:

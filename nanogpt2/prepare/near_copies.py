@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nanogpt2.base.workers import Workers
+from nanogpt2.copies.constants import REACH
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
-from nanogpt2.copies.windows import REACH, Samples, sample
+from nanogpt2.copies.windows import Samples, sample
 from nanogpt2.prepare.layout import SPLITS, Places, Positions
 from nanogpt2.prepare.needs import Shown
 from nanogpt2.scan.segments import Segment, read_segment

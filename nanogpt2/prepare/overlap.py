@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nanogpt2.base.files import rounded
 from nanogpt2.base.workers import Workers
-from nanogpt2.copies.held_out import LENGTH, HeldOut, Overlap, combine, gather
+from nanogpt2.copies.held_out import LENGTH, HeldOut, Overlap, combine, gather, level_for
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, runs_of
 from nanogpt2.scan.segments import read_segment
 
@@ -40,12 +40,13 @@ def gather_held_out(layout: Layout, folder: Path, workers: Workers) -> dict[str,
     """Return the windows of the held-out splits, or of much text a sample of them."""
     sections = [section for section in layout.sections if layout.has_held_out(section)]
     function = partial(_gather_section, layout=layout.without_sections(), folder=folder)
-    parts: dict[str, HeldOut] = {}
+    parts, levels = dict[str, HeldOut](), levels_of(layout)
     borders = {name: Border() for name in SPLITS}
     for found in workers.each(function, sections):
         for split, (windows, head, tail) in found.items():
             known = [parts[split]] if split in parts else []
-            parts[split] = combine([*known, windows, gather(*borders[split].cross(head, tail))])
+            crossing = gather(*borders[split].cross(head, tail), level=levels[split])
+            parts[split] = combine([*known, windows, crossing])
     return {name: parts[name] for name in SPLITS if name in parts}
 
 
@@ -54,11 +55,17 @@ def _gather_section(
 ) -> dict[str, tuple[HeldOut, str, str]]:
     text = read_segment(folder, section.segment)
     runs = ((run.split, run.text(layout.separator)) for run in runs_of(section, text, layout))
+    levels = levels_of(layout)
     return {
-        split: (gather(whole), whole[:EDGE], whole[-EDGE:])
+        split: (gather(whole, level=levels[split]), whole[:EDGE], whole[-EDGE:])
         for split, whole in runs
         if split != SPLITS[0]
     }
+
+
+def levels_of(layout: Layout) -> dict[str, int]:
+    """Return of each split the level at which its windows are gathered, by its size alone."""
+    return {name: level_for(size) for name, size in zip(SPLITS, layout.sizes, strict=False)}
 
 
 def write_windows(path: Path, windows: dict[str, HeldOut]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from nanogpt2.base import files
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
+from nanogpt2.copies import library
 from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
 from nanogpt2.prepare.work import Work
 from nanogpt2.scan.blocks import BLOCK_BYTES
@@ -60,6 +61,8 @@ def prepare(
     passed_over = corpus.count_passed_over(source, but=folder)
     if needs.text >= SHOWN_FROM:
         shown.say(needs.describe())
+    if find_copies and needs.text >= library.WORTH and isinstance(fault := library.load(), str):
+        shown.say(f"note: {fault}: copies are looked for with numpy, more slowly")
     size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nanogpt2.copies.constants import REACH
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import find_near_copies
-from nanogpt2.copies.windows import REACH, sample
+from nanogpt2.copies.windows import sample
 from nanogpt2.prepare.layout import SPLITS
 from nanogpt2.survey.splits import Numbers, Splits
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nanogpt2.copies import index as index_module
 from nanogpt2.copies.index import Index, add_samples
-from nanogpt2.copies.near import NearCopies, find_near_copies, similarity
+from nanogpt2.copies.near import NearCopies, find_near_copies
+from nanogpt2.copies.similarity import similarity
 from nanogpt2.copies.windows import sample
 
 WORDS = [f"{a}{b}{c}" for a in ("st", "b", "wh", "l") for b in "aeiou" for c in ("nd", "rk", "t")]
