@@ -143,7 +143,7 @@ def _take_segments(matches: _Matches, limit: int) -> tuple[_Segments, _Matches]:
     is_new = step > 0  # an item can match twice in a chain
     is_new[at] = True
     segments = _Segments(
-        chains[at],
+        chains[at].astype(np.int64),
         items[at],
         np.maximum.reduceat(items, at),
         np.minimum.reduceat(sources, at),
