@@ -216,7 +216,7 @@ def write_parameters(change: tuple[str, dict[str, Any]]) -> str:
         "evaluate": {"memorisation_samples": 1, "memorisation_tokens": 5},
     }  # fmt: skip
     if group:
-        quick[group] |= keys
+        quick[group] = quick.get(group, {}) | keys
     else:
         quick |= keys
     return json.dumps(affordable(quick))
