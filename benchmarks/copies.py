@@ -26,7 +26,7 @@ from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.overlap import search_pieces
 from nanogpt2.copies.similarity import similarity
-from nanogpt2.copies.windows import character_codes, sample
+from nanogpt2.copies.windows import SPACING, character_codes, sample, spacing_for
 from nanogpt2.prepare.near_copies import pieces_of
 from nanogpt2.text.shakespeare import shakespeare_text
 
@@ -130,19 +130,23 @@ def plant(
     return ["".join(split) for split in splits], planted
 
 
-def search(texts: list[str], *, reads: bool = True) -> tuple[list[NearCopies], float]:
+def search(
+    texts: list[str], *, reads: bool = True, spacing: int = SPACING
+) -> tuple[list[NearCopies], float]:
     """Return the near copies in `texts`, and the seconds of one core that it took."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder, Index(folder) as index:
         for stream, text in enumerate(texts):
             for at in range(0, len(text), PIECE):
-                found = sample(text[at : at + PIECE], text[at + PIECE : at + PIECE + REACH])
+                found = sample(
+                    text[at : at + PIECE], text[at + PIECE : at + PIECE + REACH], spacing=spacing
+                )
                 add_samples(index, found, start=at, stream=stream)
 
         def read(stream: int, start: int, end: int) -> str:
             return texts[stream][start:end]
 
-        copies = list(find_near_copies(index, read if reads else None))
+        copies = list(find_near_copies(index, read if reads else None, spacing=spacing))
     return copies, time.process_time() - start
 
 
@@ -166,10 +170,13 @@ def main() -> None:
 @click.option("--longest", default=4000, show_default=True, help="Characters.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--reads/--sample-only", default=True, show_default=True)
-def planted(passages: int, shortest: int, longest: int, seed: int, reads: bool) -> None:
+@click.option("--spacing", default=SPACING, show_default=True)
+def planted(
+    passages: int, shortest: int, longest: int, seed: int, reads: bool, spacing: int
+) -> None:
     """Print recall and precision by kind of change."""
     texts, hidden = plant(passages, shortest, longest, np.random.default_rng(seed))
-    copies, seconds = search(texts, reads=reads)
+    copies, seconds = search(texts, reads=reads, spacing=spacing)
     covered = covered_characters(copies, texts)
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for kind, split, start, end, alike in hidden:
@@ -216,8 +223,8 @@ def repeated(megabytes: int, folder: Path | None) -> None:
 
 
 def _search_file(path: Path, folder: Path) -> None:
-    size = path.stat().st_size
-    seconds: dict[str, float] = {}
+    size, seconds = path.stat().st_size, dict[str, float]()
+    spacing = spacing_for(size)
     with path.open("rb") as file, Index(folder) as index:
 
         def read(_: int, start: int, end: int) -> str:
@@ -227,13 +234,13 @@ def _search_file(path: Path, folder: Path) -> None:
         start, wall = time.process_time(), time.perf_counter()
         for at in range(0, size, PIECE):
             text = read(0, at, at + PIECE + REACH)
-            found = sample(text[:PIECE], text[PIECE:])
+            found = sample(text[:PIECE], text[PIECE:], spacing=spacing)
             seconds["sample"] = seconds.get("sample", 0) + time.process_time() - start
             start = time.process_time()
             add_samples(index, found, start=at)
             seconds["index"] = seconds.get("index", 0) + time.process_time() - start
             start = time.process_time()
-        copies = list(find_near_copies(index, read))
+        copies = list(find_near_copies(index, read, spacing=spacing))
         starts, ends = (np.concatenate([part[column] for part in copies]) for column in (1, 2))
         copied = int(np.diff(pieces_of(starts, ends)).sum())
         seconds["stretches"] = time.process_time() - start

@@ -7,5 +7,3 @@ BASE = 0x9E3779B97F4A7C15  # of the polynomial hash: odd
 SPREAD = 0xD6E8FEB86659FD93  # times the hash: then its high bits depend on all of a window
 MASK = (1 << 64) - 1
 GRAM = 5  # characters of which similarity is counted
-GAP = 16  # windows of the sample from one match to the next, about 250 characters
-DRIFT = 8  # how many more of them one side may have in a gap

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.base.errors import DeviceError
-from nanogpt2.copies.constants import BASE, DRIFT, GAP, GRAM, MASK, PERIOD, REACH, SPREAD, WINDOW
+from nanogpt2.copies.constants import BASE, GRAM, MASK, PERIOD, REACH, SPREAD, WINDOW
 from nanogpt2.device.compiler import load_library
 
 SOURCE = Path(__file__).with_name("windows.c")
 DEFINES = {
-    **{"WINDOW": WINDOW, "REACH": REACH, "PERIOD": PERIOD, "GRAM": GRAM, "GAP": GAP},
-    **{"DRIFT": DRIFT, "BASE": BASE, "INVERSE": pow(BASE, -1, MASK + 1), "SPREAD": SPREAD},
+    **{"WINDOW": WINDOW, "REACH": REACH, "PERIOD": PERIOD, "GRAM": GRAM},
+    **{"BASE": BASE, "INVERSE": pow(BASE, -1, MASK + 1), "SPREAD": SPREAD},
 }
 WORTH = 1 << 20  # characters that numpy is through with before a library is loaded
 
@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "mark_found": (None, [POINTER, INT64, *[POINTER] * 2]),
     "group_records": (None, [*[POINTER] * 2, INT64, INT, INT64, *[POINTER] * 2]),
     "find_repeats": (INT64, [POINTER, INT64, POINTER]),
-    "chain_matches": (None, [*[POINTER] * 2, INT64, POINTER]),
+    "chain_matches": (None, [*[POINTER] * 2, *[INT64] * 3, POINTER]),
     "count_shared": (INT64, [*CODES, INT64, *CODES, INT64, *BLACK, POINTER]),
 }
 

@@ -14,15 +14,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.copies.constants import DRIFT, GAP, GRAM, WINDOW
+from nanogpt2.copies.constants import GRAM, WINDOW
 from nanogpt2.copies.index import STREAM_BITS, Index, Repeats
 from nanogpt2.copies.library import find_library
 from nanogpt2.copies.similarity import similarity
 from nanogpt2.copies.windows import SPACING, Positions
 
 ALIKE = 0.7  # Jaccard similarity from which a stretch is a near copy
+GAP = 16  # windows of the sample from one match to the next
+DRIFT = 8  # how many more of them one side may have in a gap
 LEAST = 3  # matches that make a stretch
-SEGMENT = 256  # windows of the sample, about 5,000 characters, that are judged together
+SEGMENT = 4096  # characters, white space left out, that are judged together
 HELD_BACK = 1024  # the last windows of a block are looked at again with the next
 SHORTEST = 100  # characters: less is a phrase
 HOPELESS = 0.5  # similarity that is left out even where the sample may err
@@ -74,9 +76,9 @@ class _Segments(NamedTuple):
     breaks: Positions  # places where windows are missing between matches
 
     def pick(self, which: Positions | Flags) -> "_Segments":
-        return _Segments(*(column[which] for column in self))
+        return _Segments(*[column[which] for column in self])
 
-    def similarity(self) -> tuple[Reals, Reals]:
+    def similarity(self, spacing: int) -> tuple[Reals, Reals]:
         """Return the Jaccard similarity of the 5-grams as the sample tells it, and its spread.
 
         A change of c characters spoils c + 15 windows and c + 4 of the 5-grams, so that the share
@@ -84,15 +86,17 @@ class _Segments(NamedTuple):
         character 1 - 1 / e spoil a window of the sample.
         """
         spans = (self.last - self.first + self.source_last - self.source_first) / 2 + 1
-        changes = self.breaks / (1 - np.exp(-WINDOW / SPACING))
-        lost = (spans - self.matches) - changes * (WINDOW - GRAM) / SPACING
+        changes = self.breaks / (1 - np.exp(-WINDOW / spacing))
+        lost = (spans - self.matches) - changes * (WINDOW - GRAM) / spacing
         kept = np.clip(1 - lost / spans, 0, 1)
         spread = np.where((spans == self.matches) & (spans >= 8), 0.0, 100 / spans**1.5)
         return kept / (2 - kept), spread
 
 
-def find_near_copies(index: Index, read: Read | None = None) -> Iterator[NearCopies]:
-    """Yield what in `index` is nearly a copy of something earlier, block by block.
+def find_near_copies(
+    index: Index, read: Read | None = None, *, spacing: int = SPACING
+) -> Iterator[NearCopies]:
+    """Yield what in `index`, samples of that spacing, is nearly a copy of something earlier.
 
     With `read`, which returns the characters start .. end - 1 of a stream, stretches in doubt are
     compared as texts; without, the sample decides, less surely.
@@ -101,10 +105,10 @@ def find_near_copies(index: Index, read: Read | None = None) -> Iterator[NearCop
     matches = _Matches(none, none)
     for repeats in index.repeats():
         matches = _join(matches, _matches(repeats))
-        found, matches = _take_segments(matches, repeats.end - HELD_BACK)
-        yield from _judge_streams(found, index, read)
-    found, _ = _take_segments(matches, 1 << 62)
-    yield from _judge_streams(found, index, read)
+        found, matches = _take_segments(matches, repeats.end - HELD_BACK, spacing)
+        yield from _judge_streams(found, index, read, spacing)
+    found, _ = _take_segments(matches, 1 << 62, spacing)
+    yield from _judge_streams(found, index, read, spacing)
 
 
 def _matches(repeats: Repeats) -> _Matches:
@@ -121,17 +125,17 @@ def _join(one: _Matches, two: _Matches) -> _Matches:
     return _Matches(*(np.concatenate(both) for both in zip(one, two, strict=True)))
 
 
-def _take_segments(matches: _Matches, limit: int) -> tuple[_Segments, _Matches]:
+def _take_segments(matches: _Matches, limit: int, spacing: int) -> tuple[_Segments, _Matches]:
     """Return the segments that end before the item `limit`, and what is to be looked at again."""
-    chains = _chain(matches)
+    chains, size = _chain(matches), SEGMENT // spacing
     kept = np.flatnonzero(np.bincount(chains, minlength=len(chains))[chains] >= LEAST)
     kept = kept[np.argsort(chains[kept], kind="stable")]
     chains, items, sources = chains[kept], matches.items[kept], matches.sources[kept]
     heads = _starts(chains)
     lengths = np.diff(np.append(heads, len(items)))
-    pieces = np.maximum(1, (items[heads + lengths - 1] - items[heads] + 1) // SEGMENT)
+    pieces = np.maximum(1, (items[heads + lengths - 1] - items[heads] + 1) // size)
     piece = np.minimum(
-        (items - np.repeat(items[heads], lengths)) // SEGMENT, np.repeat(pieces, lengths) - 1
+        (items - np.repeat(items[heads], lengths)) // size, np.repeat(pieces, lengths) - 1
     )
     at = _starts(chains, piece)
     if not len(at):
@@ -178,7 +182,8 @@ def _chain(matches: _Matches) -> npt.NDArray[np.int32]:
     items, sources = matches
     links = np.arange(len(items), dtype=np.int32)
     if library := find_library(len(items)):
-        library.chain_matches(items.ctypes.data, sources.ctypes.data, len(items), links.ctypes.data)
+        addresses = items.ctypes.data, sources.ctypes.data
+        library.chain_matches(*addresses, len(items), GAP, DRIFT, links.ctypes.data)
         return links
     waiting = links[1:]
     for back in range(1, 2 * GAP + 1):
@@ -204,15 +209,17 @@ def _is_within(numbers: Positions, least: int, most: int) -> Flags:
     return (numbers - least).view(np.uint64) <= np.uint64(most - least)
 
 
-def _judge_streams(segments: _Segments, index: Index, read: Read | None) -> Iterator[NearCopies]:
+def _judge_streams(
+    segments: _Segments, index: Index, read: Read | None, spacing: int
+) -> Iterator[NearCopies]:
     streams = segments.first >> STREAM_BITS
     for stream in np.unique(streams).tolist():
-        yield _judge(segments.pick(streams == stream), index, read)
+        yield _judge(segments.pick(streams == stream), index, read, spacing)
 
 
-def _judge(segments: _Segments, index: Index, read: Read | None) -> NearCopies:
+def _judge(segments: _Segments, index: Index, read: Read | None, spacing: int) -> NearCopies:
     """Return the segments that are near copies, those of a chain that follow each other as one."""
-    alike, spread = segments.similarity()
+    alike, spread = segments.similarity(spacing)
     if read is None:
         accepted = alike >= ALIKE
     else:

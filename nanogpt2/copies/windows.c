@@ -213,15 +213,18 @@ int64_t find_repeats(const Item *items, int64_t count, Repeat *repeats) {
 // --- near.py and similarity.py ---
 
 // Put into `links` for each match the first of its chain: those that go on from one another.
-void chain_matches(const int64_t *items, const int64_t *sources, int64_t count, int32_t *links) {
+void chain_matches(
+    const int64_t *items, const int64_t *sources, int64_t count, int64_t gap, int64_t drift,
+    int32_t *links
+) {
     for (int64_t at = 0; at < count; at++) {
         links[at] = at;
-        for (int64_t back = 1; back <= 2 * GAP && back <= at; back++) {
+        for (int64_t back = 1; back <= 2 * gap && back <= at; back++) {
             int64_t step = items[at] - items[at - back];
             int64_t source_step = sources[at] - sources[at - back];
-            if (step > GAP) break;
-            if (step <= 0 || source_step < 1 || source_step > GAP) continue;
-            if (step - source_step < -DRIFT || step - source_step > DRIFT) continue;
+            if (step > gap) break;
+            if (step <= 0 || source_step < 1 || source_step > gap) continue;
+            if (step - source_step < -drift || step - source_step > drift) continue;
             links[at] = links[at - back];
             break;
         }

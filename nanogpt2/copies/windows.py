@@ -20,6 +20,7 @@ Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 
 SPACING = 16  # one window of so many is in the sample
+MUCH = 1 << 25  # characters of which half as many windows tell enough
 BLOCK = 1 << 15  # characters hashed together: what they need stays in the cache
 PART = 1 << 17  # characters that the library has at a time
 WHITE = (
@@ -134,6 +135,11 @@ def _add_windows(terms: Hashes, length: int) -> Hashes:
             terms = terms[:-width] + terms[width:]
         width *= 2
     return sums
+
+
+def spacing_for(n_characters: int) -> int:
+    """Return the spacing of samples in which near copies are looked for in so many characters."""
+    return SPACING if n_characters < MUCH else 2 * SPACING
 
 
 def sample(text: str, following: str = "", *, spacing: int = SPACING) -> Samples:

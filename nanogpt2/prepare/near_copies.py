@@ -13,7 +13,7 @@ from nanogpt2.base.workers import Workers
 from nanogpt2.copies.constants import REACH
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
-from nanogpt2.copies.windows import Samples, sample
+from nanogpt2.copies.windows import Samples, sample, spacing_for
 from nanogpt2.prepare.layout import SPLITS, Places, Positions
 from nanogpt2.prepare.needs import Shown
 from nanogpt2.scan.segments import Segment, read_segment
@@ -27,23 +27,25 @@ def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: S
     Places are in characters of all segments, one after the other.
     """
     places = [0, *accumulate(segment.characters for segment in segments)]
-    of, done = sum(segment.bytes for segment in segments), 0
+    of, done, spacing = sum(segment.bytes for segment in segments), 0, spacing_for(places[-1])
     with Index(folder / "index") as index:
         pairs = [(segment, segments[at + 1 : at + 3]) for at, segment in enumerate(segments)]
-        samples = workers.each(partial(_sample, folder=folder), pairs)
+        samples = workers.each(partial(_sample, folder=folder, spacing=spacing), pairs)
         for segment, place, found in zip(segments, places, samples, strict=False):
             add_samples(index, found, start=place)
             done += segment.bytes
             shown.progress("look for near copies", done, of)
-        copies = list(find_near_copies(index, Reader(segments, places, folder)))
+        reader = Reader(segments, places, folder)
+        copies = list(find_near_copies(index, reader, spacing=spacing))
     if not copies:
         return NearCopies(*[np.empty(0, np.int64)] * len(NearCopies._fields))
     return NearCopies(*(np.concatenate(column) for column in zip(*copies, strict=True)))
 
 
-def _sample(pair: tuple[Segment, Sequence[Segment]], *, folder: Path) -> Samples:
+def _sample(pair: tuple[Segment, Sequence[Segment]], *, folder: Path, spacing: int) -> Samples:
     segment, following = pair
-    return sample(read_segment(folder, segment), read_beginning(folder, following))
+    text = read_segment(folder, segment)
+    return sample(text, read_beginning(folder, following), spacing=spacing)
 
 
 def read_beginning(folder: Path, segments: Sequence[Segment], size: int = REACH) -> str:
