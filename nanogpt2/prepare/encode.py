@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -132,16 +133,17 @@ class SplitFile:
     text: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     content: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def add(self, found: Encoded, itemsize: int) -> None:
-        """Append what a section gave."""
+    def add(self, found: Encoded, itemsize: int, threads: Executor) -> None:
+        """Append what a section gave; hashes are made in `threads` meanwhile."""
         text, tokens = found.text.read_bytes(), found.tokens.read_bytes()
-        self.text.update(text)
-        self.content.update(tokens)
+        hashing = [threads.submit(self.text.update, text)]
+        hashing.append(threads.submit(self.content.update, tokens))
         self.file.write(tokens)
         self.characters += found.characters
         self.bytes += len(text)
         self.tokens += len(tokens) // itemsize
         self.used |= found.used
+        wait(hashing)
 
 
 class SplitFiles(ExitStack):
@@ -151,6 +153,7 @@ class SplitFiles(ExitStack):
         super().__init__()
         self.folder, self.size = folder, tokenizer.size
         self.splits: dict[str, SplitFile] = {}
+        self.threads = self.enter_context(ThreadPoolExecutor(2))
 
     def add(self, section: Iterable[Encoded]) -> None:
         """Append what a section gave the splits."""
@@ -159,7 +162,8 @@ class SplitFiles(ExitStack):
                 path = Path(self.folder, f"{found.split}.bin")
                 file = self.enter_context(path.open("xb"))
                 self.splits[found.split] = SplitFile(file, np.zeros(self.size, np.bool_))
-            self.splits[found.split].add(found, np.dtype(token_dtype(self.size)).itemsize)
+            itemsize = np.dtype(token_dtype(self.size)).itemsize
+            self.splits[found.split].add(found, itemsize, self.threads)
 
     def in_order(self) -> dict[str, SplitFile]:
         """Return the splits, train first."""

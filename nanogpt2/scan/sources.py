@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nanogpt2.base.errors import DataError
@@ -16,8 +16,7 @@ from nanogpt2.text import corpus
 from nanogpt2.text.corpus import MOST_NAMED, Source
 
 BUFFER = 1 << 20  # bytes hashed at a time
-
-Hashes = tuple[int, str, list[str]]  # of a file: its size, its SHA-256, and that of each span
+WHOLE = Span(0, None)
 
 
 def check_sources(
@@ -32,17 +31,23 @@ def check_sources(
 
     DataError where they are no longer those that were read.
     """
-    spans, read = defaultdict(list), defaultdict(list)
+    read: dict[Path, list[tuple[Span, str]]] = defaultdict(list)
     for piece, found in zip(pieces, sha256, strict=True):
         if piece.span.start == 0 or is_hashed_by_spans(piece.path, recipe):
-            spans[piece.path].append(piece.span)
-            read[piece.path].append(found)
-    changed = set(spans) ^ set(corpus.find_text_files(source))
-    there = [path for path in spans if path not in changed]
-    hashes = workers.each(_hash, [(path, spans[path]) for path in there])
+            read[piece.path].append((piece.span, found))
+    changed = set(read) ^ set(corpus.find_text_files(source))
+    there = [path for path in read if path not in changed]
+    # of a file in several spans each of them, and first the whole, by several workers
+    spans = [(path, span) for path in there for span in _whole_and_parts(read[path])]
+    hashes = dict(zip(spans, workers.each(_hash, spans), strict=True))
     sources = []
-    for path, (size, whole, parts) in zip(there, hashes, strict=True):
-        if parts != read[path]:
+    for path in there:
+        size, whole = hashes[path, WHOLE]
+        parts = [span for span, _ in read[path]] if len(read[path]) > 1 else [WHOLE]
+        if any(
+            hashes[path, span][1] != found
+            for span, (_, found) in zip(parts, read[path], strict=True)
+        ):
             changed.add(path)
         sources.append(Source(corpus.name_in(source, path), size, whole))
     if changed:
@@ -54,24 +59,24 @@ def check_sources(
     return sources
 
 
-def _hash(file_and_spans: tuple[Path, Sequence[Span]]) -> Hashes:
-    """Return the hashes of a file that may be gone or shorter now."""
-    path, spans = file_and_spans
-    if len(spans) == 1:
-        spans = [Span(0, None)]
-    whole, parts, size = hashlib.sha256(), [], 0
+def _whole_and_parts(read: Sequence[tuple[Span, str]]) -> Iterator[Span]:
+    yield WHOLE
+    if len(read) > 1:
+        yield from (span for span, _ in read)
+
+
+def _hash(where: tuple[Path, Span]) -> tuple[int, str]:
+    """Return size and SHA-256 of a span of a file, which may be gone or shorter now."""
+    path, span = where
+    digest, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
-            for span in spans:
-                part = whole if len(spans) == 1 else hashlib.sha256()
-                left = None if span.end is None else span.end - span.start
-                while content := file.read(BUFFER if left is None else min(BUFFER, left)):
-                    left = None if left is None else left - len(content)
-                    size += len(content)
-                    part.update(content)
-                    if whole is not part:
-                        whole.update(content)
-                parts.append(part.hexdigest())
+            file.seek(span.start)
+            left = None if span.end is None else span.end - span.start
+            while content := file.read(BUFFER if left is None else min(BUFFER, left)):
+                left = None if left is None else left - len(content)
+                size += len(content)
+                digest.update(content)
     except OSError:
-        return 0, "", []
-    return size, whole.hexdigest(), parts
+        return 0, ""
+    return size, digest.hexdigest()
