@@ -154,7 +154,7 @@ def _leaks(found: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Iter
     sizes = {part["name"]: part["characters"] for part in parts}
     for name, lines in found["repeated_lines"]["in_held_out"].items():
         if lines:
-            yield f"{number(lines, 'line')} of {name} stand in train too."
+            yield f"{number(lines, 'line')} of {name} stand{'s' * (lines == 1)} in train too."
     for name, characters in (found["near_copies"] or {}).get("in_held_out", {}).items():
         yield f"{share(characters, sizes[name])} of {name} is nearly a copy of train."
 

@@ -17,6 +17,7 @@ SCRIPTS = {
     "KATAKANA-HIRAGANA": "Katakana", "HALFWIDTH": "Katakana", "FULLWIDTH": "Latin",
     "MODIFIER": "Modifiers", "FEMININE": "Latin", "MASCULINE": "Latin",
 }  # fmt: skip
+ANY_SCRIPT = {"COMBINING", "VARIATION", "MUSICAL"}  # marks that no script has alone
 KINDS = {"Z": "Spaces", "N": "Digits", "P": "Punctuation", "S": "Symbols", "M": "Marks"}
 ODD = {
     "Cc": "control", "Cf": "invisible", "Cn": "unassigned", "Co": "private use",
@@ -106,18 +107,20 @@ def count_scripts(kinds: list[Kind]) -> dict[str, int]:
 
 @cache
 def script_of(character: str) -> str:
-    """Return the script of a letter, such as Latin; of what is no letter its kind.
+    r"""Return the script of a letter or of a script's own mark, such as Latin; else its kind.
 
     >>> script_of("é"), script_of("я"), script_of("中"), script_of("7")
     ('Latin', 'Cyrillic', 'Chinese characters', 'Digits')
+    >>> script_of("\N{DEVANAGARI VOWEL SIGN I}"), script_of("\N{COMBINING ACUTE ACCENT}")
+    ('Devanagari', 'Marks')
     """
     category = unicodedata.category(character)
-    if category[0] == "L":
-        first = unicodedata.name(character, "other").split(" ")[0]
+    first = unicodedata.name(character, "other").split(" ")[0]
+    if category[0] == "L" or (category[0] == "M" and first not in ANY_SCRIPT):
         return SCRIPTS.get(first, first.split("-")[0].capitalize())
     if character in "\n\t":
         return "Spaces"
-    return KINDS.get(category[0], "Controls and unassigned")
+    return KINDS.get(category[0], "Controls, invisible, unassigned")
 
 
 def is_odd(character: str) -> bool:
