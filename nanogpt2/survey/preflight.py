@@ -220,7 +220,8 @@ def check_characters(config: Config) -> None:
     if config.tokenizer == "char" and characters > config.vocab_size:
         raise ConfigError(
             f"vocab_size: found {config.vocab_size}; allowed: at least {characters},"
-            f" the different characters at the start of {config.corpus}"
+            f" the different characters at the start of {config.corpus};"
+            " tokenizer: bpe fits any text, with a vocab_size such as 2048"
         )
 
 
