@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
+from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.cleaning.cleaner import Tally
 from nanogpt2.copies.held_out import LENGTH
 from nanogpt2.prepare.encode import SplitFile
@@ -63,6 +64,16 @@ def warn_of_size(sources: Sequence[corpus.Source]) -> list[str]:
     if size >= corpus.SMALL_CORPUS_BYTES:
         return []
     return [f"{size:,} bytes of text are little: 1 MB or more is advised"]
+
+
+def warn_of_bytes(tokenizer: Tokenizer) -> list[str]:
+    """Return a warning where byte pair encoding was given no room to join bytes."""
+    if not isinstance(tokenizer, BytePairTokenizer) or tokenizer.merges:
+        return []
+    return [
+        f"vocab_size: {tokenizer.size} is just the bytes, so that bpe joins none of them; a larger"
+        " one, such as 2048, gives pieces of words"
+    ]
 
 
 def warn_of_overlap(overlap: Mapping[str, float]) -> list[str]:

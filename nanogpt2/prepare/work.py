@@ -246,6 +246,7 @@ class Work:
             "removed": describe.add_tallies(scan.removed for scan in scans) | settled.removed,
             "warnings": [
                 *describe.warn_of_size(sources),
+                *describe.warn_of_bytes(tokenizer),
                 *describe.warn_of_overlap(overlap),
                 *describe.warn_of_near_copies(settled.copies)
                 * ("near_copies" not in settled.removed),
