@@ -130,7 +130,7 @@ def measure(config: Config, folders: dict[str, Path], *, samples: int) -> dict[s
     if tokenizer.to_dict() != load_prepared_tokenizer(folders["remove"]).to_dict():
         raise SystemExit("the two texts have other tokens")
     source = load_tokens(folders["keep"], "train")
-    held_out = np.array(load_tokens(folders["remove"], "val"))  # the end of the other's, too
+    held_out = load_tokens(folders["remove"], "val")  # the end of the other's, too
     knobs = config.evaluate
     starts = np.linspace(0, len(held_out) - 1 - knobs.memorisation_tokens, samples).astype(int)
     results = {}
