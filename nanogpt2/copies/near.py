@@ -251,7 +251,7 @@ def _read_doubtful(
     covered = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int64)
     np.add.at(covered, segments.first[accepted] - base, 1)
     np.add.at(covered, segments.last[accepted] - base + 1, -1)
-    covered = np.minimum(np.cumsum(covered), 1)
+    covered = np.cumsum(covered) > 0
     before = np.cumsum(np.append(0, covered))
     first, last = segments.first[which] - base, segments.last[which] - base
     which = which[before[last + 1] - before[first] < COVERED * (last - first + 1)]
@@ -260,8 +260,10 @@ def _read_doubtful(
     source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
     for at in np.argsort(picked.first, kind="stable").tolist():  # near what was read before
         part = covered[picked.first[at] - base : picked.last[at] - base + 1]
-        if part.mean() < COVERED and similarity(read(*own[at]), read(*source[at])) >= ALIKE:
-            part[:] = 1
+        if np.count_nonzero(part) >= COVERED * len(part):
+            continue
+        if similarity(read(*own[at]), read(*source[at])) >= ALIKE:
+            part[:] = True
             alike[which[at]] = True
     return alike
 

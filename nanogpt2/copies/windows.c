@@ -233,14 +233,15 @@ void chain_matches(
 
 // Put the 5-grams of a text, white space left out, into a table of 2^(64 - shift) places: a hash,
 // and in its last two bits which texts have it, `text` among them, 1 or 2. Return how many it has,
-// each once.
+// each once. Those in whose hash one of the bits `left_out` is set are left out.
 INLINE int64_t add_grams(
     const void *codes, int width, int64_t size, const uint8_t *is_black, int64_t known, int text,
-    uint64_t *table, int shift, int64_t *different
+    uint64_t left_out, uint64_t *table, int shift, int64_t *different
 ) {
     uint32_t black[BLOCK + GRAM];
+    uint64_t keys[BLOCK + 1];
     uint64_t hash = 0, oldest = UNSIGNED(BASE), mask = ((uint64_t)1 << (64 - shift)) - 1;
-    int64_t count = GRAM, n_own = 0, n_new = 0, n_black = 0;
+    int64_t count = GRAM, n_own = 0, n_new = 0, missing = GRAM - 1;
     for (int part = 0; part < GRAM; part++) oldest *= UNSIGNED(BASE);
     memset(black, 0, sizeof *black * count);
     for (int64_t start = 0; start < size; start += BLOCK) {
@@ -250,11 +251,16 @@ INLINE int64_t add_grams(
             black[count] = code;
             count += is_black[width == 1 || code < (uint64_t)known ? code : (uint64_t)known - 1];
         }
+        int64_t n_keys = 0;
         for (int64_t at = GRAM; at < count; at++) {
             uint64_t comes = black[at], leaves = black[at - GRAM];
             hash = hash * UNSIGNED(BASE) + (comes * UNSIGNED(BASE) - leaves * oldest);
-            if (++n_black < GRAM) continue;
-            uint64_t key = hash * UNSIGNED(SPREAD), place = key >> shift;
+            keys[n_keys] = hash * UNSIGNED(SPREAD);
+            n_keys += !(keys[n_keys] & left_out) & (missing <= 0);
+            missing -= missing > 0;
+        }
+        for (int64_t each = 0; each < n_keys; each++) {
+            uint64_t key = keys[each], place = key >> shift;
             while (table[place] && (table[place] ^ key) >> 2) place = (place + 1) & mask;
             n_new += !table[place];
             n_own += !(table[place] & text);
@@ -267,23 +273,25 @@ INLINE int64_t add_grams(
     return n_own;
 }
 
-// Return how many 5-grams two texts have both, and put into `different` how many there are in all;
-// -1 without memory.
+// Return how many 5-grams two texts have both, and put into `different` how many there are in all,
+// but for those that are `left_out`; -1 without memory.
 int64_t count_shared(
     const void *one, int width_one, int64_t size_one, const void *two, int width_two,
-    int64_t size_two, const uint8_t *is_black, int64_t known, int64_t *different
+    int64_t size_two, const uint8_t *is_black, int64_t known, uint64_t left_out,
+    int64_t *different
 ) {
     int64_t most = size_one + size_two, n_own = 0, n_different = 0;
     int bits = 4;
     while ((int64_t)1 << bits < most + most / 4) bits++;
+    int s = 64 - bits;
     uint64_t *table = calloc((size_t)1 << bits, sizeof *table);
     if (table == NULL) return -1;
     for (int text = 1; text <= 2; text++) {
         const void *codes = text == 1 ? one : two;
         int64_t size = text == 1 ? size_one : size_two, *n = &n_different;
         n_own += (text == 1 ? width_one : width_two) == 1
-            ? add_grams(codes, 1, size, is_black, known, text, table, 64 - bits, n)
-            : add_grams(codes, 4, size, is_black, known, text, table, 64 - bits, n);
+            ? add_grams(codes, 1, size, is_black, known, text, left_out, table, s, n)
+            : add_grams(codes, 4, size, is_black, known, text, left_out, table, s, n);
     }
     free(table);
     *different = n_different;

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nanogpt2.prepare.layout import SPLITS, Places, Positions
 from nanogpt2.prepare.needs import Shown
 from nanogpt2.scan.segments import Segment, read_segment
 
-KEPT = 4  # segments that are in memory when passages are compared
+STEP = 1024  # characters from one place that is known in the file of a segment to the next
 
 
 def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: Shown) -> NearCopies:
@@ -60,25 +60,43 @@ def read_beginning(folder: Path, segments: Sequence[Segment], size: int = REACH)
 
 
 class Reader:
-    """Reads characters of a corpus by their places, a few segments in memory."""
+    """Reads characters of a corpus by their places, from the segments on disk."""
 
     def __init__(self, segments: Sequence[Segment], places: Sequence[int], folder: Path) -> None:
-        self.segments, self.places = segments, places
-        self._read = lru_cache(KEPT)(partial(_read_number, segments=segments, folder=folder))
+        self.segments, self.places, self.folder = segments, places, folder
+        self._paths = [str(Path(folder, segment.name)) for segment in segments]
+        self._offsets: dict[int, list[int]] = {}
 
     def __call__(self, stream: int, start: int, end: int) -> str:
         first = bisect_right(self.places, start) - 1
         text = ""
         for number in range(first, len(self.segments)):
-            if self.places[number] >= end:
+            place, size = self.places[number], self.segments[number].characters
+            if place >= end:
                 break
-            place = self.places[number]
-            text += self._read(number)[max(0, start - place) : end - place]
+            text += self._read(number, max(0, start - place), min(end - place, size))
         return text
 
+    def _read(self, number: int, start: int, end: int) -> str:
+        """Return the characters start .. end - 1 of a segment."""
+        if number not in self._offsets:
+            self._offsets[number] = find_offsets(self.segments[number], self.folder)
+        offsets, first = self._offsets[number], start // STEP
+        begin, stop = offsets[first], offsets[-(-end // STEP)]
+        with open(self._paths[number], "rb", buffering=0) as file:  # noqa: PTH123  # often
+            file.seek(begin)
+            content = file.read(stop - begin)
+        return content.decode("utf-8")[start - first * STEP : end - first * STEP]
 
-def _read_number(number: int, *, segments: Sequence[Segment], folder: Path) -> str:
-    return read_segment(folder, segments[number])
+
+def find_offsets(segment: Segment, folder: Path) -> list[int]:
+    """Return where every so many characters of a segment begin, in bytes, and where it ends."""
+    if segment.bytes == segment.characters:
+        starts = np.arange(0, segment.bytes, STEP)
+    else:
+        content = np.fromfile(Path(folder, segment.name), np.uint8)
+        starts = np.flatnonzero((content & 0xC0) != 0x80)[::STEP]
+    return [*starts.tolist(), segment.bytes]
 
 
 def pieces_of(starts: Positions, ends: Positions) -> Positions:
