@@ -8,8 +8,10 @@ sample does not decide. Passages of 300 characters and more are found surely, of
 than 150 seldom (benchmarks/README.md).
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +32,12 @@ SHORTEST = 100  # characters: less is a phrase
 HOPELESS = 0.5  # similarity that is left out even where the sample may err
 COVERED = 0.9  # a doubtful stretch is left out where a sure one has so much of it
 
-Read = Callable[[int, int, int], str]  # stream, start, end -> text
+BATCH = 64  # pairs of stretches that one process compares at a time
+
+Range = tuple[int, int, int]  # stream, start, end
+Read = Callable[[int, int, int], str]  # of a range the text
+Compare = Callable[[Sequence[tuple[Range, Range]]], list[float]]
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # such as map
 Flags = npt.NDArray[np.bool_]
 Reals = npt.NDArray[np.float64]
 
@@ -94,21 +101,23 @@ class _Segments(NamedTuple):
 
 
 def find_near_copies(
-    index: Index, read: Read | None = None, *, spacing: int = SPACING
+    index: Index, read: Read | None = None, *, spacing: int = SPACING, each: Each = map
 ) -> Iterator[NearCopies]:
     """Yield what in `index`, samples of that spacing, is nearly a copy of something earlier.
 
     With `read`, which returns the characters start .. end - 1 of a stream, stretches in doubt are
-    compared as texts; without, the sample decides, less surely.
+    compared as texts; without, the sample decides, less surely. `each` may have several processes
+    compare them.
     """
+    compare = None if read is None else partial(_compare, read=read, each=each)
     none = np.empty(0, dtype=np.int64)
     matches = _Matches(none, none)
     for repeats in index.repeats():
         matches = _join(matches, _matches(repeats))
         found, matches = _take_segments(matches, repeats.end - HELD_BACK, spacing)
-        yield from _judge_streams(found, index, read, spacing)
+        yield from _judge_streams(found, index, compare, spacing)
     found, _ = _take_segments(matches, 1 << 62, spacing)
-    yield from _judge_streams(found, index, read, spacing)
+    yield from _judge_streams(found, index, compare, spacing)
 
 
 def _matches(repeats: Repeats) -> _Matches:
@@ -210,22 +219,22 @@ def _is_within(numbers: Positions, least: int, most: int) -> Flags:
 
 
 def _judge_streams(
-    segments: _Segments, index: Index, read: Read | None, spacing: int
+    segments: _Segments, index: Index, compare: Compare | None, spacing: int
 ) -> Iterator[NearCopies]:
     streams = segments.first >> STREAM_BITS
     for stream in np.unique(streams).tolist():
-        yield _judge(segments.pick(streams == stream), index, read, spacing)
+        yield _judge(segments.pick(streams == stream), index, compare, spacing)
 
 
-def _judge(segments: _Segments, index: Index, read: Read | None, spacing: int) -> NearCopies:
+def _judge(segments: _Segments, index: Index, compare: Compare | None, spacing: int) -> NearCopies:
     """Return the segments that are near copies, those of a chain that follow each other as one."""
     alike, spread = segments.similarity(spacing)
-    if read is None:
+    if compare is None:
         accepted = alike >= ALIKE
     else:
         accepted = alike - spread >= ALIKE
         possible = alike + spread >= HOPELESS
-        accepted |= _read_doubtful(segments, accepted, possible & ~accepted, index, read)
+        accepted |= _read_doubtful(segments, accepted, possible & ~accepted, index, compare)
     which = np.flatnonzero(accepted)
     segments = segments.pick(which)
     at = _starts(segments.chains, which - np.arange(len(which)))
@@ -240,7 +249,7 @@ def _judge(segments: _Segments, index: Index, read: Read | None, spacing: int) -
 
 
 def _read_doubtful(
-    segments: _Segments, accepted: Flags, doubtful: Flags, index: Index, read: Read
+    segments: _Segments, accepted: Flags, doubtful: Flags, index: Index, compare: Compare
 ) -> Flags:
     """Return which of the `doubtful` segments are alike as texts, but for those covered already."""
     alike = np.zeros(len(accepted), dtype=np.bool_)
@@ -258,14 +267,32 @@ def _read_doubtful(
     picked = segments.pick(which)
     own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
     source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
-    for at in np.argsort(picked.first, kind="stable").tolist():  # near what was read before
-        part = covered[picked.first[at] - base : picked.last[at] - base + 1]
-        if np.count_nonzero(part) >= COVERED * len(part):
-            continue
-        if similarity(read(*own[at]), read(*source[at])) >= ALIKE:
+    parts = [slice(*part) for part in zip(picked.first - base, picked.last - base + 1, strict=True)]
+    waiting = np.argsort(-picked.matches, kind="stable").tolist()
+    while waiting:  # what another will cover, if that is alike, waits
+        assumed, chosen, rest = covered.copy(), [], []
+        for at in waiting:
+            part = assumed[parts[at]]
+            is_covered = np.count_nonzero(part) >= COVERED * len(part)
+            (rest if is_covered else chosen).append(at)
             part[:] = True
-            alike[which[at]] = True
+        pairs = [(own[at], source[at]) for at in chosen]
+        for at, found in zip(chosen, compare(pairs), strict=True):
+            if found >= ALIKE:
+                covered[parts[at]] = True
+                alike[which[at]] = True
+        waiting = rest if chosen else []
     return alike
+
+
+def _compare(pairs: Sequence[tuple[Range, Range]], *, read: Read, each: Each) -> list[float]:
+    """Return the similarity of each pair of stretches."""
+    batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
+    return list(chain.from_iterable(each(partial(_compare_batch, read=read), batches)))
+
+
+def _compare_batch(pairs: Sequence[tuple[Range, Range]], *, read: Read) -> list[float]:
+    return [similarity(read(*one), read(*two)) for one, two in pairs]
 
 
 def _ranges(index: Index, first: Positions, last: Positions) -> tuple[list[int], ...]:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: S
             done += segment.bytes
             shown.progress("look for near copies", done, of)
         reader = Reader(segments, places, folder)
-        copies = list(find_near_copies(index, reader, spacing=spacing))
+        copies = list(find_near_copies(index, reader, spacing=spacing, each=workers.each))
     if not copies:
         return NearCopies(*[np.empty(0, np.int64)] * len(NearCopies._fields))
     return NearCopies(*(np.concatenate(column) for column in zip(*copies, strict=True)))
@@ -63,40 +63,36 @@ class Reader:
     """Reads characters of a corpus by their places, from the segments on disk."""
 
     def __init__(self, segments: Sequence[Segment], places: Sequence[int], folder: Path) -> None:
-        self.segments, self.places, self.folder = segments, places, folder
-        self._paths = [str(Path(folder, segment.name)) for segment in segments]
-        self._offsets: dict[int, list[int]] = {}
+        self.places = places
+        self._files = [(str(folder / each.name), each.characters, each.bytes) for each in segments]
 
     def __call__(self, stream: int, start: int, end: int) -> str:
         first = bisect_right(self.places, start) - 1
         text = ""
-        for number in range(first, len(self.segments)):
-            place, size = self.places[number], self.segments[number].characters
+        for place, file in zip(self.places[first:], self._files[first:], strict=False):
             if place >= end:
                 break
-            text += self._read(number, max(0, start - place), min(end - place, size))
+            text += _read(file, max(0, start - place), min(end - place, file[1]))
         return text
 
-    def _read(self, number: int, start: int, end: int) -> str:
-        """Return the characters start .. end - 1 of a segment."""
-        if number not in self._offsets:
-            self._offsets[number] = find_offsets(self.segments[number], self.folder)
-        offsets, first = self._offsets[number], start // STEP
-        begin, stop = offsets[first], offsets[-(-end // STEP)]
-        with open(self._paths[number], "rb", buffering=0) as file:  # noqa: PTH123  # often
-            file.seek(begin)
-            content = file.read(stop - begin)
-        return content.decode("utf-8")[start - first * STEP : end - first * STEP]
+
+def _read(file: tuple[str, int, int], start: int, end: int) -> str:
+    """Return the characters start .. end - 1 of a segment: its path, characters and bytes."""
+    offsets, first = _find_offsets(*file), start // STEP
+    begin, stop = offsets[first], offsets[-(-end // STEP)]
+    with open(file[0], "rb", buffering=0) as opened:  # noqa: PTH123  # quicker, and often
+        opened.seek(begin)
+        return opened.read(stop - begin).decode("utf-8")[start - first * STEP : end - first * STEP]
 
 
-def find_offsets(segment: Segment, folder: Path) -> list[int]:
+@lru_cache(1 << 12)
+def _find_offsets(path: str, characters: int, size: int) -> list[int]:
     """Return where every so many characters of a segment begin, in bytes, and where it ends."""
-    if segment.bytes == segment.characters:
-        starts = np.arange(0, segment.bytes, STEP)
+    if size == characters:
+        starts = np.arange(0, size, STEP)
     else:
-        content = np.fromfile(Path(folder, segment.name), np.uint8)
-        starts = np.flatnonzero((content & 0xC0) != 0x80)[::STEP]
-    return [*starts.tolist(), segment.bytes]
+        starts = np.flatnonzero((np.fromfile(path, np.uint8) & 0xC0) != 0x80)[::STEP]
+    return [*starts.tolist(), size]
 
 
 def pieces_of(starts: Positions, ends: Positions) -> Positions:
