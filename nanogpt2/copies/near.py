@@ -257,10 +257,10 @@ def _read_doubtful(
     if not len(which):
         return alike
     base = int(segments.first.min())
-    covered = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int64)
-    np.add.at(covered, segments.first[accepted] - base, 1)
-    np.add.at(covered, segments.last[accepted] - base + 1, -1)
-    covered = np.cumsum(covered) > 0
+    changes = np.zeros(int(segments.last.max()) - base + 2, dtype=np.int64)
+    np.add.at(changes, segments.first[accepted] - base, 1)
+    np.add.at(changes, segments.last[accepted] - base + 1, -1)
+    covered = np.cumsum(changes) > 0
     before = np.cumsum(np.append(0, covered))
     first, last = segments.first[which] - base, segments.last[which] - base
     which = which[before[last + 1] - before[first] < COVERED * (last - first + 1)]
@@ -270,7 +270,7 @@ def _read_doubtful(
     parts = [slice(*part) for part in zip(picked.first - base, picked.last - base + 1, strict=True)]
     waiting = np.argsort(-picked.matches, kind="stable").tolist()
     while waiting:  # what another will cover, if that is alike, waits
-        assumed, chosen, rest = covered.copy(), [], []
+        assumed, chosen, rest = covered.copy(), list[int](), list[int]()
         for at in waiting:
             part = assumed[parts[at]]
             is_covered = np.count_nonzero(part) >= COVERED * len(part)
