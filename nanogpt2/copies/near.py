@@ -267,7 +267,8 @@ def _read_doubtful(
     picked = segments.pick(which)
     own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
     source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
-    parts = [slice(*part) for part in zip(picked.first - base, picked.last - base + 1, strict=True)]
+    ends = (picked.last - base + 1).tolist()
+    parts = [slice(*part) for part in zip((picked.first - base).tolist(), ends, strict=True)]
     waiting = np.argsort(-picked.matches, kind="stable").tolist()
     while waiting:  # what another will cover, if that is alike, waits
         assumed, chosen, rest = covered.copy(), list[int](), list[int]()
