@@ -5,7 +5,7 @@ repeats along one line (this far in the copy, that far in the source) makes a st
 alignments (Pearson & Lipman 1988). How alike two stretches are is the share of the character
 5-grams, white space left out, that both have of all (Jaccard 1912): read from the texts where the
 sample does not decide. Passages of 300 characters and more are found surely, of 200 mostly, of less
-than 150 seldom (benchmarks/README.md).
+than 150 seldom; with the spacing for much text of 500 and more (benchmarks/README.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
