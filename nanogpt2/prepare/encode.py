@@ -2,11 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -121,6 +122,17 @@ def encode_separator(separator: str, tokenizer: Tokenizer) -> TokenArray:
     return tokenizer.encode(separator)
 
 
+@contextmanager
+def mapped(path: Path) -> Iterator[bytes | mmap]:
+    """Give the content of a file, which is not copied."""
+    with path.open("rb") as file:
+        if path.stat().st_size:
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                yield content
+        else:  # which cannot be mapped
+            yield b""
+
+
 @dataclass
 class SplitFile:
     """A split's token file as it grows, and what it holds so far."""
@@ -135,15 +147,15 @@ class SplitFile:
 
     def add(self, found: Encoded, itemsize: int, threads: Executor) -> None:
         """Append what a section gave; hashes are made in `threads` meanwhile."""
-        text, tokens = found.text.read_bytes(), found.tokens.read_bytes()
-        hashing = [threads.submit(self.text.update, text)]
-        hashing.append(threads.submit(self.content.update, tokens))
-        self.file.write(tokens)
-        self.characters += found.characters
-        self.bytes += len(text)
-        self.tokens += len(tokens) // itemsize
-        self.used |= found.used
-        wait(hashing)
+        with mapped(found.text) as text, mapped(found.tokens) as tokens:
+            hashing = [threads.submit(self.text.update, text)]
+            hashing.append(threads.submit(self.content.update, tokens))
+            self.file.write(tokens)
+            self.characters += found.characters
+            self.bytes += len(text)
+            self.tokens += len(tokens) // itemsize
+            self.used |= found.used
+            wait(hashing)
 
 
 class SplitFiles(ExitStack):
