@@ -15,7 +15,7 @@ from typing import BinaryIO
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.yaml12 import printable
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 21
 LONGEST_UNCUT = 1 << 26  # bytes without a place to cut: more than any text has, and memory bears
 NEAR = 1 << 16  # bytes around a wished place, searched first
 LINE_END = re.compile(rb"[\x21-\x7e\x80-\xbf]\r?\n(?=[\x21-\x7e\xc2-\xf4])")
