@@ -16,7 +16,7 @@ class Phases:
 
     def __init__(self) -> None:
         self.phase = ""
-        self.start = 0.0
+        self.start = time.time()  # a phase begins where the one before it ends
         self.bar: Any = None
 
     def __enter__(self) -> "Phases":
@@ -43,7 +43,7 @@ class Phases:
             self.bar.update(done - self.bar.n)
         if done >= of:
             self._close()
-            seconds = time.perf_counter() - self.start
+            seconds, self.start = time.time() - self.start, time.time()
             if of >= WORTH_A_LINE:
                 speed = of / 1e6 / max(seconds, 1e-9)
                 self.say(
@@ -52,13 +52,14 @@ class Phases:
 
     def _begin(self, phase: str, of: int) -> None:
         self._close()
-        self.phase, self.start = phase, time.perf_counter()
+        self.phase = phase
         if of >= WORTH_A_LINE and sys.stderr.isatty():
             from tqdm import tqdm  # only where there is something to show
 
             self.bar = tqdm(
                 total=of, desc=phase, unit="B", unit_scale=True, leave=False, dynamic_ncols=True
             )
+            self.bar.start_t = self.start
 
     def _close(self) -> None:
         if self.bar is not None:
