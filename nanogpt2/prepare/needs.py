@@ -15,6 +15,7 @@ from nanogpt2.text import corpus
 UNPACKED = 5
 BYTES_OF_TOKEN = {"char": 1, "byte": 1}  # of text, at least; of another tokenizer:
 BYTES_OF_MERGED = 2
+COPIES_PERCENT = 130  # of the text: what the search for near copies writes, if all of it is copies
 WORKER_BYTES = 150 << 20  # measured: benchmarks/README.md
 SHOWN_FROM = 1 << 25  # bytes of text of which it is worth to speak
 
@@ -61,7 +62,8 @@ def estimate(paths: Iterable[Path], recipe: Recipe, workers: int) -> Needs:
     name = recipe.tokenizer if isinstance(recipe.tokenizer, str) else recipe.tokenizer["name"]
     itemsize = 2 if token_dtype(recipe.vocab_size).__name__ == "uint16" else 4
     tokens = text * itemsize // BYTES_OF_TOKEN.get(name, BYTES_OF_MERGED)
-    return Needs(text, text + max(tokens, text * recipe.find_copies), (1 + workers) * WORKER_BYTES)
+    index = text * COPIES_PERCENT // 100 * recipe.find_copies
+    return Needs(text, text + max(tokens, index), (1 + workers) * WORKER_BYTES)
 
 
 def check_disk(needs: Needs, folder: Path) -> None:
