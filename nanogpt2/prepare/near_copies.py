@@ -78,21 +78,22 @@ class Reader:
 
 def _read(file: tuple[str, int, int], start: int, end: int) -> str:
     """Return the characters start .. end - 1 of a segment: its path, characters and bytes."""
-    offsets, first = _find_offsets(*file), start // STEP
-    begin, stop = offsets[first], offsets[-(-end // STEP)]
-    with open(file[0], "rb", buffering=0) as opened:  # noqa: PTH123  # quicker, and often
-        opened.seek(begin)
-        return opened.read(stop - begin).decode("utf-8")[start - first * STEP : end - first * STEP]
-
-
-@lru_cache(1 << 12)
-def _find_offsets(path: str, characters: int, size: int) -> list[int]:
-    """Return where every so many characters of a segment begin, in bytes, and where it ends."""
-    if size == characters:
-        starts = np.arange(0, size, STEP)
+    path, characters, size = file
+    if size == characters:  # a byte each
+        first, begin, stop = start, start, end
     else:
-        starts = np.flatnonzero((np.fromfile(path, np.uint8) & 0xC0) != 0x80)[::STEP]
-    return [*starts.tolist(), size]
+        offsets, first = _find_offsets(path, size), start // STEP
+        begin, stop, first = int(offsets[first]), int(offsets[-(-end // STEP)]), first * STEP
+    with open(path, "rb", buffering=0) as opened:  # noqa: PTH123  # quicker, and often
+        opened.seek(begin)
+        return opened.read(stop - begin).decode("utf-8")[start - first : end - first]
+
+
+@lru_cache(1 << 9)
+def _find_offsets(path: str, size: int) -> Positions:
+    """Return where every so many characters of a segment begin, in bytes, and where it ends."""
+    starts = np.flatnonzero((np.fromfile(path, np.uint8) & 0xC0) != 0x80)[::STEP]
+    return np.append(starts, size)
 
 
 def pieces_of(starts: Positions, ends: Positions) -> Positions:
