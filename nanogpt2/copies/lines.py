@@ -23,7 +23,7 @@ def add_lines(index: Index, text: str, *, start: int, least: int = LEAST_LINE) -
 
 
 def find_repeated_lines(index: Index) -> Iterator[Positions]:
-    """Yield lines that are not the first of their kind, in order: pieces (N, 2) without newline."""
+    """Yield lines that are not the first of their kind, in order: pieces (N, 2), as added."""
     for repeats in index.repeats():
         _, starts, ends = index.places(repeats.items)
         yield np.stack([starts, ends], axis=1)

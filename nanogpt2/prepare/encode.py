@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.bpe.arrays import TokenArray, token_dtype
+from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.bpe.words import count_words
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, learnt_from, runs_of
 from nanogpt2.prepare.overlap import EDGE, read_windows
@@ -115,9 +116,8 @@ def encode_pieces(
 
 def encode_separator(separator: str, tokenizer: Tokenizer) -> TokenArray:
     """Return the tokens of what stands between documents: one, where it is a special token."""
-    special = tokenizer.to_dict().get("special", ())
-    if separator in special:
-        number = tokenizer.to_dict()["vocabulary"].index(separator)
+    if isinstance(tokenizer, BytePairTokenizer) and separator in tokenizer.special:
+        number = tokenizer.vocabulary.index(separator)
         return cast(TokenArray, np.array([number], token_dtype(tokenizer.size)))
     return tokenizer.encode(separator)
 

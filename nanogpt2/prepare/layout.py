@@ -104,16 +104,23 @@ class Layout:
         """Return whether some of a section may be held out."""
         if self.ends is None:
             return bool(section.entering or section.splits.any())
-        size = section.segment.characters + (len(section.starts) + 1) * len(self.separator)
-        return section.offset + size > self.ends[0]
+        return section.offset + self._most_characters(section) > self.ends[0]
+
+    def _most_characters(self, section: Section) -> int:
+        """Return how many characters a section has at most, with what separates its documents."""
+        return section.segment.characters + (len(section.starts) + 1) * len(self.separator)
+
+    @property
+    def step(self) -> int:
+        """Characters from one piece of contiguous splits that is learnt from to the next."""
+        return max(SAMPLE_PIECE, round(SAMPLE_PIECE / self.share))
 
     def teaches(self, section: Section) -> bool:
         """Return whether a tokenizer may learn from some of a section."""
         if self.ends is None:
             return bool(section.sampled.any())
-        step = max(SAMPLE_PIECE, round(SAMPLE_PIECE / self.share))
-        size = section.segment.characters + (len(section.starts) + 1) * len(self.separator)
-        return section.offset % step < SAMPLE_PIECE or section.offset % step + size >= step
+        place = section.offset % self.step
+        return place < SAMPLE_PIECE or place + self._most_characters(section) >= self.step
 
     def without_sections(self) -> "Layout":
         """Return the rest, which each worker needs."""
@@ -151,9 +158,6 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
     ends = np.append(starts[1:], places[-1])
     gone = _covered(ends, removed) - _covered(starts, removed)
     kept = gone < ends - starts
-    by_document = recipe.split == "documents" or (
-        recipe.split == "auto" and int(kept.sum()) >= MANY_DOCUMENTS
-    )
     sections, offset, entering, goes_on = [], 0, 0, False
     begun = [False] * len(SPLITS)
     for segment, start, end in zip(segments, places, places[1:], strict=False):
@@ -174,12 +178,17 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
             entering, goes_on = int(codes[last - 1]), bool(sampled[last - 1])
         for code in own.tolist():
             begun[code] = True
-    limits = None if by_document else _contiguous(offset, recipe)
+    limits = None if holds_out_documents(int(kept.sum()), recipe) else _contiguous(offset, recipe)
     left = ends - starts - gone
     sizes = [int(left[codes == code].sum()) for code in range(len(SPLITS))]
     if limits is not None:
         sizes = [end - start for start, end in pairwise([0, *limits])]
     return Layout(sections, recipe.separator, int(kept.sum()), limits, share, sizes)
+
+
+def holds_out_documents(count: int, recipe: Recipe) -> bool:
+    """Return whether whole documents are held out, of so many, rather than contiguous pieces."""
+    return recipe.split == "documents" or (recipe.split == "auto" and count >= MANY_DOCUMENTS)
 
 
 def choose_splits(keys: npt.NDArray[np.uint64], recipe: Recipe) -> npt.NDArray[np.int8]:
@@ -250,17 +259,15 @@ def _by_place(section: Section, text: str, ends: Sequence[int], separator: str) 
         is_first = is_first and not begins
         while fragment:
             if place >= ends[split]:
-                yield from [Run(SPLITS[split], pieces)] * bool(pieces)
+                if pieces:
+                    yield Run(SPLITS[split], pieces)
                 pieces, split = [], split + 1
-            part, fragment = cut(fragment, ends[split] - place)
+            room = ends[split] - place
+            part, fragment = fragment[:room], fragment[room:]
             pieces.append(part)
             place += len(part)
-    yield from [Run(SPLITS[min(split, len(ends) - 1)], pieces)] * bool(pieces)
-
-
-def cut(text: str, at: int) -> tuple[str, str]:
-    """Return what stands before and after a place in `text`."""
-    return text[:at], text[at:]
+    if pieces:
+        yield Run(SPLITS[min(split, len(ends) - 1)], pieces)
 
 
 def _fragments(section: Section, text: str) -> Iterator[tuple[bool, int, str]]:
@@ -305,7 +312,7 @@ def learnt_from(section: Section, text: str, layout: Layout) -> Iterator[str]:
             if code == 0 and section.sampled[number + 1]:
                 yield fragment
         return
-    place, step = section.offset, max(SAMPLE_PIECE, round(SAMPLE_PIECE / layout.share))
+    place, step = section.offset, layout.step
     for run in _by_place(section, text, layout.ends, layout.separator):
         for piece in run.pieces if run.split == SPLITS[0] else ():
             size = len(layout.separator if piece is None else piece)

@@ -15,7 +15,7 @@ from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.windows import Samples, sample, spacing_for
 from nanogpt2.prepare.layout import SPLITS, Places, Positions
-from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.needs import Shown, with_progress
 from nanogpt2.scan.segments import Segment, read_segment
 
 STEP = 1024  # characters from one place that is known in the file of a segment to the next
@@ -27,14 +27,15 @@ def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: S
     Places are in characters of all segments, one after the other.
     """
     places = [0, *accumulate(segment.characters for segment in segments)]
-    of, done, spacing = sum(segment.bytes for segment in segments), 0, spacing_for(places[-1])
+    spacing = spacing_for(places[-1])
     with Index(folder / "index") as index:
         pairs = [(segment, segments[at + 1 : at + 3]) for at, segment in enumerate(segments)]
         samples = workers.each(partial(_sample, folder=folder, spacing=spacing), pairs)
-        for segment, place, found in zip(segments, places, samples, strict=False):
+        done = with_progress(
+            shown, "look for near copies", segments, samples, size=lambda segment: segment.bytes
+        )
+        for place, (_, found) in zip(places, done, strict=False):
             add_samples(index, found, start=place)
-            done += segment.bytes
-            shown.progress("look for near copies", done, of)
         reader = Reader(segments, places, folder)
         copies = list(find_near_copies(index, reader, spacing=spacing, each=workers.each))
     if not copies:

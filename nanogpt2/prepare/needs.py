@@ -1,10 +1,10 @@
 """What a preparation takes of the machine, told before it begins."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.bpe.arrays import token_dtype
@@ -18,6 +18,9 @@ BYTES_OF_MERGED = 2
 COPIES_PERCENT = 130  # of the text: what the search for near copies writes, if all of it is copies
 WORKER_BYTES = 150 << 20  # measured: benchmarks/README.md
 SHOWN_FROM = 1 << 25  # bytes of text of which it is worth to speak
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Shown(Protocol):
@@ -38,6 +41,22 @@ class Silent:
 
     def progress(self, phase: str, done: int, of: int) -> None:
         """Show nothing."""
+
+
+def with_progress(
+    shown: Shown,
+    phase: str,
+    items: Sequence[Item],
+    results: Iterable[Result],
+    *,
+    size: Callable[[Item], int],
+) -> Iterator[tuple[Item, Result]]:
+    """Yield items with their results, and show a phase by the `size` in bytes of what is done."""
+    done, of = 0, sum(map(size, items))
+    for item, result in zip(items, results, strict=True):
+        yield item, result
+        done += size(item)
+        shown.progress(phase, done, of)
 
 
 @dataclass(frozen=True)

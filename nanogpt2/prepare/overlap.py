@@ -99,7 +99,6 @@ class Shared:
     """Which held-out windows were met in the training split so far."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.overlap = read_windows(path)
         self.border = Border()
         self.met = np.zeros(self.overlap.size, np.bool_)

@@ -3,7 +3,6 @@
 import sys
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from nanogpt2.base.words import describe_seconds
@@ -22,12 +21,7 @@ class Phases:
     def __enter__(self) -> "Phases":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def say(self, line: str) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from nanogpt2.base.workers import Workers
 from nanogpt2.cleaning.lines import line_keys
-from nanogpt2.copies.index import Index
-from nanogpt2.copies.lines import MOST
+from nanogpt2.copies.index import Index, add_samples
+from nanogpt2.copies.lines import MOST, find_repeated_lines
 from nanogpt2.copies.windows import Samples
 from nanogpt2.prepare.layout import Positions
-from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.needs import Shown, with_progress
 from nanogpt2.scan.segments import Segment, read_segment
 
 
@@ -25,15 +25,14 @@ def search_lines(
     Places are in characters of all segments, one after the other.
     """
     places = [0, *accumulate(segment.characters for segment in segments)]
-    of, done = sum(segment.bytes for segment in segments), 0
     with Index(folder / "lines") as index:
         found = workers.each(partial(find_lines, folder=folder), segments)
-        for segment, place, lines in zip(segments, places, found, strict=False):
-            index.add(lines.hashes, lines.starts + place, lines.ends + place)
-            done += segment.bytes
-            shown.progress("look for repeated lines", done, of)
-        repeated = [index.places(repeats.items)[1:] for repeats in index.repeats()]
-    return np.concatenate([np.stack(pair, axis=1) for pair in repeated])
+        done = with_progress(
+            shown, "look for repeated lines", segments, found, size=lambda segment: segment.bytes
+        )
+        for place, (_, lines) in zip(places, done, strict=False):
+            add_samples(index, lines, start=place)
+        return np.concatenate(list(find_repeated_lines(index)))
 
 
 def find_lines(segment: Segment, *, folder: Path) -> Samples:

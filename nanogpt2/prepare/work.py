@@ -28,7 +28,7 @@ from nanogpt2.prepare.encode import (
     encode_separator,
 )
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, lay_out
-from nanogpt2.prepare.needs import Shown
+from nanogpt2.prepare.needs import Shown, with_progress
 from nanogpt2.prepare.overlap import Shared, gather_held_out, write_windows
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.scan.parts import Piece, plan_parts
@@ -81,11 +81,9 @@ class Work:
             scan_part, recipe=self.recipe, folder=self.folder, block_bytes=self.block_bytes
         )
         items = [(number, self.parts[number]) for number in numbers]
-        done, of = 0, sum(piece.bytes for _, part in items for piece in part)
-        for scan in self.workers.each(read, items):
+        scans = self.workers.each(read, items)
+        for _, scan in with_progress(self.shown, "read", items, scans, size=_size_of_part):
             yield scan
-            done += scan.bytes
-            self.shown.progress("read", done, of)
 
     def settle(self, scans: Sequence[Scan]) -> Settled:
         """Return where the text goes; leave the tokenizer and the held-out windows in the folder.
@@ -156,11 +154,11 @@ class Work:
         count = partial(count_section, layout=layout.without_sections(), folder=self.folder)
         counts: Counter[bytes] = Counter()
         sections = [section for section in layout.sections if layout.teaches(section)]
-        done, of = 0, sum(section.segment.bytes for section in sections)
-        for section, found in zip(sections, self.workers.each(count, sections), strict=True):
-            counts.update(found)
-            done += section.segment.bytes
-            self.shown.progress("count words", done, of)
+        found = self.workers.each(count, sections)
+        for _, words in with_progress(
+            self.shown, "count words", sections, found, size=_size_of_section
+        ):
+            counts.update(words)
         return counts
 
     def encode(
@@ -177,13 +175,13 @@ class Work:
             folder=self.folder,
             windows=self.windows_path,
         )
-        done, of = 0, sum(section.segment.bytes for section in sections)
-        for section, found in zip(sections, self.workers.each(encode, sections), strict=True):
+        results = self.workers.each(encode, sections)
+        for section, found in with_progress(
+            self.shown, "encode", sections, results, size=_size_of_section
+        ):
             yield found
             if not keep:
                 self._remove(section, found)
-            done += section.segment.bytes
-            self.shown.progress("encode", done, of)
 
     def _remove(self, section: Section, found: Iterable[Encoded]) -> None:
         paths = {path for each in found for path in (each.text, each.tokens)}
@@ -257,3 +255,11 @@ class Work:
         description[FILES] = hash_files(new, ["tokenizer.json"]) | hashes
         write_sealed(new / "dataset.json", description)
         return description
+
+
+def _size_of_part(part: tuple[int, Sequence[Piece]]) -> int:
+    return sum(piece.bytes for piece in part[1])
+
+
+def _size_of_section(section: Section) -> int:
+    return section.segment.bytes

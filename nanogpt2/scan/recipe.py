@@ -24,9 +24,3 @@ class Recipe:
     text_field: str = "text"  # of a record that has the text
     find_copies: bool = True
     clean: CleanConfig = field(default_factory=CleanConfig)
-
-    @property
-    def held_out(self) -> dict[str, float]:
-        """Fraction of each held-out split; one of fraction 0 is left out."""
-        fractions = {"val": self.val_fraction, "test": self.test_fraction}
-        return {name: part for name, part in fractions.items() if part or name == "val"}

@@ -25,7 +25,6 @@ class Scan:
     """What a part of a corpus holds: its segments, and what was read, passed over and removed."""
 
     segments: list[Segment]
-    bytes: int  # of the files that were read
     sha256: list[str]  # of each piece as it was read: of its bytes where they are plain text, else
     # of the whole file, with its first piece
     is_blank: bool  # whether all of it is white space
@@ -49,8 +48,7 @@ def scan_part(
             hashes.append(_scan_piece(piece, recipe, writer))
         except DataError as error:
             problems.append(str(error))
-    n_bytes = sum(piece.bytes for piece in pieces)
-    return Scan(writer.finish(), n_bytes, hashes, writer.is_blank, writer.removed(), problems)
+    return Scan(writer.finish(), hashes, writer.is_blank, writer.removed(), problems)
 
 
 def _scan_piece(piece: Piece, recipe: Recipe, writer: SegmentWriter) -> str:

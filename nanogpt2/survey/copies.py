@@ -10,6 +10,7 @@ from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import find_near_copies
 from nanogpt2.copies.windows import sample
 from nanogpt2.prepare.layout import SPLITS
+from nanogpt2.prepare.near_copies import pieces_of
 from nanogpt2.survey.splits import Numbers, Splits
 
 SHOWN = 20
@@ -92,14 +93,6 @@ class _Gathered:
         )
 
 
-def _covered(
-    starts: Numbers,
-    ends: Numbers,
-) -> int:
+def _covered(starts: Numbers, ends: Numbers) -> int:
     """Return how many characters lie in at least one passage."""
-    if not len(starts):
-        return 0
-    order = np.argsort(starts, kind="stable")
-    starts, reached = starts[order], np.maximum.accumulate(ends[order])
-    before = np.append(starts[0], reached[:-1])
-    return int(np.maximum(0, reached - np.maximum(starts, before)).sum())
+    return int(np.diff(pieces_of(starts, ends)).sum())

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.prepare.layout import MANY_DOCUMENTS, SPLITS, choose_splits
+from nanogpt2.prepare.layout import SPLITS, choose_splits, holds_out_documents
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text.corpus import split_sizes
 
@@ -49,8 +49,7 @@ def choose(sizes: Sequence[int], keys: Sequence[int], recipe: Recipe) -> Splits:
     """Return the splits of documents of these sizes in characters, and these keys (`key_of`)."""
     ends = np.cumsum(np.array(sizes, dtype=np.int64))
     total = int(ends[-1]) if len(ends) else 0
-    many = len(sizes) >= MANY_DOCUMENTS
-    if recipe.split == "documents" or (recipe.split == "auto" and many):
+    if holds_out_documents(len(sizes), recipe):
         codes = choose_splits(np.array(keys, dtype=np.uint64), recipe)
         return Splits("documents", np.append(0, ends[:-1])[: len(sizes)], codes, total)
     fractions = {"val_fraction": recipe.val_fraction, "test_fraction": recipe.test_fraction}
