@@ -6,8 +6,10 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 POLICIES = ("surrogateescape", "replace", "backslashreplace")  # of stdin, stdout and stderr
+RED, GREEN, YELLOW = 31, 32, 33
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
@@ -48,3 +50,39 @@ def is_of_output(error: OSError) -> bool:
     Errors of files have a name, and are said where they are written.
     """
     return error.filename is None and error.errno in NO_ROOM
+
+
+def is_on(name: str) -> bool:
+    """Return whether an environment variable is set, and not to 0, no, false or nothing."""
+    return os.environ.get(name, "").lower() not in ("", "0", "no", "false")
+
+
+def is_animated(stream: TextIO | None) -> bool:
+    """Return whether a line may move on `stream`: it is a terminal that people watch, not CI."""
+    return _is_terminal(stream) and not is_on("CI")
+
+
+def paint(text: str, colour: int, stream: TextIO | None) -> str:
+    """Return `text` in a colour where `stream` shows colours: on a terminal, if nobody minds.
+
+    NO_COLOR and TERM=dumb mind; FORCE_COLOR asks for colours anywhere else. https://no-color.org
+    """
+    if os.environ.get("NO_COLOR") or not (is_on("FORCE_COLOR") or _is_terminal(stream)):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # it was closed
+        return False
+
+
+def takes(stream: TextIO, text: str) -> bool:
+    """Return whether the encoding of `stream` has all characters of `text`."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
@@ -13,7 +13,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @click.option("--out", type=Path, metavar="FILE", help="File to write.  [default: print it]")
 @click.option("--license", "licence", metavar="ID", help="The model's licence: mit, ...")
 @click.option("--name", help="Title.  [default: the folder's name]")
-@exit_with_one_line()
+@shown
 def main(
     checkpoint: Path, export: Path | None, out: Path | None, licence: str | None, name: str | None
 ) -> None:

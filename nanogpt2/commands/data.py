@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
@@ -14,7 +14,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @click.option("--params", type=Path, default="params.yaml", help="Which text, splits and switches.")
 @click.option("--prepared", type=Path, default="data/prepared", help="Prepared data.")
 @click.option("--card", type=Path, metavar="FILE", help="Instead, write a card of prepared data.")
-@exit_with_one_line()
+@shown
 def main(
     corpus: Path | None,
     out: Path | None,

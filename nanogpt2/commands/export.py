@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import STATES, file_options, open_model
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
@@ -29,7 +29,7 @@ TARGETS = {
     " runtimes; safetensors: one with our own names.",
 )
 @file_options
-@exit_with_one_line()
+@shown
 def main(path: Path, target: str, **which: Any) -> None:
     """Write a model to PATH for other tools, and compare what they make of it."""
     module, _, name = TARGETS[target].partition(":")

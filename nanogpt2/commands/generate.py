@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 from nanogpt2.commands.knobs import PARAMS, knob_options, read_knobs
 from nanogpt2.commands.model import model_options, open_model
 
@@ -28,7 +28,7 @@ from nanogpt2.commands.model import model_options, open_model
 )
 @click.option("--half-precision", is_flag=True, help="bfloat16 weights: quicker on a GPU.")
 @click.option("--speed", is_flag=True, help="Say tokens per second at the end, on stderr.")
-@exit_with_one_line()
+@shown
 def main(
     checkpoint: Path,
     tokenizer: Path,

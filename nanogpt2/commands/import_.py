@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
 @click.argument("name")
 @click.option("--to", type=Path, help="Folder to make; by default the last part of NAME.")
 @click.option("--revision", help="A branch, tag or commit of the hub's repository.")
-@exit_with_one_line()
+@shown
 def main(name: str, to: Path | None, revision: str | None) -> None:
     """Download the model NAME, such as gpt2, into a folder that init_from and --checkpoint take."""
     from nanogpt2.exchange.hub import download

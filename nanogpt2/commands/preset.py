@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
 @click.argument("name")
 @click.option("--params", type=Path, default="params.yaml", help="The file to change.")
-@exit_with_one_line()
+@shown
 def main(name: str, params: Path) -> None:
     """Write the values of the preset NAME (nano, small, base) into params.yaml.
 

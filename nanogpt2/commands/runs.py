@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.group(invoke_without_command=True)
@@ -12,7 +12,7 @@ from nanogpt2.base.errors import exit_with_one_line
     "--root", type=Path, default=".resume", help="Where states of unfinished runs are kept."
 )
 @click.pass_context
-@exit_with_one_line()
+@shown
 def main(context: click.Context, root: Path) -> None:
     """List the runs that were cut off and can go on; `runs prune` removes them."""
     from nanogpt2.commands.unfinished import describe_run, list_runs
@@ -26,7 +26,7 @@ def main(context: click.Context, root: Path) -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 @click.pass_obj
-@exit_with_one_line()
+@shown
 def prune(root: Path, names: tuple[str, ...]) -> None:
     """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
     from nanogpt2.commands.unfinished import describe_pruned, prune_runs

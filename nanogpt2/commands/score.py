@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import model_options, open_model
 
 
@@ -13,7 +13,7 @@ from nanogpt2.commands.model import model_options, open_model
 @click.argument("file", type=Path)
 @model_options
 @click.option("--html", "page", type=Path, help="Write a page that colours each character.")
-@exit_with_one_line()
+@shown
 def main(file: Path, page: Path | None, **which: Any) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
     from nanogpt2.base import files

@@ -2,7 +2,7 @@
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
@@ -10,7 +10,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @click.option("-S", "--set-param", "settings", metavar="KEY=VALUE", multiple=True, help="A change.")
 @click.option("--against", metavar="KEY=VALUE", multiple=True, help="What to compare with.")
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", help="Whose loss.")
-@exit_with_one_line()
+@shown
 def main(n: int, settings: tuple[str, ...], against: tuple[str, ...], split: str) -> None:
     """Train and evaluate params.yaml, with the changes of -S, once for each seed.
 

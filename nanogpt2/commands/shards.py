@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 STEPS = ("scan", "settle", "encode", "merge")
 
@@ -17,7 +17,7 @@ STEPS = ("scan", "settle", "encode", "merge")
 @click.option("--config", default="params.yaml", show_default=True, help="What to prepare, how.")
 @click.option("--out", type=Path, default="data/prepared", show_default=True, help="Of merge.")
 @click.option("--workers", type=click.IntRange(1), help="Processes here; default: the cores.")
-@exit_with_one_line()
+@shown
 def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int | None) -> None:
     """Do one step of a preparation: scan 1/n to n/n, settle, encode 1/n to n/n, merge.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
@@ -13,7 +13,7 @@ from nanogpt2.base.errors import exit_with_one_line
 )
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
 @click.option("--params", type=Path, default="params.yaml", help="The file to read and change.")
-@exit_with_one_line()
+@shown
 def main(seconds: float, dry_run: bool, params: Path) -> None:
     """Compare char, byte and bpe of 512 to 8,192 tokens on the text of params.yaml.
 

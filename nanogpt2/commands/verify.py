@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
 
 
 @click.command()
@@ -13,7 +13,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @click.option("--replay", is_flag=True, help="Also run the recorded commands again, and compare.")
 @click.option("--sign", type=Path, metavar="KEY", help="If all fits, sign it: private key, PEM.")
 @click.option("--key", type=Path, metavar="KEY", help="Check its signature: public key, PEM.")
-@exit_with_one_line()
+@shown
 def main(path: Path | None, replay: bool, sign: Path | None, key: Path | None) -> None:
     """Say, without network, whether the files here belong together, one line for each.
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.screen.screen import OPTIONS, running, say
 
 RESTORE = "The last run's outputs come back with: dvc checkout && git restore metrics plots"
 
@@ -19,7 +20,7 @@ def stage_command(function: Callable[..., None]) -> click.Command:
     What changed while it ran is an error there too. `validate` removes nothing, and what it writes
     depends on nothing.
     """
-    stage = os.environ.get("DVC_STAGE", "")
+    stage, name = os.environ.get("DVC_STAGE", ""), Path(function.__code__.co_filename).stem
     removed = stage not in ("", "validate")
 
     @wraps(function)
@@ -29,15 +30,18 @@ def stage_command(function: Callable[..., None]) -> click.Command:
             from stages.shared.parent import run_apart  # psutil takes 30 ms to import
 
             run_apart(stage)
-        elif "config" in options and "RANK" not in os.environ:
-            show_left_out(options["config"])
-        if removed:
-            from stages.shared.inputs import Inputs
+        with running(name, [variable for variable in OPTIONS if options.pop(variable)]):
+            if not stage and "config" in options and "RANK" not in os.environ:
+                show_left_out(options["config"])
+            if removed:
+                from stages.shared.inputs import Inputs
 
-            click.get_current_context().obj = Inputs(stage)
-        function(*arguments, **options)
-        check_inputs()
+                click.get_current_context().obj = Inputs(stage)
+            function(*arguments, **options)
+            check_inputs()
 
+    for variable, (flags, text) in reversed(OPTIONS.items()):
+        click.option(*flags, variable, is_flag=True, help=text)(guarded)
     return click.command(context_settings={"show_default": True})(guarded)
 
 
@@ -65,7 +69,7 @@ def show_left_out(config: str) -> None:
     from nanogpt2.config.config import describe_left_out
 
     if line := describe_left_out(config, beside=Path("params.yaml")):
-        click.echo(line)
+        say(line)
 
 
 def log_beside(metrics: Path) -> Path:
