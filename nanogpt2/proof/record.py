@@ -49,59 +49,59 @@ def compare_record() -> list[Finding]:
     Raises ConfigError where one of the three cannot be read.
     """
     lock, plan, values = map(yaml12.read, (LOCK, PLAN, PARAMETERS))
-    recorded, planned = _stages(lock), _stages(plan)
+    recorded, planned = stages_of(lock), stages_of(plan)
+    others = [*other_stages(recorded, planned, values), *other_links(recorded)]
+    wrong = [*other_form(lock), *(what for _, what in others)]
     return [
-        judge(LOCK, _compare_stages(lock, planned, values), fits="records the stages of dvc.yaml"),
+        judge(LOCK, wrong, fits="records the stages of dvc.yaml"),
         judge(
             PARAMETERS,
             (
                 f"{key} is not as in the run of {stage}"
-                for stage, entry in recorded.items()
-                for key, value in _parameters(entry).items()
-                if values.get(key) != value
+                for stage, key in other_parameters(recorded, values)
             ),
             fits="has the values of the recorded run",
         ),
-        *_compare_files(recorded, set(_brought(planned))),
+        *_compare_files(recorded, set(brought(planned))),
     ]
 
 
 def recorded_commands() -> dict[str, str]:
     """Return the command of each stage as dvc.lock has it, in the order of dvc.yaml."""
-    recorded = _stages(yaml12.read(LOCK))
+    recorded = stages_of(yaml12.read(LOCK))
     return {
         name: str(recorded[name].get("cmd"))
-        for name in _stages(yaml12.read(PLAN))
+        for name in stages_of(yaml12.read(PLAN))
         if name in recorded
     }
 
 
 def recorded_outputs() -> dict[str, dict[str, Any]]:
     """Return the entries of all outputs in dvc.lock, by their paths."""
-    stages = _stages(yaml12.read(LOCK)).values()
-    return {str(entry["path"]): entry for stage in stages for entry in _entries(stage, "outs")}
+    stages = stages_of(yaml12.read(LOCK)).values()
+    return {str(entry["path"]): entry for stage in stages for entry in entries_of(stage, "outs")}
 
 
 def recorded_inputs() -> set[str]:
     """Return the paths of all that a stage in dvc.lock read and no stage wrote."""
-    stages = _stages(yaml12.read(LOCK)).values()
-    read = {str(entry["path"]) for stage in stages for entry in _entries(stage, "deps")}
+    stages = stages_of(yaml12.read(LOCK)).values()
+    read = {str(entry["path"]) for stage in stages for entry in entries_of(stage, "deps")}
     return read - recorded_outputs().keys()
 
 
-def _stages(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def stages_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     stages = document.get("stages")
     found = stages.items() if isinstance(stages, dict) else ()
     return {name: stage for name, stage in found if isinstance(stage, dict)}
 
 
-def _entries(stage: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+def entries_of(stage: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     entries = stage.get(kind)
     found = entries if isinstance(entries, list) else []
     return [entry for entry in found if isinstance(entry, dict) and "path" in entry]
 
 
-def _parameters(stage: Mapping[str, Any]) -> dict[str, Any]:
+def parameters_of(stage: Mapping[str, Any]) -> dict[str, Any]:
     recorded = stage.get("params")
     values = recorded.get(PARAMETERS) if isinstance(recorded, dict) else None
     return values if isinstance(values, dict) else {}
@@ -110,47 +110,100 @@ def _parameters(stage: Mapping[str, Any]) -> dict[str, Any]:
 # --- dvc.lock beside dvc.yaml ---
 
 
-def _compare_stages(
-    lock: Mapping[str, Any], planned: Mapping[str, Any], values: Mapping[str, Any]
-) -> Iterator[str]:
-    if {key: lock[key] for key in lock if key != "stages"} != {"schema": "2.0"}:
-        yield "its form is not that of DVC 3"
-    recorded = _stages(lock)
-    yield from (f"the stage {name} is not recorded" for name in planned.keys() - recorded.keys())
-    yield from (f"the stage {name} is not in {PLAN}" for name in recorded.keys() - planned.keys())
+def other_form(lock: Mapping[str, Any]) -> list[str]:
+    """Return that dvc.lock is of another version of DVC, where it is."""
+    form = {key: lock[key] for key in lock if key != "stages"}
+    return [] if form == {"schema": "2.0"} else ["its form is not that of DVC 3"]
+
+
+def other_stages(
+    recorded: Mapping[str, Any], planned: Mapping[str, Any], values: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield (stage, what of its record is not as dvc.yaml has it)."""
+    many = {name for name, stage in planned.items() if {"foreach", "matrix"} & stage.keys()}
+    for name in planned.keys() - recorded.keys() - many:
+        yield name, f"the stage {name} is not recorded"
+    for name in recorded.keys() - planned.keys():
+        if name.partition("@")[0] not in many:  # of which each has a record
+            yield name, f"the stage {name} is not in {PLAN}"
     for name in planned.keys() & recorded.keys():
         stage, entry = planned[name], recorded[name]
-        outputs = [path for kind in OUTPUTS for path in _listed(stage, kind, values)]
+        outputs = [path for kind in OUTPUTS for path in listed(stage, kind, values)]
         pairs = {
-            "cmd": (stage.get("cmd"), entry.get("cmd")),
-            "deps": (sorted(_listed(stage, "deps", values)), _paths(entry, "deps")),
+            "cmd": (_resolve(stage.get("cmd"), values), entry.get("cmd")),
+            "deps": (sorted(listed(stage, "deps", values)), _paths(entry, "deps")),
             "outs": (sorted(outputs), _paths(entry, "outs")),
-            "params": (sorted(_listed(stage, "params", values)), sorted(_parameters(entry))),
+            "params": (sorted(parameters_read(stage)), sorted(parameters_of(entry))),
         }
         for kind, (wanted, found) in pairs.items():
             if wanted != found:
                 those = "is not that" if kind == "cmd" else "are not those"
-                yield f"{kind} of {name} {those} of {PLAN}"
+                yield name, f"{kind} of {name} {those} of {PLAN}"
         if extra := entry.keys() - {"cmd", "deps", "outs", "params"}:
-            yield f"{name} has {name_some(sorted(extra), SHOWN)}"
+            yield name, f"{name} has {name_some(sorted(extra), SHOWN)}"
 
 
-def _listed(stage: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -> list[str]:
+def other_links(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (stage, what it read that is not what another stage, or `dvc add`, wrote).
+
+    Each file has one hash in all of the record, whether it is here or not.
+    """
+    written = {
+        str(entry["path"]): (f"{name} wrote", entry)
+        for name, stage in recorded.items()
+        for entry in entries_of(stage, "outs")
+    }
+    for name, stage in recorded.items():
+        for entry in entries_of(stage, "deps"):
+            path = str(entry["path"])
+            by, other = written.get(path) or (f"{path}.dvc names", added(path))
+            if other is not None and other.get("md5") != entry.get("md5"):
+                yield name, f"{name} read another {path} than {by}"
+
+
+def other_parameters(
+    recorded: Mapping[str, Any], values: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield (stage, parameter) for each that has another value in params.yaml than recorded."""
+    for name, stage in recorded.items():
+        for key, value in parameters_of(stage).items():
+            if look_up(values, key) != value:
+                yield name, key
+
+
+def look_up(values: Any, key: str) -> Any:
+    """Return the value of `key`, such as `sample.seed`, None where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def added(path: str) -> dict[str, Any] | None:
+    """Return what `dvc add` has written of `path` into its .dvc file, None where there is none."""
+    pointer = f"{path}.dvc"
+    if not files.exists(pointer):
+        return None
+    return next(iter(entries_of(yaml12.read(pointer), "outs")), None)
+
+
+def parameters_read(stage: Mapping[str, Any]) -> list[str]:
+    """Return the keys of params.yaml that a stage of dvc.yaml lists."""
+    return [key for key in stage.get("params", []) if isinstance(key, str)]
+
+
+def listed(stage: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -> list[str]:
     """Return the names in a list of dvc.yaml; `${a.b}` is a value of params.yaml."""
-
-    def value_of(match: re.Match[str]) -> str:
-        found: Any = values
-        for key in match[1].split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        return str(found)
-
     names = [next(iter(item)) if isinstance(item, dict) else item for item in stage.get(kind, [])]
-    resolved = (re.sub(r"\$\{([\w.]+)\}", value_of, str(name)) for name in names)
+    resolved = (_resolve(name, values) for name in names)
     return [name for name in resolved if name != "None"]
 
 
+def _resolve(text: object, values: Mapping[str, Any]) -> str:
+    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(look_up(values, match[1])), str(text))
+
+
 def _paths(stage: Mapping[str, Any], kind: str) -> list[str]:
-    return sorted(str(entry["path"]) for entry in _entries(stage, kind))
+    return sorted(str(entry["path"]) for entry in entries_of(stage, kind))
 
 
 # --- dvc.lock beside the files ---
@@ -160,7 +213,7 @@ def _compare_files(recorded: Mapping[str, Any], brought: set[str]) -> Iterator[F
     by_path: dict[str, dict[str, Any]] = defaultdict(dict)
     for stage, content in recorded.items():
         for kind in ("outs", "deps"):
-            for entry in _entries(content, kind):
+            for entry in entries_of(content, kind):
                 by_path[str(entry["path"])].setdefault(stage, entry)
     for path, entries in sorted(by_path.items()):
         if not files.exists(path):
@@ -176,7 +229,7 @@ def _compare_files(recorded: Mapping[str, Any], brought: set[str]) -> Iterator[F
         yield judge(path, [where] if wrong else [], fits=f"is the one that {LOCK} records")
 
 
-def _brought(planned: Mapping[str, Any]) -> Iterator[str]:
+def brought(planned: Mapping[str, Any]) -> Iterator[str]:
     """Yield the outputs that DVC keeps; git has those with `cache: false`."""
     for stage in planned.values():
         for item in (item for kind in OUTPUTS for item in stage.get(kind, [])):
