@@ -10,6 +10,7 @@ from nanogpt2 import __version__
 # Each command, and the module that has it as `main`.
 COMMANDS = {
     "card": "nanogpt2.commands.card",
+    "check": "nanogpt2.commands.check",
     "data": "nanogpt2.commands.data",
     "export": "nanogpt2.commands.export",
     "generate": "nanogpt2.commands.generate",

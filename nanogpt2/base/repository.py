@@ -1,6 +1,7 @@
 """The git repository of a project, and the copies of it in which DVC runs experiments."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -40,10 +41,43 @@ def check_repository(project: Path) -> None:
         )
 
 
-def committed_text(path: Path) -> str | None:
-    """Return the text of `path` in the last commit, None where git has none."""
+def committed_text(path: str | Path, commit: str = "HEAD") -> str | None:
+    """Return the text of `path` in a commit, None where git has none."""
     place = Path(os.path.relpath(path)).as_posix()
-    return _ask_git(Path(), "show", f"HEAD:./{place}") or None
+    return _ask_git(Path(), "show", f"{commit}:./{place}") or None
+
+
+def find_commit(name: str) -> str:
+    """Return the hash of the commit `name`, fetched where this clone lacks it.
+
+    It may be a branch of a remote, such as origin/main, or a whole hash. A shallow clone stays
+    shallow. Raises DataError where there is no such commit.
+    """
+    if commit := _ask_git(Path(), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+        return commit
+    remotes = (_ask_git(Path(), "remote") or "").split()
+    remote, _, branch = name.partition("/")
+    if branch and remote in remotes:
+        wanted = [remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}"]
+    elif remotes and re.fullmatch(r"[0-9a-f]{40,64}", name):
+        wanted = ["origin" if "origin" in remotes else remotes[0], name]
+    else:
+        advice = ", and this clone is shallow: git fetch --unshallow" if is_shallow() else ""
+        raise DataError(f"{name}: git knows no such commit{advice}")
+    words = ["fetch", *(["--depth=1"] if is_shallow() else []), "--no-tags", *wanted]
+    if _ask_git(Path(), *words) is None:
+        raise DataError(f"{name}: not in this clone, and this failed: git {' '.join(words)}")
+    return _ask_git(Path(), "rev-parse", "--verify", f"{name}^{{commit}}") or name
+
+
+def is_shallow() -> bool:
+    """Return whether this clone lacks the history of its commits."""
+    return _ask_git(Path(), "rev-parse", "--is-shallow-repository") == "true"
+
+
+def has_ancestor(commit: str) -> bool:
+    """Return whether the last commit stands on `commit`, as far as a whole clone can tell."""
+    return _ask_git(Path(), "merge-base", "--is-ancestor", commit, "HEAD") is not None
 
 
 def changed_files(path: str | Path) -> list[str]:
