@@ -19,7 +19,7 @@ from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.bpe.words import count_words
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, learnt_from, runs_of
 from nanogpt2.prepare.overlap import EDGE, read_windows
-from nanogpt2.scan.segments import code_points_of, distinct_bytes, read_segment
+from nanogpt2.scan.segments import code_points_of, read_segment
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, read_tokenizer
 
 NONE = np.empty(0, np.int64)
@@ -62,12 +62,13 @@ def encode_section(
     found = []
     for run in runs_of(section, whole, layout):
         text = run.text(layout.separator)
-        content = text.encode("utf-8")
         tokens = encode_pieces(run.pieces, text, layout.separator, known)
-        used = find_used(tokens, text, content, known)
-        own = path if run.pieces == [whole] else Path(f"{path}-{run.split}.text")
-        if own != path:
+        own, points = path, section.segment.points
+        if run.pieces != [whole]:
+            own, content = Path(f"{path}-{run.split}.text"), text.encode("utf-8")
             own.write_bytes(content)
+            points = code_points_of(text, content)
+        used = find_used(tokens, points, known)
         encoded = Path(f"{path}-{run.split}.bin")
         tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(encoded)
         met = NONE
@@ -85,21 +86,15 @@ def cached_tokenizer(path: Path) -> Tokenizer:
 
 
 def find_used(
-    tokens: TokenArray, text: str, content: bytes, tokenizer: Tokenizer
+    tokens: TokenArray, points: npt.NDArray[np.uint32], tokenizer: Tokenizer
 ) -> npt.NDArray[np.bool_]:
-    """Return of each token whether it is among `tokens`, those of `text`, of the bytes `content`.
-
-    Where tokens are characters or bytes, those of the text tell it sooner.
-    """
+    """Return of each token whether it is among `tokens`, those of a text with these code points."""
     used = np.zeros(tokenizer.size, np.bool_)
-    if isinstance(tokenizer, ByteTokenizer):
-        used[list(distinct_bytes(content))] = True
-    elif isinstance(tokenizer, CharTokenizer):
-        points = code_points_of(text, content)
+    if isinstance(tokenizer, CharTokenizer | ByteTokenizer):  # its characters tell it sooner
         used[tokenizer.encode("".join(map(chr, points)))] = True
-    else:
-        for start in range(0, len(tokens), CHUNK):
-            used[tokens[start : start + CHUNK]] = True
+        return used
+    for start in range(0, len(tokens), CHUNK):
+        used[tokens[start : start + CHUNK]] = True
     return used
 
 

@@ -21,6 +21,7 @@ NEAR = 1 << 16  # bytes around a wished place, searched first
 LINE_END = re.compile(rb"[\x21-\x7e\x80-\xbf]\r?\n(?=[\x21-\x7e\xc2-\xf4])")
 OTHER_CUTS = re.compile(rb"[A-Za-z](?= [A-Za-z])|(?:\xe3\x80\x82|\xef\xbc\x8c)(?=[\xe5-\xe9])")
 MOST_OF_CHARACTER = 4  # bytes of UTF-8
+MOST_OF_CUT = 3  # bytes that the patterns above take before a cut
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -53,21 +54,24 @@ def _next_cut(file: BinaryIO, start: int, size: int) -> int | None:
     for width in (2 * NEAR, LONGEST_UNCUT):
         file.seek(before)
         content = file.read(width)
-        for cut in find_cuts(content):
-            if before + cut >= start:
-                return before + cut if before + cut < size else None
+        for cut in find_cuts(content, start - before):
+            return before + cut if before + cut < size else None
     return None
 
 
-def find_cuts(content: bytes) -> Iterator[int]:
-    """Yield the places in UTF-8 text, in order, where it may be cut: each the start of a block."""
+def find_cuts(content: bytes, start: int = 0) -> Iterator[int]:
+    """Yield the places in UTF-8 text, in order from `start` on, where it may be cut.
+
+    Each is the start of a block.
+    """
     found = False
-    for match in LINE_END.finditer(content):
-        if _is_cut(content, match.start(), match.end()):
+    for match in LINE_END.finditer(content, max(0, start - MOST_OF_CUT)):
+        if match.end() >= start and _is_cut(content, match.start(), match.end()):
             found = True
             yield match.end()
     if not found:
-        yield from (match.end() for match in OTHER_CUTS.finditer(content))
+        cuts = OTHER_CUTS.finditer(content, max(0, start - MOST_OF_CUT))
+        yield from (match.end() for match in cuts if match.end() >= start)
 
 
 def last_cut(content: bytes) -> int | None:
