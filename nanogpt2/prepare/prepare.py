@@ -19,6 +19,7 @@ from nanogpt2.prepare.work import Work
 from nanogpt2.scan.blocks import BLOCK_BYTES
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.scan.scan import LEAST_BLOCK_BYTES
+from nanogpt2.scan.sources import Wholes
 from nanogpt2.text import corpus
 
 
@@ -68,16 +69,23 @@ def prepare(
 
     def fill(new: Path) -> None:
         check_disk(needs, new)
-        with tempfile.TemporaryDirectory(dir=new.parent) as aside, Workers(count) as processes:
+        with tempfile.TemporaryDirectory(dir=new.parent) as aside:
             work = Work(source, recipe, Path(aside), processes, size, shown)
-            scans = list(work.scan(range(len(work.parts))))
+            wholes, scans = Wholes(recipe), []
+            for part, scan in zip(work.parts, work.scan(range(len(work.parts))), strict=True):
+                wholes.add(part)
+                scans.append(scan)
             settled = work.settle(scans)
             results = work.encode(settled.layout, settled.layout.sections)
             description.update(
                 work.merge(
-                    *(new, scans, settled, results), block_size=block_size, passed_over=passed_over
+                    *(new, scans, settled, results),
+                    wholes=wholes.hashes(),
+                    block_size=block_size,
+                    passed_over=passed_over,
                 )
             )
 
-    files.replace_folder(folder, fill)
+    with Workers(count) as processes:  # before the folder is locked, which they would keep up
+        files.replace_folder(folder, fill)
     return description

@@ -195,10 +195,14 @@ class Work:
         settled: Settled,
         results: Iterable[list[Encoded]],
         *,
+        wholes: Mapping[Path, str],
         block_size: int | None,
         passed_over: Mapping[str, int],
     ) -> dict[str, Any]:
-        """Fill the folder `new` with what all sections gave, in order; return the description."""
+        """Fill the folder `new` with what all sections gave, in order; return the description.
+
+        `wholes` are the hashes of source files as far as they are known.
+        """
         tokenizer, layout = read_tokenizer(self.tokenizer_path), settled.layout
         write_sealed(new / "tokenizer.json", tokenizer.to_dict())
         shared = Shared(self.windows_path) if self.windows_path else None
@@ -219,7 +223,8 @@ class Work:
             self.source,
             self.recipe,
             chain.from_iterable(self.parts),
-            chain.from_iterable(scan.sha256 for scan in scans),
+            chain.from_iterable(scan.read for scan in scans),
+            wholes=wholes,
             workers=self.workers,
         )
         separator = self.recipe.separator if layout.documents > 1 else ""

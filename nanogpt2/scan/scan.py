@@ -12,6 +12,7 @@ from nanogpt2.scan import blocks
 from nanogpt2.scan.parts import Piece, is_hashed_by_spans
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.scan.segments import KEY_CHARACTERS, Segment, SegmentWriter, key_of
+from nanogpt2.scan.sources import state_of
 from nanogpt2.text import plain
 from nanogpt2.text.records import kind_of, read_records
 from nanogpt2.text.streams import open_utf8
@@ -25,8 +26,8 @@ class Scan:
     """What a part of a corpus holds: its segments, and what was read, passed over and removed."""
 
     segments: list[Segment]
-    sha256: list[str]  # of each piece as it was read: of its bytes where they are plain text, else
-    # of the whole file, with its first piece
+    read: list[tuple[str, list[int]]]  # of each piece its SHA-256, and its file's state before: of
+    # its bytes where they are plain text, else of the whole file, with its first piece
     is_blank: bool  # whether all of it is white space
     removed: dict[str, Tally]  # by switch of `clean`
     problems: list[str] = field(default_factory=list)  # a line for each file that is no text
@@ -42,13 +43,14 @@ def scan_part(
     """
     number, pieces = part
     writer = SegmentWriter(folder, number, block_bytes, recipe.clean)
-    hashes, problems = [], []
+    read, problems = [], []
     for piece in pieces:
+        state = state_of(piece.path)
         try:
-            hashes.append(_scan_piece(piece, recipe, writer))
+            read.append((_scan_piece(piece, recipe, writer), state))
         except DataError as error:
             problems.append(str(error))
-    return Scan(writer.finish(), hashes, writer.is_blank, writer.removed(), problems)
+    return Scan(writer.finish(), read, writer.is_blank, writer.removed(), problems)
 
 
 def _scan_piece(piece: Piece, recipe: Recipe, writer: SegmentWriter) -> str:

@@ -1,8 +1,10 @@
 """The files of a corpus: what was read of each, and whether it still is what was read."""
 
 import hashlib
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nanogpt2.base.errors import DataError
@@ -15,68 +17,119 @@ from nanogpt2.scan.recipe import Recipe
 from nanogpt2.text import corpus
 from nanogpt2.text.corpus import MOST_NAMED, Source
 
-BUFFER = 1 << 20  # bytes hashed at a time
+BUFFER = 1 << 18  # bytes hashed at a time
+LATELY = 2 * 10**9  # nanoseconds: the coarsest times of a file system, FAT's
 WHOLE = Span(0, None)
+
+
+def state_of(path: Path) -> list[int]:
+    """Return what of a file differs once it was written: its number, size and times.
+
+    Nothing where it is gone, or was written so lately that its times may not tell another change.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < LATELY:
+        return []
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+class Wholes:
+    """The SHA-256 of files that are read in spans, by this process while workers read them too."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._digests: dict[Path, hashlib._Hash] = {}
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Read the next pieces of the corpus, where they are spans."""
+        for piece in pieces:
+            if piece.span != WHOLE and is_hashed_by_spans(piece.path, self.recipe):
+                digest = self._digests.setdefault(piece.path, hashlib.sha256())
+                _read_into(digest, piece.path, piece.span)
+
+    def hashes(self) -> dict[Path, str]:
+        """Return the SHA-256 of each of these files, once all pieces were added."""
+        return {path: digest.hexdigest() for path, digest in self._digests.items()}
 
 
 def check_sources(
     source: Path,
     recipe: Recipe,
     pieces: Iterable[Piece],
-    sha256: Iterable[str],
+    read: Iterable[tuple[str, list[int]]],
     *,
+    wholes: Mapping[Path, str],
     workers: Workers,
 ) -> list[Source]:
-    """Return the files of the corpus `source`, whose `pieces` had the hashes `sha256` when read.
+    """Return the files of the corpus `source`, of whose `pieces` that was `read` (see `Scan`).
 
-    DataError where they are no longer those that were read.
+    What was not written since is not read again, where `wholes` has the hash of a file in spans.
+    DataError where files are no longer those that were read.
     """
-    read: dict[Path, list[tuple[Span, str]]] = defaultdict(list)
-    for piece, found in zip(pieces, sha256, strict=True):
+    rows: dict[Path, list[tuple[Span, str, list[int]]]] = defaultdict(list)
+    for piece, (sha256, state) in zip(pieces, read, strict=True):
         if piece.span.start == 0 or is_hashed_by_spans(piece.path, recipe):
-            read[piece.path].append((piece.span, found))
-    changed = set(read) ^ set(corpus.find_text_files(source))
-    there = [path for path in read if path not in changed]
+            rows[piece.path].append((piece.span, sha256, state))
+    changed = set(rows) ^ set(corpus.find_text_files(source))
+    there = [path for path in rows if path not in changed]
+    known = {path: found for path in there if (found := _known(path, rows[path], wholes))}
     # of a file in several spans each of them, and first the whole, by several workers
-    spans = [(path, span) for path in there for span in _whole_and_parts(read[path])]
+    again = [path for path in there if path not in known]
+    spans = [(path, span) for path in again for span in _whole_and_parts(rows[path])]
     hashes = dict(zip(spans, workers.each(_hash, spans), strict=True))
-    sources = []
-    for path in there:
-        size, whole = hashes[path, WHOLE]
-        parts = [span for span, _ in read[path]] if len(read[path]) > 1 else [WHOLE]
+    for path in again:
+        known[path] = hashes[path, WHOLE]
+        parts = [span for span, *_ in rows[path]] if len(rows[path]) > 1 else [WHOLE]
         if any(
-            hashes[path, span][1] != found
-            for span, (_, found) in zip(parts, read[path], strict=True)
+            hashes[path, span][1] != sha256
+            for span, (_, sha256, _) in zip(parts, rows[path], strict=True)
         ):
             changed.add(path)
-        sources.append(Source(corpus.name_in(source, path), size, whole))
     if changed:
         names = sorted(corpus.name_in(source, path) for path in changed)
         raise DataError(
             f"corpus: {printable(name_some(names, MOST_NAMED))} changed while {source} was read;"
             " give the same command again when nothing writes there"
         )
-    return sources
+    return [Source(corpus.name_in(source, path), *known[path]) for path in there]
 
 
-def _whole_and_parts(read: Sequence[tuple[Span, str]]) -> Iterator[Span]:
+def _known(
+    path: Path, rows: Sequence[tuple[Span, str, list[int]]], wholes: Mapping[Path, str]
+) -> tuple[int, str] | None:
+    """Return size and SHA-256 of a file that was not written since, if its hash is known."""
+    now = state_of(path)
+    if not now or any(state != now for _, _, state in rows):
+        return None
+    sha256 = rows[0][1] if len(rows) == 1 else wholes.get(path)
+    return (now[1], sha256) if sha256 else None
+
+
+def _whole_and_parts(rows: Sequence[tuple[Span, str, list[int]]]) -> Iterator[Span]:
     yield WHOLE
-    if len(read) > 1:
-        yield from (span for span, _ in read)
+    if len(rows) > 1:
+        yield from (span for span, *_ in rows)
 
 
 def _hash(where: tuple[Path, Span]) -> tuple[int, str]:
-    """Return size and SHA-256 of a span of a file, which may be gone or shorter now."""
-    path, span = where
-    digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            file.seek(span.start)
-            left = None if span.end is None else span.end - span.start
-            while content := file.read(BUFFER if left is None else min(BUFFER, left)):
-                left = None if left is None else left - len(content)
-                size += len(content)
-                digest.update(content)
-    except OSError:
-        return 0, ""
+    """Return size and SHA-256 of a span of a file."""
+    digest = hashlib.sha256()
+    size = _read_into(digest, *where)
     return size, digest.hexdigest()
+
+
+def _read_into(digest: "hashlib._Hash", path: Path, span: Span) -> int:
+    """Give `digest` a span of a file, which may be gone or shorter now; return its size."""
+    size = 0
+    buffer = memoryview(bytearray(BUFFER))
+    with suppress(OSError), path.open("rb", buffering=0) as file:
+        file.seek(span.start)
+        left = BUFFER if span.end is None else span.end - span.start
+        while count := file.readinto(buffer[: min(left, BUFFER)]):
+            digest.update(buffer[:count])
+            size += count
+            left -= count if span.end else 0
+    return size

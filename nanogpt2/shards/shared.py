@@ -117,19 +117,20 @@ class SharedPreparation:
         description: dict[str, Any] = {}
 
         def fill(new: Path) -> None:
-            with self._work() as work:
-                description.update(
-                    work.merge(
-                        new,
-                        self._scans(work),
-                        settled,
-                        map(self._encoded, numbers),
-                        block_size=block_size,
-                        passed_over=corpus.count_passed_over(self.source, but=out),
-                    )
+            description.update(
+                work.merge(
+                    new,
+                    self._scans(work),
+                    settled,
+                    map(self._encoded, numbers),
+                    wholes={},
+                    block_size=block_size,
+                    passed_over=corpus.count_passed_over(self.source, but=out),
                 )
+            )
 
-        files.replace_folder(out, fill)
+        with self._work() as work:
+            files.replace_folder(out, fill)
         return description
 
     @contextmanager
