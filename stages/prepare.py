@@ -22,6 +22,9 @@ from stages.shared.command import config_option, stage_command
 @click.option("--workers", type=click.IntRange(1), help="Processes; all cores for a large text.")
 def main(config: str, out: Path, init: Path, figures: Path, workers: int | None) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
+    from nanogpt2.base.workers import keep_alone
+
+    keep_alone()
     from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import PREPARE_KEYS, get_config
     from nanogpt2.prepare.describe import describe, moved_splits

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TypeVar
 
 from nanogpt2.base.errors import DeviceError
@@ -17,6 +18,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
+THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
+
+
+def keep_alone() -> None:
+    """Have numpy start no threads for products, before it is imported: then workers are forked."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def is_alone() -> bool:
+    """Return whether this process is known to have one thread.
+
+    One that is forked has what was imported, at once, but also locks that other threads held, such
+    as those of OpenMP.
+    """
+    return THREADS.is_dir() and len(list(THREADS.iterdir())) == 1
 
 
 def count_cores() -> int:
@@ -37,9 +53,9 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         if self.count > 1:
-            # forked processes would inherit threads' locks, such as those of OpenMP
-            spawn = get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, mp_context=spawn, initializer=_begin)
+            context = get_context("fork" if is_alone() else "spawn")
+            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin)
+            self._pool.submit(os.getpid)  # forked ones all begin now, with what is open so far
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -25,6 +25,9 @@ def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int
     one before is done. What merge writes are the bytes that the stage prepare writes on one
     machine. A step that was cut off is given again.
     """
+    from nanogpt2.base.workers import keep_alone
+
+    keep_alone()
     from nanogpt2.prepare.describe import describe
     from nanogpt2.prepare.phases import Phases
     from nanogpt2.shards.shared import Shard, shared_preparation

@@ -1,0 +1,78 @@
+"""Worker processes: the results in order, and nobody left behind."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nanogpt2.base.workers import is_alone
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, sys, threading, time
+from nanogpt2.base.workers import Workers, is_alone
+
+def square(number):
+    return number * number, os.getpid(), "imported" in sys.modules
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["threads"]:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    sys.modules["imported"] = sys  # what a forked process has too
+    with Workers(2) as workers:
+        found = list(workers.each(square, range(20)))
+        assert [each[0] for each in found] == [number**2 for number in range(20)]
+        assert os.getpid() not in {each[1] for each in found}
+        print(found[0][2], *{each[1] for each in found}, flush=True)
+        if sys.argv[1:] == ["wait"]:
+            time.sleep(60)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process is forked")
+@pytest.mark.parametrize("how", ["alone", "threads"])
+def test_a_process_of_one_thread_forks_its_workers(how: str, script: Path) -> None:
+    """What is imported need not be imported again; with threads, whose locks may be held, it is."""
+    command = [sys.executable, "-W", "error", str(script), how]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(how == "alone"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_a_parent_that_is_killed(script: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), "wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout
+        _, *numbers = process.stdout.readline().split()
+        process.kill()
+    for _ in range(500):
+        if not any(Path("/proc", number.decode()).exists() for number in numbers):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"processes that go on: {numbers}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody knows")
+def test_a_thread_is_seen() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert not is_alone()
+    finally:
+        done.set()
+        thread.join()
