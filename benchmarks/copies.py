@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from nanogpt2.copies.constants import REACH
-from nanogpt2.copies.held_out import Overlap, gather
+from nanogpt2.copies.held_out import Windows, gather
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.overlap import search_pieces
@@ -264,9 +264,9 @@ def verbatim(megabytes: int) -> None:
         start = time.process_time()
         found = gather(text)
         middle = time.process_time()
-        overlap = Overlap({"val": found})
+        windows = Windows.of({"val": found})
         for part in parts[3:]:
-            overlap.look_up(part)
+            windows.look_up(part)
         looked = (time.process_time() - middle) / (size - sum(map(len, parts[:3])))
         click.echo(
             f"{name}: level {found.level}, gathered in {(middle - start) / len(text) * 1e9:.1f}"

@@ -103,35 +103,34 @@ def _count(
     return hashes[heads], totals[ends] - totals[heads]
 
 
-class Overlap:
-    """Which windows of held-out splits stand in training text too: looked up piece by piece."""
+@dataclass(frozen=True)
+class Windows:
+    """The windows of all held-out splits together, by number, as texts are looked up among them."""
 
-    def __init__(self, splits: Mapping[str, HeldOut]) -> None:
-        self.splits = dict(splits)
+    level: int
+    hashes: Hashes
+    buckets: npt.NDArray[np.uint32]  # where hashes with the same first bits begin, 2^b + 1
+    # by the first and by other bits of a hash whether there is one: most windows are none of ours
+    first: npt.NDArray[np.uint8]
+    second: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, splits: Mapping[str, HeldOut]) -> "Windows":
+        """Return the windows of some splits."""
         none = np.empty(0, dtype=np.uint64)
-        hashes = [none, *(held_out.hashes for held_out in self.splits.values())]
-        self._hashes, _ = _count(np.concatenate(hashes))
-        level = min((held_out.level for held_out in self.splits.values()), default=0)
-        self._limit, self._level = np.uint64(MASK >> level), np.uint64(level)
-        bits = max(10, len(self._hashes).bit_length() - 2)  # some 4 hashes in a bucket
-        self._shift, self._shift_of_looks = np.uint64(64 - bits), np.uint64(62 - bits - FALSE_BITS)
-        shifted = self._hashes << self._level
-        buckets = np.arange((1 << bits) + 1, dtype=np.uint64)
-        ends = np.searchsorted(shifted >> self._shift, buckets)
-        self._buckets = ends.astype(np.uint32)  # where hashes with the same first bits begin
-        # by the first and by other bits: most windows are none of ours
-        self._first = self._make_looks(shifted)
-        self._second = self._make_looks(shifted * OTHER)
-
-    def _make_looks(self, hashes: Hashes) -> npt.NDArray[np.uint8]:
-        looks = np.zeros(1 << (64 - int(self._shift_of_looks)), dtype=np.bool_)
-        looks[hashes >> self._shift_of_looks] = True
-        return np.packbits(looks, bitorder="little")
+        hashes, _ = _count(np.concatenate([none, *(each.hashes for each in splits.values())]))
+        level = min((held_out.level for held_out in splits.values()), default=0)
+        bits = max(10, len(hashes).bit_length() - 2)  # some 4 hashes in a bucket
+        shifted = hashes << np.uint64(level)
+        starts = np.arange((1 << bits) + 1, dtype=np.uint64)
+        buckets = np.searchsorted(shifted >> np.uint64(64 - bits), starts).astype(np.uint32)
+        looks = [_make_looks(each, bits + 2 + FALSE_BITS) for each in (shifted, shifted * OTHER)]
+        return cls(level, hashes, buckets, *looks)
 
     @property
     def size(self) -> int:
-        """Number of different windows, of all splits together."""
-        return len(self._hashes)
+        """Number of different windows."""
+        return len(self.hashes)
 
     def look_up(self, text: str, following: str = "") -> Positions:
         """Return the numbers of the held-out windows that begin in a piece of training text too.
@@ -141,48 +140,49 @@ class Overlap:
         met = np.zeros(self.size, dtype=np.bool_)
         if not self.size:
             return np.flatnonzero(met)
-        library = find_library(len(text))
-        for hashes in low_hashes(text, following, LENGTH, int(self._limit)):
+        library, sought = find_library(len(text)), self._sought()
+        for hashes in low_hashes(text, following, LENGTH, MASK >> self.level):
             if library is None:
-                met[self._find(hashes << self._level)] = True
+                met[self._find(hashes << np.uint64(self.level))] = True
             else:
-                sought = self._sought()
                 library.mark_found(hashes.ctypes.data, len(hashes), byref(sought), met.ctypes.data)
         return np.flatnonzero(met)
 
     def _sought(self) -> Sought:
-        arrays = self._hashes, self._buckets, self._first, self._second
-        numbers = self._level, OTHER, self._shift, self._shift_of_looks
-        return Sought(*(array.ctypes.data for array in arrays), *map(int, numbers))
+        arrays = self.hashes, self.buckets, self.first, self.second
+        numbers = self.level, int(OTHER), self._shift, self._shift_of_looks
+        return Sought(*(array.ctypes.data for array in arrays), *numbers)
+
+    @property
+    def _shift(self) -> int:
+        return 65 - len(self.buckets).bit_length()
+
+    @property
+    def _shift_of_looks(self) -> int:
+        return 62 - len(self.first).bit_length()
 
     def _find(self, shifted: Hashes) -> Positions:
         """Return the numbers of those hashes, shifted by the level, that are held-out windows."""
-        for looks, other in ((self._first, np.uint64(1)), (self._second, OTHER)):
-            at = shifted * other >> self._shift_of_looks
+        for looks, other in ((self.first, np.uint64(1)), (self.second, OTHER)):
+            at = shifted * other >> np.uint64(self._shift_of_looks)
             is_set = looks[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & 1
             shifted = shifted.take(np.flatnonzero(is_set))
-        buckets = (shifted >> self._shift).view(np.int64)
-        at, ends = self._buckets[buckets].astype(np.int64), self._buckets[buckets + 1]
-        hashes, found = shifted >> self._level, [np.empty(0, dtype=np.int64)]
+        buckets = (shifted >> np.uint64(self._shift)).view(np.int64)
+        at, ends = self.buckets[buckets].astype(np.int64), self.buckets[buckets + 1]
+        hashes, found = shifted >> np.uint64(self.level), [np.empty(0, dtype=np.int64)]
         while len(left := np.flatnonzero(at < ends)):
             at, ends, hashes = at[left], ends[left], hashes[left]
-            found.append(at[self._hashes[at] == hashes])
+            found.append(at[self.hashes[at] == hashes])
             at = at + 1
         return np.concatenate(found)
 
-    def shares(self, found: Iterable[Positions]) -> dict[str, float]:
-        """Return of each split the share (0 .. 1) of its windows that some piece has, by `look_up`.
-
-        0 for a split without windows.
-        """
-        marked = np.zeros(len(self._hashes), dtype=np.bool_)
-        for which in found:
-            marked[which] = True
-        return {
-            name: _share(held_out.counts, marked[np.searchsorted(self._hashes, held_out.hashes)])
-            for name, held_out in self.splits.items()
-        }
+    def share(self, held_out: HeldOut, met: npt.NDArray[np.bool_]) -> float:
+        """Return the share (0 .. 1) of a split's windows that were `met`, by number; 0 of none."""
+        found = met[np.searchsorted(self.hashes, held_out.hashes)]
+        return int(held_out.counts[found].sum()) / max(1, int(held_out.counts.sum()))
 
 
-def _share(counts: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> float:
-    return int(counts[marked].sum()) / max(1, int(counts.sum()))
+def _make_looks(hashes: Hashes, bits: int) -> npt.NDArray[np.uint8]:
+    looks = np.zeros(1 << bits, dtype=np.bool_)
+    looks[hashes >> np.uint64(64 - bits)] = True
+    return np.packbits(looks, bitorder="little")

@@ -4,16 +4,17 @@ A window of 100 characters may begin in one section and end in another: of those
 sees to, which knows the ends of each.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nanogpt2.base.files import rounded
+from nanogpt2.base.stored import load
 from nanogpt2.base.workers import Workers
-from nanogpt2.copies.held_out import LENGTH, HeldOut, Overlap, combine, gather, level_for
+from nanogpt2.copies.held_out import LENGTH, HeldOut, Windows, combine, gather, level_for
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, runs_of
 from nanogpt2.scan.segments import read_segment
 
@@ -40,14 +41,13 @@ def gather_held_out(layout: Layout, folder: Path, workers: Workers) -> dict[str,
     """Return the windows of the held-out splits, or of much text a sample of them."""
     sections = [section for section in layout.sections if layout.has_held_out(section)]
     function = partial(_gather_section, layout=layout.without_sections(), folder=folder)
-    parts, levels = dict[str, HeldOut](), levels_of(layout)
+    parts, levels = defaultdict[str, list[HeldOut]](list), levels_of(layout)
     borders = {name: Border() for name in SPLITS}
     for found in workers.each(function, sections):
         for split, (windows, head, tail) in found.items():
-            known = [parts[split]] if split in parts else []
             crossing = gather(*borders[split].cross(head, tail), level=levels[split])
-            parts[split] = combine([*known, windows, crossing])
-    return {name: parts[name] for name in SPLITS if name in parts}
+            parts[split] += [windows, crossing]
+    return {name: combine(parts[name]) for name in SPLITS if name in parts}
 
 
 def _gather_section(
@@ -68,47 +68,29 @@ def levels_of(layout: Layout) -> dict[str, int]:
     return {name: level_for(size) for name, size in zip(SPLITS, layout.sizes, strict=False)}
 
 
-def write_windows(path: Path, windows: dict[str, HeldOut]) -> None:
-    """Write held-out windows to a file, for the workers."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, each in windows.items():
-        arrays |= {f"{name}_hashes": each.hashes, f"{name}_counts": each.counts}
-        arrays[f"{name}_level"] = np.array(each.level)
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
 @lru_cache(1)
-def read_windows(path: Path) -> Overlap:
-    """Return the search for the windows in a file, which a worker makes once."""
-    with np.load(path) as arrays:
-        names = [name.removesuffix("_level") for name in arrays if name.endswith("_level")]
-        return Overlap(
-            {
-                name: HeldOut(
-                    int(arrays[f"{name}_level"]),
-                    arrays[f"{name}_hashes"],
-                    arrays[f"{name}_counts"],
-                )
-                for name in names
-            }
-        )
+def read_windows(path: Path) -> Windows:
+    """Return the held-out windows in a file, which a worker reads once."""
+    windows: Windows = load(path, [Windows])
+    return windows
 
 
 class Shared:
     """Which held-out windows were met in the training split so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.overlap = read_windows(path)
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
         self.border = Border()
-        self.met = np.zeros(self.overlap.size, np.bool_)
+        self.met = np.zeros(windows.size, np.bool_)
 
     def add(self, found: Positions, head: str, tail: str) -> None:
         """Note what was found in the next piece of training text, and what crosses its border."""
         self.met[found] = True
-        self.met[self.overlap.look_up(*self.border.cross(head, tail))] = True
+        self.met[self.windows.look_up(*self.border.cross(head, tail))] = True
 
-    def shares(self) -> dict[str, float]:
+    def shares(self, splits: Mapping[str, HeldOut]) -> dict[str, float]:
         """Return what share (0 .. 1) of each held-out split's windows was met."""
-        shares = self.overlap.shares([np.flatnonzero(self.met)])
-        return {name: rounded(share) for name, share in shares.items()}
+        return {
+            name: rounded(self.windows.share(held_out, self.met))
+            for name, held_out in splits.items()
+        }

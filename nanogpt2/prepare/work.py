@@ -5,7 +5,7 @@ Scanning and encoding are done part by part; settling and merging look at all of
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -15,10 +15,11 @@ import numpy as np
 
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
+from nanogpt2.base.stored import store
 from nanogpt2.base.workers import Workers
 from nanogpt2.bpe.bpe import END_OF_TEXT, BytePairTokenizer
 from nanogpt2.bpe.merges import train_from_words
-from nanogpt2.copies.held_out import LENGTH
+from nanogpt2.copies.held_out import LENGTH, HeldOut, Windows
 from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import (
     Encoded,
@@ -29,7 +30,7 @@ from nanogpt2.prepare.encode import (
 )
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, lay_out
 from nanogpt2.prepare.needs import Shown, with_progress
-from nanogpt2.prepare.overlap import Shared, gather_held_out, write_windows
+from nanogpt2.prepare.overlap import Shared, gather_held_out, read_windows
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.scan.parts import Piece, plan_parts
 from nanogpt2.scan.recipe import Recipe
@@ -56,6 +57,7 @@ class Settled:
     layout: Layout
     copies: dict[str, Any]  # figures of what is a copy
     removed: dict[str, Any]  # by each switch
+    held_out: dict[str, HeldOut]  # windows that are looked up in training text
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ class Work:
         settled = self._lay_out(segments)
         tokenizer = self._make_tokenizer(settled.layout)
         write_sealed(self.tokenizer_path, tokenizer.to_dict())
-        if self.windows_path is not None:
-            windows = gather_held_out(settled.layout, self.folder, self.workers)
-            write_windows(self.windows_path, windows)
-        return settled
+        if self.windows_path is None:
+            return settled
+        held_out = gather_held_out(settled.layout, self.folder, self.workers)
+        store(self.windows_path, Windows.of(held_out))
+        return replace(settled, held_out=held_out)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -126,11 +129,11 @@ class Work:
             if clean.near_copies == "remove":
                 found["near_copies"] = near_copies.pieces_of(copies.starts, copies.ends)
         if not found:
-            return Settled(layout, figures, {})
+            return Settled(layout, figures, {}, {})
         starts, ends = np.concatenate([*found.values()]).T
         removed = near_copies.pieces_of(starts, ends)
         tallies = {name: describe.count_pieces(pieces) for name, pieces in found.items()}
-        return Settled(lay_out(segments, removed, self.recipe), figures, tallies)
+        return Settled(lay_out(segments, removed, self.recipe), figures, tallies, {})
 
     def _make_tokenizer(self, layout: Layout) -> Tokenizer:
         """Return the tokenizer that is given, or one made for the text."""
@@ -205,14 +208,14 @@ class Work:
         """
         tokenizer, layout = read_tokenizer(self.tokenizer_path), settled.layout
         write_sealed(new / "tokenizer.json", tokenizer.to_dict())
-        shared = Shared(self.windows_path) if self.windows_path else None
+        shared = Shared(read_windows(self.windows_path)) if self.windows_path else None
         with SplitFiles(new, tokenizer) as files:
             for section in results:
                 files.add(section)
                 for run in section:
                     if shared and run.split == SPLITS[0]:
                         shared.add(run.met, run.head, run.tail)
-        splits, overlap = files.in_order(), shared.shares() if shared else {}
+        splits, overlap = files.in_order(), shared.shares(settled.held_out) if shared else {}
         described = describe.describe_splits(splits)
         if block_size is not None:
             sizes = {name: part["tokens"] for name, part in described.items()}

@@ -15,20 +15,25 @@ from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.base.stored import load, store
 from nanogpt2.base.words import name_some
 from nanogpt2.base.workers import Workers, count_cores
+from nanogpt2.cleaning.cleaner import Tally
 from nanogpt2.config.config import PREPARE_KEYS, get_config
+from nanogpt2.copies.held_out import HeldOut
 from nanogpt2.prepare.encode import Encoded
+from nanogpt2.prepare.layout import Layout, Section
 from nanogpt2.prepare.needs import Shown
 from nanogpt2.prepare.work import Settled, Work
 from nanogpt2.scan.blocks import BLOCK_BYTES
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.scan.scan import Scan
-from nanogpt2.shards.stored import load, store
+from nanogpt2.scan.segments import Segment
 from nanogpt2.text import corpus
 from nanogpt2.tokens.choice import read_named
 
 MOST_NAMED = 10
+KINDS = (Encoded, HeldOut, Layout, Scan, Section, Segment, Settled, Tally)  # of what steps leave
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class SharedPreparation:
 
     def encode(self, shard: Shard) -> None:
         """Encode a shard of what was settled."""
-        settled: Settled = load(self._settled_path)
+        settled: Settled = load(self._settled_path, KINDS)
         sections = settled.layout.sections
         numbers = shard.share(len(sections))
         left = [number for number in numbers if not self._encoded_path(number).exists()]
@@ -111,7 +116,7 @@ class SharedPreparation:
 
     def merge(self, out: Path, *, block_size: int | None = None) -> dict[str, Any]:
         """Put the encoded shards together as prepared data in `out`; return its description."""
-        settled: Settled = load(self._settled_path)
+        settled: Settled = load(self._settled_path, KINDS)
         numbers = range(len(settled.layout.sections))
         self._refuse_missing("encode", [n for n in numbers if not self._encoded_path(n).exists()])
         description: dict[str, Any] = {}
@@ -158,10 +163,10 @@ class SharedPreparation:
     def _scans(self, work: Work) -> list[Scan]:
         numbers = range(len(work.parts))
         self._refuse_missing("scan", [n for n in numbers if not self._scan_path(n).exists()])
-        return [load(self._scan_path(number)) for number in numbers]
+        return [load(self._scan_path(number), KINDS) for number in numbers]
 
     def _encoded(self, number: int) -> list[Encoded]:
-        found: list[Encoded] = load(self._encoded_path(number))
+        found: list[Encoded] = load(self._encoded_path(number), KINDS)
         return found
 
     def _refuse_missing(self, step: str, numbers: list[int]) -> None:

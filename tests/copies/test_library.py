@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.copies import library
-from nanogpt2.copies.held_out import Overlap, gather
+from nanogpt2.copies.held_out import Windows, gather
 from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import find_near_copies
 from nanogpt2.copies.similarity import similarity
@@ -84,8 +84,8 @@ def test_what_of_held_out_text_stands_in_training_text_is_the_same(
 
     def find() -> tuple[np.ndarray, ...]:
         held_out = gather(text, "".join(others), level=level)
-        overlap = Overlap({"val": held_out, "test": gather(text[:500])})
-        found = overlap.look_up("".join(others + pieces), text)
+        windows = Windows.of({"val": held_out, "test": gather(text[:500])})
+        found = windows.look_up("".join(others + pieces), text)
         return held_out.hashes, held_out.counts, found
 
     assert_equal(*both_ways(find))

@@ -1,9 +1,9 @@
-"""What one machine knows for another: dataclasses in files, their arrays as numpy writes them."""
+"""What one process knows for another: dataclasses in files, their arrays as numpy writes them."""
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,29 @@ import numpy.typing as npt
 
 from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
-from nanogpt2.cleaning.cleaner import Tally
-from nanogpt2.prepare.encode import Encoded
-from nanogpt2.prepare.layout import Layout, Section
-from nanogpt2.prepare.work import Settled
-from nanogpt2.scan.scan import Scan
-from nanogpt2.scan.segments import Segment
 
-KINDS = {kind.__name__: kind for kind in (Encoded, Layout, Scan, Section, Segment, Settled, Tally)}
 PLAIN = "plain"  # the name of what is no array
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def store(path: Path, value: Any) -> None:
-    """Write `value`, of the kinds above, whole or not at all."""
+    """Write `value`, made of dataclasses, arrays and plain data, whole or not at all."""
     arrays: Arrays = {}
     plain = json.dumps(_pack(value, arrays)).encode("ascii")
     with files.replacing(path) as file:
         np.savez(file, allow_pickle=False, **{PLAIN: np.frombuffer(plain, np.uint8)}, **arrays)
 
 
-def load(path: Path) -> Any:
-    """Return what `store` wrote; DataError where it is missing or damaged."""
+def load(path: Path, kinds: Iterable[type]) -> Any:
+    """Return what `store` wrote, with dataclasses of these `kinds`.
+
+    DataError where it is missing or damaged.
+    """
+    known = {kind.__name__: kind for kind in kinds}
     try:
         with np.load(path) as arrays:
-            return _unpack(json.loads(arrays[PLAIN].tobytes()), arrays)
+            return _unpack(json.loads(arrays[PLAIN].tobytes()), arrays, known)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: missing or damaged; do its step again") from error
 
@@ -60,9 +57,9 @@ def _pack(value: Any, arrays: Arrays) -> Any:
     return {"path": str(value)} if isinstance(value, Path) else value
 
 
-def _unpack(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+def _unpack(value: Any, arrays: Mapping[str, npt.NDArray[Any]], kinds: Mapping[str, type]) -> Any:
     if isinstance(value, list):
-        return [_unpack(each, arrays) for each in value]
+        return [_unpack(each, arrays, kinds) for each in value]
     if not isinstance(value, dict):
         return value
     if "array" in value:
@@ -72,6 +69,6 @@ def _unpack(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
     if "counter" in value:
         return Counter(value["counter"])
     if "map" in value:
-        return {key: _unpack(each, arrays) for key, each in value["map"].items()}
-    kind = KINDS[value.pop("kind")]
-    return kind(**{name: _unpack(each, arrays) for name, each in value.items()})
+        return {key: _unpack(each, arrays, kinds) for key, each in value["map"].items()}
+    kind = kinds[value.pop("kind")]
+    return kind(**{name: _unpack(each, arrays, kinds) for name, each in value.items()})
