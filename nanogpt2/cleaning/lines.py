@@ -80,13 +80,3 @@ def _mix(words: npt.NDArray[np.uint64]) -> None:
         words ^= words >> np.uint64(32)
         words *= factor
     words ^= words >> np.uint64(32)
-
-
-def drop_lines(text: str, keys: LineKeys, which: npt.NDArray[np.bool_]) -> str:
-    """Return `text` without the lines of `keys` for which `which` is true, nor their newlines."""
-    parts, end = [], 0
-    for index in np.flatnonzero(which).tolist():
-        start = int(keys.starts[index])
-        parts.append(text[end:start])
-        end = start + int(keys.lengths[index]) + 1
-    return "".join([*parts, text[end:]]) if parts else text

@@ -35,11 +35,6 @@ def open_bytes(path: Path) -> BinaryIO:
     return io.BufferedReader(_Named(file, unpack(file), path, damage), BLOCK_BYTES)
 
 
-def known_size(path: Path) -> int | None:
-    """Return how many bytes `open_bytes` will give, or None where only reading tells."""
-    return None if packing(path) else path.stat().st_size
-
-
 def packing(path: Path) -> str:
     """Return the name of the archive, gzip or zstd, that a file is by its ending; else none."""
     return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower(), "")

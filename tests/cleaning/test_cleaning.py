@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from nanogpt2.cleaning.cleaner import Cleaner, Found, Tally
 from nanogpt2.cleaning.controls import find_controls
 from nanogpt2.cleaning.licences import Licences
-from nanogpt2.cleaning.lines import drop_lines, line_keys
+from nanogpt2.cleaning.lines import line_keys
 from nanogpt2.cleaning.mojibake import find_mojibake
 
 
@@ -233,10 +232,3 @@ def test_a_line_has_the_same_key_in_any_text_and_short_lines_have_none() -> None
     assert within.hashes[[0, 2]].tolist() == alone.hashes.tolist() * 2
     assert within.lengths.tolist() == [len(line), 70003, len(line)]
     assert not line_keys("").hashes.size
-
-
-def test_lines_are_dropped_with_their_newlines() -> None:
-    text = "one\ntwo\nthree\nfour"
-    keys = line_keys(text, 1)
-    assert drop_lines(text, keys, np.array([False, True, False, True])) == "one\nthree\n"
-    assert drop_lines(text, keys, np.zeros(4, dtype=np.bool_)) == text

@@ -55,7 +55,6 @@ def test_an_archive_is_read_as_what_is_in_it(ending: str, tmp_path: Path) -> Non
         path = tmp_path / name
         path.write_bytes(PACK[ending](TEXT.encode()))
         assert read(path) == TEXT.encode()
-        assert streams.known_size(path) is None
 
 
 def test_all_parts_of_an_archive_are_read(ending: str, tmp_path: Path) -> None:
@@ -64,11 +63,10 @@ def test_all_parts_of_an_archive_are_read(ending: str, tmp_path: Path) -> None:
     assert read(path) == b"one\n" + TEXT.encode() + b"two\n"
 
 
-def test_a_plain_file_is_read_as_it_is_and_its_size_known(tmp_path: Path) -> None:
+def test_a_plain_file_is_read_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(TEXT.encode())
     assert read(path) == TEXT.encode()
-    assert streams.known_size(path) == len(TEXT)
 
 
 @pytest.mark.parametrize("size", [7, 10_000, -1])
