@@ -136,15 +136,18 @@ def search(
     """Return the near copies in `texts`, and the seconds of one core that it took."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder, Index(folder) as index:
-        for stream, text in enumerate(texts):
+        place = 0
+        for text in texts:
             for at in range(0, len(text), PIECE):
                 found = sample(
                     text[at : at + PIECE], text[at + PIECE : at + PIECE + REACH], spacing=spacing
                 )
-                add_samples(index, found, start=at, stream=stream)
+                add_samples(index, found, start=place + at)
+            place += len(text)
+        whole = "".join(texts)
 
-        def read(stream: int, start: int, end: int) -> str:
-            return texts[stream][start:end]
+        def read(start: int, end: int) -> str:
+            return whole[start:end]
 
         copies = list(find_near_copies(index, read if reads else None, spacing=spacing))
     return copies, time.process_time() - start
@@ -152,11 +155,11 @@ def search(
 
 def covered_characters(copies: list[NearCopies], texts: list[str]) -> list[np.ndarray]:
     """Return for each character of each text whether it lies in a near copy."""
-    covered = [np.zeros(len(text), dtype=bool) for text in texts]
+    covered = np.zeros(sum(map(len, texts)), dtype=bool)
     for found in copies:
-        for stream, start, end, *_ in found.rows():
-            covered[stream][start:end] = True
-    return covered
+        for start, end, *_ in found.rows():
+            covered[start:end] = True
+    return np.split(covered, np.cumsum(list(map(len, texts)))[:-1])
 
 
 @click.group()
@@ -227,13 +230,13 @@ def _search_file(path: Path, folder: Path) -> None:
     spacing = spacing_for(size)
     with path.open("rb") as file, Index(folder) as index:
 
-        def read(_: int, start: int, end: int) -> str:
+        def read(start: int, end: int) -> str:
             file.seek(start)
             return file.read(end - start).decode()
 
         start, wall = time.process_time(), time.perf_counter()
         for at in range(0, size, PIECE):
-            text = read(0, at, at + PIECE + REACH)
+            text = read(at, at + PIECE + REACH)
             found = sample(text[:PIECE], text[PIECE:], spacing=spacing)
             seconds["sample"] = seconds.get("sample", 0) + time.process_time() - start
             start = time.process_time()
@@ -241,7 +244,7 @@ def _search_file(path: Path, folder: Path) -> None:
             seconds["index"] = seconds.get("index", 0) + time.process_time() - start
             start = time.process_time()
         copies = list(find_near_copies(index, read, spacing=spacing))
-        starts, ends = (np.concatenate([part[column] for part in copies]) for column in (1, 2))
+        starts, ends = (np.concatenate([part[column] for part in copies]) for column in (0, 1))
         copied = int(np.diff(pieces_of(starts, ends)).sum())
         seconds["stretches"] = time.process_time() - start
         wall = time.perf_counter() - wall

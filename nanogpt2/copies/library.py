@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "group_records": (None, [*[POINTER] * 2, INT64, INT, INT64, *[POINTER] * 2]),
     "find_repeats": (INT64, [POINTER, INT64, POINTER]),
     "chain_matches": (None, [*[POINTER] * 2, *[INT64] * 3, POINTER]),
+    "cut_segments": (INT64, [*[POINTER] * 3, *[INT64] * 4, *[POINTER] * 2]),
     "count_shared": (INT64, [*CODES, INT64, *CODES, INT64, *BLACK, UINT64, POINTER]),
 }
 

@@ -8,16 +8,15 @@ sample does not decide. Passages of 300 characters and more are found surely, of
 than 150 seldom; with the spacing for much text of 500 and more (benchmarks/README.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nanogpt2.copies.constants import GRAM, WINDOW
-from nanogpt2.copies.index import STREAM_BITS, Index, Repeats
+from nanogpt2.copies.index import Each, Index, Places, Repeats
 from nanogpt2.copies.library import find_library
 from nanogpt2.copies.similarity import similarity
 from nanogpt2.copies.windows import SPACING, Positions
@@ -32,27 +31,21 @@ SHORTEST = 100  # characters: less is a phrase
 HOPELESS = 0.5  # similarity that is left out even where the sample may err
 COVERED = 0.9  # a doubtful stretch is left out where a sure one has so much of it
 
-BATCH = 64  # pairs of stretches that one process compares at a time
-
-Range = tuple[int, int, int]  # stream, start, end
-Read = Callable[[int, int, int], str]  # of a range the text
-Compare = Callable[[Sequence[tuple[Range, Range]]], list[float]]
-Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # such as map
+Range = tuple[int, int]  # start, end
+Read = Callable[[int, int], str]  # of a range the text
 Flags = npt.NDArray[np.bool_]
 Reals = npt.NDArray[np.float64]
 
 
 class NearCopies(NamedTuple):
-    """Stretches start .. end - 1 of streams that are nearly those at their sources: columns.
+    """Stretches start .. end - 1 that are nearly those at their sources: columns.
 
     One stretch can have two sources, and a copy of more than about 4 million characters comes in
     pieces. They come nearly in order.
     """
 
-    streams: Positions
     starts: Positions
     ends: Positions
-    source_streams: Positions
     source_starts: Positions
     source_ends: Positions
 
@@ -105,19 +98,22 @@ def find_near_copies(
 ) -> Iterator[NearCopies]:
     """Yield what in `index`, samples of that spacing, is nearly a copy of something earlier.
 
-    With `read`, which returns the characters start .. end - 1 of a stream, stretches in doubt are
-    compared as texts; without, the sample decides, less surely. `each` may have several processes
-    compare them.
+    With `read`, which returns the characters start .. end - 1, stretches in doubt are compared as
+    texts; without, the sample decides, less surely. `each` may have several processes look.
     """
-    compare = None if read is None else partial(_compare, read=read, each=each)
+    judge = partial(_judge, places=index.places(), read=read, spacing=spacing)
+    yield from each(judge, _find_segments(index, spacing, each))
+
+
+def _find_segments(index: Index, spacing: int, each: Each) -> Iterator["_Segments"]:
     none = np.empty(0, dtype=np.int64)
     matches = _Matches(none, none)
-    for repeats in index.repeats():
+    for repeats in index.repeats(each):
         matches = _join(matches, _matches(repeats))
         found, matches = _take_segments(matches, repeats.end - HELD_BACK, spacing)
-        yield from _judge_streams(found, index, compare, spacing)
+        yield found
     found, _ = _take_segments(matches, 1 << 62, spacing)
-    yield from _judge_streams(found, index, compare, spacing)
+    yield found
 
 
 def _matches(repeats: Repeats) -> _Matches:
@@ -137,6 +133,16 @@ def _join(one: _Matches, two: _Matches) -> _Matches:
 def _take_segments(matches: _Matches, limit: int, spacing: int) -> tuple[_Segments, _Matches]:
     """Return the segments that end before the item `limit`, and what is to be looked at again."""
     chains, size = _chain(matches), SEGMENT // spacing
+    if library := find_library(len(chains)):
+        columns = np.empty((len(_Segments._fields), len(chains)), dtype=np.int64)
+        again = np.empty(len(chains), dtype=np.bool_)
+        count = library.cut_segments(
+            *(column.ctypes.data for column in (*matches, chains)),
+            *(len(chains), limit, LEAST, size, columns.ctypes.data, again.ctypes.data),
+        )
+        if count < 0:
+            raise MemoryError
+        return _Segments(*columns[:, :count]), _again(matches, again)
     kept = np.flatnonzero(np.bincount(chains, minlength=len(chains))[chains] >= LEAST)
     kept = kept[np.argsort(chains[kept], kind="stable")]
     chains, items, sources = chains[kept], matches.items[kept], matches.sources[kept]
@@ -218,38 +224,30 @@ def _is_within(numbers: Positions, least: int, most: int) -> Flags:
     return (numbers - least).view(np.uint64) <= np.uint64(most - least)
 
 
-def _judge_streams(
-    segments: _Segments, index: Index, compare: Compare | None, spacing: int
-) -> Iterator[NearCopies]:
-    streams = segments.first >> STREAM_BITS
-    for stream in np.unique(streams).tolist():
-        yield _judge(segments.pick(streams == stream), index, compare, spacing)
-
-
-def _judge(segments: _Segments, index: Index, compare: Compare | None, spacing: int) -> NearCopies:
+def _judge(segments: _Segments, *, places: Places, read: Read | None, spacing: int) -> NearCopies:
     """Return the segments that are near copies, those of a chain that follow each other as one."""
     alike, spread = segments.similarity(spacing)
-    if compare is None:
+    if read is None:
         accepted = alike >= ALIKE
     else:
         accepted = alike - spread >= ALIKE
         possible = alike + spread >= HOPELESS
-        accepted |= _read_doubtful(segments, accepted, possible & ~accepted, index, compare)
+        accepted |= _read_doubtful(segments, accepted, possible & ~accepted, places, read)
     which = np.flatnonzero(accepted)
     segments = segments.pick(which)
     at = _starts(segments.chains, which - np.arange(len(which)))
     if not len(at):
-        return NearCopies(*[np.empty(0, dtype=np.int64)] * 6)
-    streams, starts, _ = index.places(segments.first[at])
-    _, _, ends = index.places(np.maximum.reduceat(segments.last, at))
-    source_streams, source_starts, _ = index.places(np.minimum.reduceat(segments.source_first, at))
-    _, _, source_ends = index.places(np.maximum.reduceat(segments.source_last, at))
-    copies = NearCopies(streams, starts, ends, source_streams, source_starts, source_ends)
+        return NearCopies(*[np.empty(0, dtype=np.int64)] * 4)
+    starts, _ = places.of(segments.first[at])
+    _, ends = places.of(np.maximum.reduceat(segments.last, at))
+    source_starts, _ = places.of(np.minimum.reduceat(segments.source_first, at))
+    _, source_ends = places.of(np.maximum.reduceat(segments.source_last, at))
+    copies = NearCopies(starts, ends, source_starts, source_ends)
     return NearCopies(*(column[ends - starts >= SHORTEST] for column in copies))
 
 
 def _read_doubtful(
-    segments: _Segments, accepted: Flags, doubtful: Flags, index: Index, compare: Compare
+    segments: _Segments, accepted: Flags, doubtful: Flags, places: Places, read: Read
 ) -> Flags:
     """Return which of the `doubtful` segments are alike as texts, but for those covered already."""
     alike = np.zeros(len(accepted), dtype=np.bool_)
@@ -265,8 +263,8 @@ def _read_doubtful(
     first, last = segments.first[which] - base, segments.last[which] - base
     which = which[before[last + 1] - before[first] < COVERED * (last - first + 1)]
     picked = segments.pick(which)
-    own = list(zip(*_ranges(index, picked.first, picked.last), strict=True))
-    source = list(zip(*_ranges(index, picked.source_first, picked.source_last), strict=True))
+    own = _ranges(places, picked.first, picked.last)
+    source = _ranges(places, picked.source_first, picked.source_last)
     ends = (picked.last - base + 1).tolist()
     parts = [slice(*part) for part in zip((picked.first - base).tolist(), ends, strict=True)]
     waiting = np.argsort(-picked.matches, kind="stable").tolist()
@@ -277,25 +275,14 @@ def _read_doubtful(
             is_covered = np.count_nonzero(part) >= COVERED * len(part)
             (rest if is_covered else chosen).append(at)
             part[:] = True
-        pairs = [(own[at], source[at]) for at in chosen]
-        for at, found in zip(chosen, compare(pairs), strict=True):
-            if found >= ALIKE:
+        for at in chosen:
+            if similarity(read(*own[at]), read(*source[at])) >= ALIKE:
                 covered[parts[at]] = True
                 alike[which[at]] = True
         waiting = rest if chosen else []
     return alike
 
 
-def _compare(pairs: Sequence[tuple[Range, Range]], *, read: Read, each: Each) -> list[float]:
-    """Return the similarity of each pair of stretches."""
-    batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
-    return list(chain.from_iterable(each(partial(_compare_batch, read=read), batches)))
-
-
-def _compare_batch(pairs: Sequence[tuple[Range, Range]], *, read: Read) -> list[float]:
-    return [similarity(read(*one), read(*two)) for one, two in pairs]
-
-
-def _ranges(index: Index, first: Positions, last: Positions) -> tuple[list[int], ...]:
-    streams, starts, _ = index.places(first)
-    return streams.tolist(), starts.tolist(), index.places(last)[2].tolist()
+def _ranges(places: Places, first: Positions, last: Positions) -> list[Range]:
+    starts, ends = places.of(first)[0], places.of(last)[1]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))

@@ -231,6 +231,75 @@ void chain_matches(
     }
 }
 
+// Cut the chains of `least` matches and more into segments of `size` items and more, in the order of
+// chains and items. Put those that end before the item `limit` into `columns`, 7 rows of `count`;
+// return how many there are, or -1 without memory. Say what is to be looked at `again`.
+int64_t cut_segments(
+    const int64_t *items, const int64_t *sources, const int32_t *links, int64_t count,
+    int64_t limit, int64_t least, int64_t size, int64_t *columns, uint8_t *again
+) {
+    typedef struct {
+        int64_t last;
+        int32_t matches, pieces, begin;  // begin: the number of its first segment
+    } Chain;
+    int64_t *chain = columns, *first = chain + count, *last = first + count, *lowest = last + count;
+    int64_t *highest = lowest + count, *matches = highest + count, *breaks = matches + count;
+    Chain *chains = calloc(count + 1, sizeof *chains);
+    int64_t *before = malloc((count + 1) * sizeof *before);  // the source of a segment's last match
+    int64_t n = 0, kept = -1;
+    if (chains == NULL || before == NULL) goto end;
+    for (int64_t at = 0; at < count; at++) {
+        chains[links[at]].matches++;
+        chains[links[at]].last = items[at];
+    }
+    for (int64_t at = 0; at < count; at++) {
+        Chain *of = chains + at;
+        if (of->matches < least) continue;
+        of->begin = n;
+        of->pieces = (of->last - items[at] + 1) / size;
+        of->pieces += !of->pieces;
+        for (int64_t each = n; each < n + of->pieces; each++) matches[each] = 0;
+        n += of->pieces;
+    }
+    for (int64_t at = 0; at < count; at++) {
+        Chain *of = chains + links[at];
+        again[at] = items[at] >= limit;
+        if (of->matches < least) continue;
+        int64_t piece = (items[at] - items[links[at]]) / size, source = sources[at];
+        int64_t each = of->begin + (piece < of->pieces ? piece : of->pieces - 1);
+        if (!matches[each]) {
+            chain[each] = links[at];
+            first[each] = last[each] = items[at];
+            lowest[each] = highest[each] = source;
+            matches[each] = 1;
+            breaks[each] = 0;
+        } else {  // an item can match twice in a chain
+            matches[each] += items[at] > last[each];
+            breaks[each] += items[at] - last[each] > 1 || source - before[each] > 1;
+            last[each] = items[at];
+            if (source < lowest[each]) lowest[each] = source;
+            if (source > highest[each]) highest[each] = source;
+        }
+        before[each] = source;
+    }
+    for (int64_t at = 0; at < count; at++) {
+        Chain *of = chains + links[at];
+        if (of->matches < least) continue;
+        int64_t piece = (items[at] - items[links[at]]) / size;
+        again[at] |= last[of->begin + (piece < of->pieces ? piece : of->pieces - 1)] >= limit;
+    }
+    kept = 0;
+    for (int64_t each = 0; each < n; each++) {
+        if (last[each] >= limit || matches[each] < least) continue;
+        for (int row = 0; row < 7; row++) columns[row * count + kept] = columns[row * count + each];
+        kept++;
+    }
+end:
+    free(chains);
+    free(before);
+    return kept;
+}
+
 // Put the 5-grams of a text, white space left out, into a table of 2^(64 - shift) places: a hash,
 // and in its last two bits which texts have it, `text` among them, 1 or 2. Return how many it has,
 // each once. Those in whose hash one of the bits `left_out` is set are left out.

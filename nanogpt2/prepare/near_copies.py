@@ -67,7 +67,7 @@ class Reader:
         self.places = places
         self._files = [(str(folder / each.name), each.characters, each.bytes) for each in segments]
 
-    def __call__(self, stream: int, start: int, end: int) -> str:
+    def __call__(self, start: int, end: int) -> str:
         first = bisect_right(self.places, start) - 1
         text = ""
         for place, file in zip(self.places[first:], self._files[first:], strict=False):

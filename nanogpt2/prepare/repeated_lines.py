@@ -9,12 +9,13 @@ import numpy as np
 
 from nanogpt2.base.workers import Workers
 from nanogpt2.cleaning.lines import line_keys
-from nanogpt2.copies.index import Index, add_samples
-from nanogpt2.copies.lines import MOST, find_repeated_lines
+from nanogpt2.copies.index import LENGTH_BITS, Index, add_samples
 from nanogpt2.copies.windows import Samples
 from nanogpt2.prepare.layout import Positions
 from nanogpt2.prepare.needs import Shown, with_progress
 from nanogpt2.scan.segments import Segment, read_segment
+
+MOST = (1 << LENGTH_BITS) - 1  # characters of a line that an index holds; longer ones are left
 
 
 def search_lines(
@@ -32,7 +33,8 @@ def search_lines(
         )
         for place, (_, lines) in zip(places, done, strict=False):
             add_samples(index, lines, start=place)
-        return np.concatenate(list(find_repeated_lines(index)))
+        repeats, stand = index.repeats(workers.each), index.places()
+        return np.concatenate([np.stack(stand.of(found.items), axis=1) for found in repeats])
 
 
 def find_lines(segment: Segment, *, folder: Path) -> Samples:

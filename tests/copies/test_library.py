@@ -101,20 +101,19 @@ def test_similarity_is_the_same(one: list[str], two: list[str]) -> None:
 
 def test_near_copies_are_the_same(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
-    text = draw.integers(97, 123, 40_000).astype(np.uint8)
-    streams = []
+    letters = draw.integers(97, 123, 40_000).astype(np.uint8)
+    text = ""
     for every in (50, 90):
-        changed = np.tile(text, 3)
+        changed = np.tile(letters, 3)
         changed[draw.integers(0, len(changed), len(changed) // every)] = 65
-        streams.append(changed.tobytes().decode())
+        text += changed.tobytes().decode()
 
     def find() -> list[np.ndarray]:
         with Index(tmp_path / "index") as index:
-            for start in range(0, 120_000, 10_000):  # the streams come in turn
-                for stream, whole in enumerate(streams):
-                    found = sample(whole[start : start + 10_000], whole[start + 10_000 :])
-                    add_samples(index, found, start=start, stream=stream)
-            copies = find_near_copies(index, lambda stream, a, b: streams[stream][a:b])
+            for start in range(0, len(text), 10_000):
+                found = sample(text[start : start + 10_000], text[start + 10_000 :])
+                add_samples(index, found, start=start)
+            copies = find_near_copies(index, lambda start, end: text[start:end])
             return [np.concatenate(column) for column in zip(*copies, strict=True)]
 
     one, two = both_ways(find)

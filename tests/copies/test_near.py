@@ -35,15 +35,18 @@ def change(text: str, every: int, seed: int) -> str:
 
 
 def search(texts: list[str], folder: Path, *, piece: int = 5000, reads: bool = True) -> NearCopies:
-    def read(stream: int, start: int, end: int) -> str:
-        return texts[stream][start:end]
+    """Return the near copies in texts that come one after the other."""
+    whole, place = "".join(texts), 0
+
+    def read(start: int, end: int) -> str:
+        return whole[start:end]
 
     with Index(folder) as index:
-        for stream in reversed(range(len(texts))):  # an earlier stream may come later
-            text = texts[stream]
+        for text in texts:
             for at in range(0, len(text), piece):
                 found = sample(text[at : at + piece], text[at + piece :])
-                add_samples(index, found, start=at, stream=stream)
+                add_samples(index, found, start=place + at)
+            place += len(text)
         parts = list(find_near_copies(index, read if reads else None))
     assert not list(folder.rglob("*.bin"))
     return NearCopies(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -82,42 +85,36 @@ def test_rules_have_no_sample() -> None:
 
 @settings(max_examples=40)
 @given(
-    hashes=st.lists(
-        st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 1)), max_size=60
-    ),
+    hashes=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1)), max_size=60),
     buffer=st.sampled_from([1, 7, 1000]),
-    bits=st.sampled_from([1, 3, 18]),
+    together=st.sampled_from([2, 8, 1 << 18]),
 )
 def test_the_index_tells_the_first_and_the_one_before(
     tmp_path_factory: pytest.TempPathFactory,
-    hashes: list[tuple[int, int, int]],
+    hashes: list[tuple[int, int]],
     buffer: int,
-    bits: int,
+    together: int,
 ) -> None:
-    added: list[list[tuple[int, int]]] = [[], [], []]  # of each stream, hash and place
+    values = [(number * 0x9E3779B97F4A7C15 + (high << 63)) % 2**64 for number, high in hashes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_module, "BUFFER", buffer)
-        patch.setattr(index_module, "BUCKET_BITS", bits)
+        patch.setattr(index_module, "TOGETHER", together)
         with Index(tmp_path_factory.mktemp("index")) as index:
-            for stream, number, high in hashes:
-                value = (number * 0x9E3779B97F4A7C15 + (high << 63)) % 2**64
-                at = 10 * len(added[stream])
-                added[stream].append((value, at))
-                index.add(
-                    np.array([value], np.uint64), np.array([at]), np.array([at + 3]), stream=stream
-                )
+            for number, value in enumerate(values):
+                at = 10 * number
+                index.add(np.array([value], np.uint64), np.array([at]), np.array([at + 3]))
+            places = index.places()
             found = [
-                (index.places(r.items), index.places(r.first), index.places(r.previous))
+                (places.of(r.items), places.of(r.first), places.of(r.previous))
                 for r in index.repeats()
             ]
-    seen: dict[int, list[tuple[int, int, int]]] = {}
+    seen: dict[int, list[tuple[int, int]]] = {}
     expected = []
-    for stream, items in enumerate(added):
-        for value, at in items:
-            before = seen.setdefault(value, [])
-            if before:
-                expected.append(((stream, at, at + 3), before[0], before[-1]))
-            before.append((stream, at, at + 3))
+    for number, value in enumerate(values):
+        before, place = seen.setdefault(value, []), (10 * number, 10 * number + 3)
+        if before:
+            expected.append((place, before[0], before[-1]))
+        before.append(place)
     columns = [[list(zip(*places, strict=True)) for places in three] for three in found]
     assert [row for three in columns for row in zip(*three, strict=True)] == expected
 
@@ -151,19 +148,20 @@ def test_planted_copies_are_found_in_other_splits_and_unlike_ones_are_not(
     assert all(similarity(a, b) <= 0.62 for a, b in zip(sources, unlike, strict=True))
     texts, places = ["\n".join(sources), "", ""], []
     for number, (copy, other) in enumerate(zip(hidden, unlike, strict=True)):
-        stream = 1 + number % 2
+        split = 1 + number % 2
         for part in (write(300, 100 + number), copy, write(300, 200 + number), other):
             if part is copy:
-                places.append((stream, len(texts[stream]), number))
-            texts[stream] += part + "\n"
+                places.append((split, len(texts[split]), number))
+            texts[split] += part + "\n"
     found = search(texts, tmp_path, reads=reads)
-    rest = [np.zeros(len(text), dtype=bool) for text in texts]
-    for stream, start, end, *_ in found.rows():
-        rest[stream][start:end] = True
+    covered = np.zeros(sum(map(len, texts)), dtype=bool)
+    for start, end, *_ in found.rows():
+        covered[start:end] = True
+    rest = np.split(covered, np.cumsum(list(map(len, texts)))[:-1])
     n_found = 0
-    for stream, start, number in places:
-        n_found += rest[stream][start : start + len(hidden[number])].mean() > 0.5
-        rest[stream][start : start + len(hidden[number])] = False
+    for split, start, number in places:
+        n_found += rest[split][start : start + len(hidden[number])].mean() > 0.5
+        rest[split][start : start + len(hidden[number])] = False
     assert n_found >= (20 if reads else 19)
     assert sum(map(np.sum, rest)) <= 0.02 * sum(map(len, unlike))
 
@@ -199,7 +197,7 @@ def test_a_line_that_comes_a_thousand_times_is_a_copy_of_itself(tmp_path: Path) 
     line = write(200, 0)
     found = search([line * 1000], tmp_path)
     covered = np.zeros(200_000, dtype=bool)
-    for _, start, end, *_ in found.rows():
+    for start, end, *_ in found.rows():
         covered[start:end] = True
     assert covered[400:].mean() > 0.99
     assert not covered[:100].any()
