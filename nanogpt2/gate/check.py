@@ -1,7 +1,7 @@
 """The check of a branch: does its record fit, and is it worse than the base?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +15,14 @@ from nanogpt2.gate.changes import changed_inputs, changed_parameters, other_sett
 from nanogpt2.gate.fit import describe_fit
 from nanogpt2.gate.judge import Row, Side, find_figure, judge_figure
 from nanogpt2.gate.noise import Noise, read_noise
-from nanogpt2.gate.thresholds import NOISE, Threshold, Thresholds, parse_thresholds, read_thresholds
+from nanogpt2.gate.thresholds import (
+    NOISE,
+    Acceptances,
+    Threshold,
+    Thresholds,
+    parse_thresholds,
+    read_thresholds,
+)
 from nanogpt2.proof.record import LOCK, PARAMETERS, SHOWN
 
 
@@ -111,16 +118,25 @@ def compare_with(base: Commit, path: str, report: Report) -> None:
     names = list(dict.fromkeys(threshold.file for threshold in rules.metrics))
     here = {name: files.read_json(name) if files.exists(name) else None for name in names}
     before = Side({name: base.metrics(name) for name in names}, parameters[0])
-    compare_figures(before, Side(here, parameters[1]), rules, old, report)
+    spent = old.acceptances() if old is not None else {}
+    noise = partial(read_noise, rules.noise)
+    compare_figures(before, Side(here, parameters[1]), rules, report, noise=noise, spent=spent)
 
 
 def compare_figures(
-    base: Side, head: Side, rules: Thresholds, old: Thresholds | None, report: Report
+    base: Side,
+    head: Side,
+    rules: Thresholds,
+    report: Report,
+    *,
+    noise: Callable[[], Noise],
+    spent: Acceptances,
 ) -> None:
-    """Add to the report the row of each figure; acceptances that the `old` rules have are spent."""
-    noise = partial(read_noise, rules.noise)
+    """Add to the report the row of each figure that the rules name.
+
+    `noise` is asked for where it is needed; acceptances that were `spent` count no more.
+    """
     chance = rules.chance / max(1, len(rules.of_noise()))
-    spent = old.acceptances() if old is not None else {}
     for threshold in rules.metrics:
         accepts = spent.get((threshold.file, threshold.key)) != threshold.accept
         try:

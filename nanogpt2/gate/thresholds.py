@@ -24,6 +24,9 @@ class Acceptance:
     because: str
 
 
+Acceptances = dict[tuple[str, str], Acceptance | None]  # by file and key
+
+
 @dataclass(frozen=True)
 class Threshold:
     """One figure of a metrics file, and how much worse than the base's it may be."""
@@ -52,7 +55,7 @@ class Thresholds:
         """Return those whose allowance is measured."""
         return [each for each in self.metrics if each.allowed == NOISE]
 
-    def acceptances(self) -> dict[tuple[str, str], Acceptance | None]:
+    def acceptances(self) -> Acceptances:
         """Return the acceptance of each figure."""
         return {(each.file, each.key): each.accept for each in self.metrics}
 
