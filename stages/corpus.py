@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import stage_command
+from stages.shared.command import done, stage_command
 
 
 @stage_command
@@ -16,7 +16,7 @@ def main(out: Path) -> None:
 
     text = shakespeare_text()
     write_text(out / "shakespeare.txt", text)
-    click.echo(f"{out / 'shakespeare.txt'}: {len(text):,} characters")
+    done("of Shakespeare", len(text), "characters", to=out / "shakespeare.txt")
 
 
 if __name__ == "__main__":

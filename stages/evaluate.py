@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, stage_command
+from stages.shared.command import config_option, done, stage_command
 
 
 @stage_command
@@ -41,6 +41,8 @@ def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
     files.write_json(outputs["metrics"], {**result.figures, "memorisation": copied})
     click.echo(evaluation.describe(result.figures))
     click.echo(memorisation.describe(copied))
+    n_tokens = evaluation.count_tokens(result.figures)
+    done(f"of {' and '.join(result.figures)}", n_tokens, "tokens", to=outputs["metrics"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, stage_command
+from stages.shared.command import config_option, done, stage_command
 
 
 @stage_command
@@ -18,7 +18,7 @@ def main(config: str, model: Path, tokenizer: Path) -> None:
     from nanogpt2.config.config import get_config
     from nanogpt2.exchange.init_from import write_start
 
-    click.echo(write_start(get_config(config).init_from, model, tokenizer))
+    done(write_start(get_config(config).init_from, model, tokenizer), to=model)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, stage_command
+from stages.shared.command import config_option, done, stage_command
 
 
 @stage_command
@@ -35,18 +35,18 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
 
     settings = get_config(config)
     source, tokenizer = Path(settings.corpus), settings.tokenizer
-    with Phases() as shown:
-        description = prepare(
-            source,
-            out,
-            tokenizer=read_sealed(init) if tokenizer == "from_init" else read_named(tokenizer),
-            fractions=(settings.val_fraction, settings.test_fraction),
-            **{key: settings[key] for key in ("vocab_size", "block_size", *PREPARE_KEYS)},
-            workers=workers,
-            shown=shown,
-        )
+    description = prepare(
+        source,
+        out,
+        tokenizer=read_sealed(init) if tokenizer == "from_init" else read_named(tokenizer),
+        fractions=(settings.val_fraction, settings.test_fraction),
+        **{key: settings[key] for key in ("vocab_size", "block_size", *PREPARE_KEYS)},
+        workers=workers,
+        shown=Phases(),
+    )
     moved = moved_splits(description, figures)
     click.echo(describe(description, companions=count_companions(source), moved=moved))
+    done("of text", description["characters"], "characters", to=out)
 
 
 if __name__ == "__main__":

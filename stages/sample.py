@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, stage_command
+from stages.shared.command import config_option, done, stage_command
 
 
 @stage_command
@@ -34,6 +34,7 @@ def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
         raise DataError(f"{changed} changed while it was read; give the same command again")
     write_samples(out, texts)
     click.echo(texts[0])
+    done(f"{len(texts)} samples", to=out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,14 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import NoReturn
 
-from nanogpt2.base.output import is_of_output, let_output_go, settle_streams
+from nanogpt2.base.output import (
+    RED,
+    YELLOW,
+    is_of_output,
+    let_output_go,
+    paint,
+    settle_streams,
+)
 
 
 class NanoGPT2Error(Exception):
@@ -41,7 +48,7 @@ class TrainingError(NanoGPT2Error):
 def warn_once(text: str) -> None:
     """Print a warning to stderr, the same one once in a process."""
     with suppress(OSError, ValueError):
-        print(f"warning: {text}", file=sys.stderr)
+        print(f"{paint('warning:', YELLOW, sys.stderr)} {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -67,5 +74,5 @@ def exit_with_one_line(hint: str = "") -> Iterator[None]:
 def _exit(*lines: str) -> NoReturn:
     with suppress(OSError, ValueError):  # nobody may be there to read it
         for line in filter(None, lines):
-            print(line, file=sys.stderr)
+            print(paint(line, RED, sys.stderr), file=sys.stderr)
     sys.exit(1)

@@ -21,7 +21,7 @@ def describe_time(seconds: float) -> str:
 def describe_amount(amount: float, unit: str) -> str:
     """Return an amount of `unit` in words: 57,000 tokens, 4.7 MB (unit B)."""
     if unit != "B":
-        return f"{amount:,.0f} {unit}"
+        return f"{amount:,.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
     for power, name in ((9, "GB"), (6, "MB"), (3, "kB")):
         if amount >= 10**power:
             return f"{amount / 10**power:,.1f} {name}"

@@ -25,6 +25,7 @@ def main(
     """
     from nanogpt2.proof.card import make_card
     from nanogpt2.proof.facts import gather, write_card
+    from nanogpt2.screen.screen import done
 
     title = name or (export or Path()).resolve().name
     facts = gather(checkpoint, name=title, licence=licence, export=export)
@@ -34,4 +35,4 @@ def main(
         click.echo(make_card(facts), nl=False)
     else:
         write_card(out, facts)
-        click.echo(out)
+        done("a model card", to=out)

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from nanogpt2.base.errors import exit_with_one_line
-from nanogpt2.screen.screen import OPTIONS, running
+from nanogpt2.screen.screen import running
+from nanogpt2.screen.state import OPTIONS
 
 
 def shown(function: Callable[..., None]) -> Callable[..., None]:

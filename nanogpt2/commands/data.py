@@ -30,8 +30,10 @@ def main(
     that mends each. Nothing is changed. Without CORPUS it is that of params.yaml.
     """
     from nanogpt2.doctor.run import examine_corpus, write_card
+    from nanogpt2.screen.screen import done
 
     if card is not None:
-        click.echo(write_card(card, prepared))
+        done("a card", to=write_card(card, prepared))
     else:
         click.echo(examine_corpus(corpus, params, prepared, out=out, page=page))
+        done("an examination", to=page or out)

@@ -8,6 +8,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import STATES, file_options, open_model
+from nanogpt2.screen.screen import done, phase
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
 TARGETS = {
@@ -34,10 +35,12 @@ def main(path: Path, target: str, **which: Any) -> None:
     """Write a model to PATH for other tools, and compare what they make of it."""
     module, _, name = TARGETS[target].partition(":")
     checkpoint, tokenizer = open_model(**which, device="cpu")
-    export = getattr(import_module(module), name)(checkpoint, tokenizer, path)
+    with phase("writing and comparing"):
+        export = getattr(import_module(module), name)(checkpoint, tokenizer, path)
     if target == "huggingface" and which["run"] is None:
         write_card_of(path, which["checkpoint"])
-    click.echo("\n".join([f"wrote {path}", *export.describe()]))
+    click.echo("\n".join(export.describe()))
+    done(f"a {target} export", to=path)
 
 
 def write_card_of(folder: Path, checkpoint: Path) -> None:

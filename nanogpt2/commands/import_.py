@@ -15,9 +15,11 @@ from nanogpt2.commands.command import shown
 def main(name: str, to: Path | None, revision: str | None) -> None:
     """Download the model NAME, such as gpt2, into a folder that init_from and --checkpoint take."""
     from nanogpt2.exchange.hub import download
+    from nanogpt2.screen.screen import done
 
     folder = to or Path(Path(name).name)
     click.echo(download(name, folder, revision=revision))
+    done(name, to=folder)
     click.echo(
         f"fine-tune it: dvc add {folder} && dvc exp run -S init_from={folder}"
         " -S tokenizer=from_init\n"

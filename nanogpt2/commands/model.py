@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nanogpt2.screen.screen import say
+
 if TYPE_CHECKING:
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
@@ -81,7 +83,7 @@ def _open_state(path: Path) -> "Checkpoint":
     from nanogpt2.commands.unfinished import load_unfinished
 
     loaded = load_unfinished(path)
-    click.echo(f"{path}: not over, at iteration {loaded.origin['iter']}", err=True)
+    say(f"{path}: not over, at iteration {loaded.origin['iter']}")
     return loaded
 
 

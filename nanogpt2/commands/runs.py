@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.screen.screen import done
 
 
 @click.group(invoke_without_command=True)
@@ -21,6 +22,7 @@ def main(context: click.Context, root: Path) -> None:
     if context.invoked_subcommand is None:
         found = list_runs(root)
         click.echo("\n".join(map(describe_run, found)) or f"no unfinished runs under {root}")
+        done(f"{len(found)} unfinished runs")
 
 
 @main.command()
@@ -31,4 +33,4 @@ def prune(root: Path, names: tuple[str, ...]) -> None:
     """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
     from nanogpt2.commands.unfinished import describe_pruned, prune_runs
 
-    click.echo(describe_pruned(prune_runs(root, names)))
+    done(describe_pruned(prune_runs(root, names)))

@@ -18,6 +18,7 @@ def main(file: Path, page: Path | None, **which: Any) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
     from nanogpt2.base import files
     from nanogpt2.evaluate import score
+    from nanogpt2.screen.screen import done
     from nanogpt2.text.plain import read_text
 
     text = read_text(file)
@@ -26,3 +27,4 @@ def main(file: Path, page: Path | None, **which: Any) -> None:
     click.echo(score.describe_score(scored))
     if page is not None:
         files.write_text(page, score.write_page(scored, known, title=file.name))
+    done(f"of {file}", len(scored.tokens), "tokens", to=page)

@@ -30,16 +30,18 @@ def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int
     keep_alone()
     from nanogpt2.prepare.describe import describe
     from nanogpt2.prepare.phases import Phases
+    from nanogpt2.screen.screen import done
     from nanogpt2.shards.shared import Shard, shared_preparation
 
     share = Shard.parse(shard)
-    with Phases() as shown:
-        preparation, block_size = shared_preparation(config, work, workers=workers, shown=shown)
-        steps: dict[str, Any] = {
-            "scan": lambda: preparation.scan(share),
-            "settle": preparation.settle,
-            "encode": lambda: preparation.encode(share),
-            "merge": lambda: describe(preparation.merge(out, block_size=block_size)),
-        }
-        told = steps[step]()
-    click.echo(told or f"{step}: done")
+    preparation, block_size = shared_preparation(config, work, workers=workers, shown=Phases())
+    steps: dict[str, Any] = {
+        "scan": lambda: preparation.scan(share),
+        "settle": preparation.settle,
+        "encode": lambda: preparation.encode(share),
+        "merge": lambda: describe(preparation.merge(out, block_size=block_size)),
+    }
+    told = steps[step]()
+    if told:
+        click.echo(told)
+    done(f"{step} {shard}", to=out if told else work)

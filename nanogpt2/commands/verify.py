@@ -1,6 +1,5 @@
 """The command verify: whether what lies here belongs together."""
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -22,10 +21,12 @@ def main(path: Path | None, replay: bool, sign: Path | None, key: Path | None) -
     files: an export, prepared data. Exits with status 1 where something differs or is not here.
     """
     from nanogpt2.proof.verify import all_fit, sign_whole, summarise, verify
+    from nanogpt2.screen.screen import done
 
-    findings = verify(path, replayed=replay, key=key, say=partial(click.echo, err=True))
+    findings = verify(path, replayed=replay, key=key)
     click.echo("\n".join(map(str, findings)))
     click.echo(summarise(findings))
+    done(f"{len(findings)} things")
     if sign is not None:
         click.echo(f"signed: {sign_whole(path, sign, findings)}")
     if not all_fit(findings):

@@ -4,7 +4,6 @@ Compiled ones are compared with torch's once for each shape of model. What is wr
 stderr, and torch serves.
 """
 
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ from nanogpt2.decode.trials import try_compiled, try_draw
 from nanogpt2.device.compiler import name_of
 from nanogpt2.model.check import find_fault
 from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
+from nanogpt2.screen import screen
 
 Shape: TypeAlias = tuple[tuple[str, Any], ...]
 """The keys of a configuration on which compiled code depends."""
@@ -189,7 +189,4 @@ def is_right(name: str, fault: str | None) -> bool:
     return fault is None
 
 
-@cache
-def say(line: str) -> None:
-    """Print `line` on stderr, once in a process."""
-    print(line, file=sys.stderr)
+say = cache(screen.say)  # once in a process

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nanogpt2.base.errors import DataError, DeviceError
 from nanogpt2.base.files import sha256, write_bytes
+from nanogpt2.screen.screen import phase
 
 HEADER = Path(__file__).with_name("vectors.h")  # which every source includes
 FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
@@ -49,7 +50,8 @@ def load_library(source: Path, *, threads: bool = True, **defines: int) -> ctype
             path = _find_whole(folder, name)
             if path is None:
                 linked = [*openmp[1:], "-lm"]
-                path = _compile([*compiler, *flags, str(source)], linked, folder, name)
+                with phase(f"compiling {name_of(source)}"):
+                    path = _compile([*compiler, *flags, str(source)], linked, folder, name)
             if path is not None:
                 with suppress(OSError):
                     return ctypes.CDLL(str(path))

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from nanogpt2.base.errors import DeviceError
+from nanogpt2.screen.screen import detail
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ def find_device(name: str) -> "torch.device":
     kind = name.partition(":")[0]  # such as cuda:1
     if not available.get(kind, False):
         raise DeviceError(f"device: found {name}, which torch does not see here; use auto or cpu")
+    detail(f"device: {name}")
     return torch.device(name)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from nanogpt2.base.errors import TrainingError
 from nanogpt2.base.signals import Interruption, caught_signals, end_after
 from nanogpt2.base.workers import count_cores
+from nanogpt2.screen.screen import hand_over
 
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched this one, and ends with it
 LAST_SECONDS = 3.0  # how long the others may take to end once one has failed
@@ -63,6 +64,7 @@ def launch(size: int, command: Sequence[str]) -> None:
                 # in a session of its own, or Ctrl-C would reach it twice
                 process = subprocess.Popen(command, env=shared | own, start_new_session=True)
                 processes.append(process)
+            hand_over()
             statuses = _wait(processes, interruption)
         finally:
             for process in processes:

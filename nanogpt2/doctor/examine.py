@@ -3,13 +3,14 @@
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.doctor.findings import EXAMPLES, describe_findings
 from nanogpt2.scan.recipe import Recipe
+from nanogpt2.screen.screen import phase
 from nanogpt2.survey.characters import RARE, Kind, count_scripts, find_unusual
 from nanogpt2.survey.copies import NearCopies, Sampler
 from nanogpt2.survey.counting import Counted, count
@@ -21,32 +22,26 @@ from nanogpt2.survey.splits import Splits, choose
 from nanogpt2.text.corpus import count_passed_over, find_text_files, name_in
 
 
-def examine(
-    corpus: Path,
-    recipe: Recipe,
-    *,
-    prepared: Path | None = None,
-    say: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
+def examine(corpus: Path, recipe: Recipe, *, prepared: Path | None = None) -> dict[str, Any]:
     """Return what `corpus` holds and what is wrong with it, as plain data.
 
     `recipe` is how it would be prepared. `prepared` is a folder of prepared data, whose tokens are
-    counted if it was made of this corpus. `say` is told now and then how many characters were read.
-    Raises DataError where there is no text.
+    counted if it was made of this corpus. Raises DataError where there is no text.
     """
     with tempfile.TemporaryDirectory() as aside:
         sampler = Sampler(Path(aside)) if recipe.find_copies else None
         found = count(
             documents(corpus, text_field=recipe.text_field),
-            say=say,
             look=sampler.add if sampler else None,
         )
         splits = choose(found.sizes, found.keys, recipe)
-        near = sampler.find(splits) if sampler else None
+        with phase("looking for near copies"):
+            near = sampler.find(splits) if sampler else None
     kinds, repetition = found.characters.kinds(), found.table.summarise(splits)
     wanted = _wanted(found, kinds, repetition, splits, near)
     again = documents(corpus, text_field=recipe.text_field)
-    shown = Shown(find_places(again, found.sizes, wanted))
+    with phase("finding places"):
+        shown = Shown(find_places(again, found.sizes, wanted))
     copied = max(repetition.characters, near.characters if near else 0)
     return {
         "corpus": str(corpus),

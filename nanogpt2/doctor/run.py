@@ -1,7 +1,5 @@
 """The doctor at work in a project: which text, which switches, and where what it found goes."""
 
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 from nanogpt2.base import checksums, files
@@ -30,9 +28,7 @@ def examine_corpus(
         Path(config.corpus) if corpus is None else corpus,
         _recipe(config),
         prepared=prepared,
-        say=_say_progress,
     )
-    _clear_line()
     if out is not None:
         files.write_json(out, found)
     if page is not None:
@@ -52,23 +48,6 @@ def _recipe(config: Config) -> Recipe:
         find_copies=config.find_copies,
         clean=config.clean,
     )
-
-
-def _say_progress(n_characters: int) -> None:
-    if sys.stderr.isatty():
-        with suppress(OSError, ValueError):
-            print(
-                f"\rread {n_characters / 1e6:,.0f} million characters ",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        with suppress(OSError, ValueError):
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def write_card(out: Path, prepared: Path) -> Path:

@@ -23,6 +23,7 @@ from nanogpt2.evaluate.parts import Part, choose_parts, count_bytes, largest_tok
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
+from nanogpt2.screen.screen import phase
 from nanogpt2.tokens.dataset import (
     as_token_array,
     load_prepared_tokenizer,
@@ -79,8 +80,11 @@ def evaluate_tokens(
     batch_size: int,
     stride: int | None = None,
     max_tokens: int | None = None,
+    name: str = "evaluating",
 ) -> Score:
     """Predict each of `tokens` but the first, which nothing precedes, exactly once.
+
+    It is shown by `name`.
 
     With `max_tokens`, parts of more tokens than that are predicted (`choose_parts`), each as if it
     were all.
@@ -104,7 +108,8 @@ def evaluate_tokens(
     stride = block_size if stride is None else whole_number("stride", stride, least=1)
     share_cores()
     by_position, by_token = Tally(block_size), Tally(tokenizer.size)
-    with evaluating(model):
+    n_predictions = sum(part.end - part.start - 1 for part in parts)
+    with evaluating(model), phase(name, n_predictions, "tokens") as bar:
         for batch, n_new in windows(
             tokens, block_size, min(stride, block_size), batch_size, parts=parts
         ):
@@ -113,6 +118,7 @@ def evaluate_tokens(
             )
             by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
             by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
+            bar.add(len(batch) * n_new)
     totals = Totals(
         nats=by_token.nats.sum().item(),
         tokens=int(by_token.counts.sum()),
@@ -232,6 +238,7 @@ def evaluate_splits(
             batch_size=batch_size,
             stride=stride,
             max_tokens=max_tokens,
+            name=split,
         )
         for split, array in tokens.items()
     }
@@ -269,6 +276,11 @@ def position_rows(losses: dict[str, list[float]]) -> list[dict[str, Any]]:
         }
         for position, row in enumerate(zip_longest(*losses.values()))
     ]
+
+
+def count_tokens(figures: dict[str, Any]) -> int:
+    """Return how many tokens of all splits were predicted."""
+    return sum(row["tokens"] for row in figures.values())
 
 
 def describe(figures: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from nanogpt2.evaluate.parts import texts_of
 from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.continuing import continue_tokens
+from nanogpt2.screen.screen import phase, track
 from nanogpt2.tokens.dataset import load_tokens
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
@@ -52,16 +53,18 @@ def check_memorisation(
     val, n_tokens = load_tokens(data, "val"), config.memorisation_tokens
     last = max(0, len(val) - 1 - n_tokens)
     starts = np.linspace(0, last, config.memorisation_samples).astype(np.int64)
-    samples = draw_texts(
-        checkpoint.model,
-        tokenizer,
-        [int(token) for token in val[starts]],
-        n_tokens=n_tokens,
-        temperature=config.memorisation_temperature,
-        seed=config.memorisation_seed,
-    )
+    with phase("drawing samples"):
+        samples = draw_texts(
+            checkpoint.model,
+            tokenizer,
+            [int(token) for token in val[starts]],
+            n_tokens=n_tokens,
+            temperature=config.memorisation_temperature,
+            seed=config.memorisation_seed,
+        )
     written = [tokenizer.decode(val[start + 1 : start + 1 + n_tokens]) for start in starts]
     source = texts_of(load_tokens(data, "train"), tokenizer)
+    source = track("looking for copies", source, unit="characters", size=len)
     copies, by_people = find_copies([samples, written], source)
     figures = {
         "samples": copies.figures() | {"longest_by_sample": copies.lengths},

@@ -14,6 +14,7 @@ from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.screen.screen import phase
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 
@@ -50,13 +51,14 @@ def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
     nats: list[float] = []
     correct = 0
     block_size = model.config.block_size
-    with evaluating(model):
+    with evaluating(model), phase("scoring", len(tokens) - 1, "tokens") as bar:
         for batch, _ in windows(tokens, block_size, block_size, BATCH_SIZE):
             losses, right = predict_in_memory(
                 model, batch, advice="end what else uses it, or use --device cpu"
             )
             nats += losses.flatten().tolist()
             correct += int(right.sum())
+            bar.reach(len(nats))
     totals = Totals(math.fsum(nats), len(nats), correct, tokenizer.count_bytes(tokens[1:]))
     return Score(summarise(totals), tokens.tolist(), [None, *nats])
 

@@ -5,7 +5,6 @@ They are written for `torch.load(..., weights_only=True)`, which runs no code fr
 
 import hashlib
 import pickle
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from nanogpt2.device.device import find_device
 from nanogpt2.model.archive import read_archive, write_archive
 from nanogpt2.model.gpt import GPT, WRAPPERS
 from nanogpt2.model.shapes import make_shapes
+from nanogpt2.screen.screen import phase, say
 from nanogpt2.tokens.dataset import load_prepared_tokenizer
 from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer, read_tokenizer
 
@@ -102,7 +102,8 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     No code from the file is run, and no more memory is taken than the file has bytes.
     """
     try:
-        content = read_archive(files.as_path(path))
+        with phase(f"reading {path}"):
+            content = read_archive(files.as_path(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; `dvc repro train` makes it") from error
     except pickle.UnpicklingError as error:
@@ -150,7 +151,7 @@ def tokenizer_of(checkpoint: Checkpoint, fallback: str | Path) -> Tokenizer:
     tokenizer = read_tokenizer(fallback)
     if tokenizer.size > checkpoint.model.config.vocab_size:
         raise CheckpointError(f"{fallback}: more tokens than the checkpoint's vocab_size")
-    print(f"the checkpoint holds no tokenizer: using {fallback}", file=sys.stderr)
+    say(f"the checkpoint holds no tokenizer: using {fallback}")
     return tokenizer
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from nanogpt2.base import files
@@ -24,12 +23,13 @@ from nanogpt2.proof.record import (
     recorded_inputs,
     recorded_outputs,
 )
+from nanogpt2.screen.screen import say, still
 
 LOG = Path("logs/train.log")  # of the run that is recorded, where it ran here
 STDERR = 2
 
 
-def replay(say: Callable[[str], object]) -> list[Finding]:
+def replay() -> list[Finding]:
     """Run the commands that dvc.lock records in a copy of the project; compare what they write.
 
     The copy has the files that git knows, as they are now, and the text. Nothing here changes.
@@ -72,9 +72,10 @@ def run_command(stage: str, command: str, folder: Path) -> None:
     if words[:1] != ["python"]:
         raise DataError(f"dvc.lock: {stage}: found the command {command}; allowed: python ...")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, stdout=STDERR, check=False
-    )
+    with still():
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=folder, env=environment, stdout=STDERR, check=False
+        )
     if done.returncode:
         raise TrainingError(f"{stage}: failed in a copy of the project; the lines above say why")
 

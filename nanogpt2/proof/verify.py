@@ -4,7 +4,7 @@ A chain leads from a checkpoint to its data: the checkpoint has the SHA-256 of d
 has those of the token files. dvc.lock has the hash of each file that a stage read and wrote.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from nanogpt2.proof.record import (
 )
 from nanogpt2.proof.replay import replay
 from nanogpt2.proof.signature import sign, verify_signature
+from nanogpt2.screen.screen import phase
 
 DATA, INIT = Path("data/prepared"), Path("data/init/model.pt")
 CHECKPOINTS = (Path("checkpoints/best_model.pt"), Path("checkpoints/final_model.pt"))
@@ -31,20 +32,15 @@ TRAINED, EVALUATED = Path("metrics/train.json"), Path("metrics/eval.json")
 LISTS = (RECORD, "dataset.json")  # what a folder of ours has its files' hashes in
 
 
-def verify(
-    path: Path | None,
-    *,
-    replayed: bool = False,
-    key: Path | None = None,
-    say: Callable[[str], object] = print,
-) -> list[Finding]:
+def verify(path: Path | None, *, replayed: bool = False, key: Path | None = None) -> list[Finding]:
     """Return what `look_at` finds, what is found when the run is `replayed`, and of a signature.
 
-    `key` holds the public key of who signed `path`, or the best model. `say` is told of a replay.
+    `key` holds the public key of who signed `path`, or the best model.
     """
-    findings = look_at(path)
+    with phase("comparing hashes"):
+        findings = look_at(path)
     if replayed:
-        findings += replay(say)
+        findings += replay()
     if key is not None:
         findings.append(verify_signature(path or CHECKPOINTS[0], key))
     return findings

@@ -1,13 +1,14 @@
 """What training shows: the line of each evaluation, and a bar on a terminal."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from nanogpt2.base.words import describe_seconds
 from nanogpt2.report.stopwatch import Stopwatch
+from nanogpt2.screen.phase import Phase
+from nanogpt2.screen.screen import phase, result
+from nanogpt2.screen.state import is_quiet
 
 
 class Progress:
@@ -21,7 +22,8 @@ class Progress:
         self.log_file = log_file
         self.stopwatch = stopwatch
         self.shown = shown
-        self.bar: tqdm[Any] | None = None
+        self.bar: Phase | None = None
+        self.bars = ExitStack()
         self.first = self.last = self.tokens_per_step = self.steps_timed = 0
         self.start = self.seconds_timed = 0.0
 
@@ -29,24 +31,23 @@ class Progress:
         """Begin at step `first` of `last`."""
         self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
         self.start = time.perf_counter()
-        off = None if self.shown else True  # None: off where there is no terminal
-        self.bar = tqdm(
-            total=last, initial=first, unit="iter", disable=off, leave=False, dynamic_ncols=True
-        )
+        if self.shown:
+            bar = phase("training", last, "iterations", begun=first, alone=True)
+            self.bar = self.bars.enter_context(bar)
 
     def end(self) -> None:
         """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        self.bars.close()
+        self.bar = None
 
     def say(self, line: str) -> None:
-        """Print `line` above the bar, and append it to the log."""
+        """Print `line` above the bar, and append it to the log; if it is quiet only warnings."""
         if not self.shown:
             return
         if self.log_file is not None:
             self._log(line)
-        tqdm.write(line)
+        if line.startswith("warning: ") or not is_quiet():
+            result(line)
 
     def _log(self, line: str) -> None:
         """Append `line` to the log; where that fails the log is given up, and a warning shown."""
@@ -56,14 +57,14 @@ class Progress:
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            tqdm.write(f"warning: no more lines go to {self.log_file}: {error.strerror}")
+            result(f"warning: no more lines go to {self.log_file}: {error.strerror}")
             self.log_file = None
 
     def step_done(self) -> None:
         """Count one step of the optimizer."""
         self.steps_timed += 1
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.add(1)
 
     def seconds_left(self, step: int) -> float:
         """Return the expected time from `step` to the end."""

@@ -19,6 +19,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import NEUTRAL, Request, check_count
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.screen.screen import phase
 from nanogpt2.text import plain
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
@@ -108,11 +109,16 @@ class Sampler:
     ) -> list[str]:
         """Return what each sample adds to its prompt; see `stream`."""
         check_prompts(prompts)
-        seed = whole_number("seed", seed, least=0)
+        seed, meter = whole_number("seed", seed, least=0), meter or Meter()
         texts: list[str] = []
-        for first in range(0, len(prompts), BATCH):
-            pieces = self.stream(prompts[first : first + BATCH], seed=seed + first, meter=meter)
-            texts += ["".join(parts) for parts in zip(*pieces, strict=True)]
+        with phase("drawing", len(prompts) * self.max_new_tokens, "tokens") as bar:
+            for first in range(0, len(prompts), BATCH):
+                pieces = []
+                some = prompts[first : first + BATCH]
+                for piece in self.stream(some, seed=seed + first, meter=meter):
+                    pieces.append(piece)
+                    bar.reach(meter.tokens)
+                texts += ["".join(parts) for parts in zip(*pieces, strict=True)]
         return texts
 
     def changed(self, **settings: Any) -> "Sampler":

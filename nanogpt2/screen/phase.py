@@ -7,9 +7,10 @@ from nanogpt2.base.words import describe_amount, describe_seconds, describe_time
 
 
 class Phase:
-    """What is being done; where it can be measured, `of` how much in `unit` (B: bytes).
+    """What is being done, and how much of it in `unit` (B: bytes), where it can be measured.
 
-    It begins with so much `done`; `changed` is called when there is more.
+    `of` is all of it, if that is known. It begins with so much `done`; `changed` is called when
+    there is more, or `measure` tells how much there is.
     """
 
     def __init__(
@@ -20,8 +21,10 @@ class Phase:
         *,
         done: int = 0,
         changed: Callable[[], None] = lambda: None,
+        measure: Callable[[], int] | None = None,
     ) -> None:
-        self.what, self.of, self.unit, self.changed = what, of, unit, changed
+        self.what, self.of, self.unit = what, of, unit
+        self.changed, self.measure = changed, measure
         self.first = self.done = done
         self.began = time.perf_counter()
 
@@ -33,6 +36,11 @@ class Phase:
         """Tell how much is done in all."""
         self.done = done
         self.changed()
+
+    def look(self) -> None:
+        """Measure anew how much is done."""
+        if self.measure is not None:
+            self.done = self.measure()
 
     @property
     def seconds(self) -> float:
@@ -46,32 +54,38 @@ class Phase:
 
     def describe(self) -> str:
         """Return in words how it stands."""
+        self.look()
+        since = describe_seconds(self.seconds)
+        if not self.done:
+            return f"{self.what} for {since}"
         if not self.of:
-            return f"{self.what} for {describe_seconds(self.seconds)}"
+            return f"{self.what}: {describe_amount(self.done, self.unit)} in {since}"
         left = f", {describe_seconds(self.seconds_left)} left" if self.done > self.first else ""
         whole = describe_amount(self.of, self.unit)
         return f"{self.what}: {self.done / self.of:.0%} of {whole}{left}"
 
     def describe_end(self) -> str:
         """Return in words what it came to."""
-        if not self.of:
+        self.look()
+        if not self.done:
             return f"{self.what}: {describe_time(self.seconds)}"
         return f"{self.what}: {describe_work(self.done - self.first, self.unit, self.seconds)}"
 
     def meter(self, width: int, *, ascii_only: bool) -> str:
         """Return it as a bar of `width` columns."""
-        if not self.of:
+        self.look()
+        if not self.unit:
             return f"{self.what}, {self.seconds:.0f} s" if self.seconds >= 1 else self.what
         from tqdm import tqdm  # 20 ms, and only where there is something to show
 
         return tqdm.format_meter(
             self.done,
-            self.of,
+            self.of or None,  # type: ignore[arg-type]  # what tqdm takes for unknown
             self.seconds,
             ncols=width,
             prefix=self.what,
             ascii=ascii_only,
             unit=self.unit if self.unit == "B" else f" {self.unit}",
-            unit_scale=self.of >= 10_000,
+            unit_scale=self.unit == "B" or self.of >= 10_000,
             initial=self.first,
         )

@@ -14,154 +14,19 @@ A terminal has a line that moves; a pipe, log or CI has whole lines, fewer the l
 """
 
 import os
-import platform
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO, TypeVar, cast
 
-from nanogpt2.base.checksums import hash_file
-from nanogpt2.base.output import GREEN, is_animated, is_on, paint, takes
-from nanogpt2.base.words import describe_amount, describe_time, describe_work
-from nanogpt2.screen.moving import MovingLine, Watched
+from nanogpt2.screen.moving import Watched
 from nanogpt2.screen.phase import Phase
+from nanogpt2.screen.state import Screen, Summary, is_quiet, is_verbose
 
-QUIET, VERBOSE = "NANOGPT2_QUIET", "NANOGPT2_VERBOSE"
-OPTIONS = {  # of every stage and command, by the variable that says the same, also to children
-    QUIET: (("-q", "--quiet"), "Show errors, warnings and results alone."),
-    VERBOSE: (("-v", "--verbose"), "Show more: versions, hashes, the time of each part."),
-    "NO_COLOR": (("--no-color",), "Show no colours; a pipe or file never has any."),
-}
-FIRST, FIRST_IN_CI, LAST = 4.0, 30.0, 60.0  # seconds before a log's signs of life; they double
-WORTH_A_LINE = 2.0  # seconds of a phase
-REDRAWN = 0.1  # seconds between two states of a bar
 TICK = 0.5  # seconds
-LIBRARIES = ("torch", "numpy", "triton", "transformers", "tiktoken")
-
-
-def is_quiet() -> bool:
-    """Return whether only errors, warnings and results are shown.
-
-    Of several processes that train one model only the first has more to show.
-    """
-    return is_on(QUIET) or os.environ.get("RANK", "0") != "0"
-
-
-def is_verbose() -> bool:
-    """Return whether details are shown."""
-    return is_on(VERBOSE) and not is_quiet()
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `done` was told."""
-
-    what: str = "done"
-    amount: int = 0
-    unit: str = ""
-    to: str | Path | None = None
-    seconds: float | None = None
-
-    def describe(self, seconds: float) -> str:
-        """Return it as a line about a command that took `seconds`."""
-        seconds = seconds if self.seconds is None else self.seconds
-        line = f"{self.what} in {describe_time(seconds)}"
-        if self.unit:
-            line = describe_work(self.amount, self.unit, seconds, what=self.what)
-        return line if self.to is None else f"{line} -> {self.to}"
-
-    def describe_file(self) -> str:
-        """Return the size and hash of the result, where that is a file."""
-        if self.to is None or not Path(self.to).is_file():
-            return ""
-        size = describe_amount(Path(self.to).stat().st_size, "B")
-        return f"{self.to}: {size}, SHA-256 {hash_file(self.to)}"
-
-
-class Screen:
-    """What is shown of the command `name` from now on; without one, of the library at work."""
-
-    def __init__(self, name: str, *, first: float | None = None) -> None:
-        self.name, self.began = name, time.perf_counter()
-        self.patience = first or (FIRST_IN_CI if is_on("CI") else FIRST)
-        self.line = MovingLine(sys.stderr, animated=is_animated(sys.stderr) and not is_quiet())
-        self.phases = [Phase("starting")]
-        self.parts: dict[str, float] = {}  # seconds of each phase that has ended
-        self.summary = Summary()
-        self.still = False
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the command began."""
-        return time.perf_counter() - self.began
-
-    def prefixed(self, text: str) -> str:
-        """Return `text` behind the command's name."""
-        return f"{self.name}: {text}" if self.name else text
-
-    def draw(self) -> None:
-        """Draw the phase under way, where that is a terminal."""
-        if self.line.animated and not self.still:
-            width = self.line.width - len(self.prefixed(""))
-            ascii_only = not takes(self.line.stream, "\u2588\u258f")
-            self.line.draw(self.prefixed(self.phases[-1].meter(width, ascii_only=ascii_only)))
-
-    def progressed(self) -> None:
-        """Draw the phase under way again, unless that was done just now."""
-        if self.line.animated and time.monotonic() - self.line.drawn >= REDRAWN:
-            self.draw()
-
-    def tick(self) -> None:
-        """Show a sign of life where there was none for a while."""
-        line, silence = self.line, time.monotonic() - self.line.written
-        if line.animated and (len(self.phases) > 1 or silence > 1):
-            self.draw()
-        elif not line.animated and not self.still and not is_quiet() and silence >= self.patience:
-            with line.lock:
-                if line.between_lines:
-                    self.patience = min(2 * self.patience, LAST)
-                    self.write(self.prefixed(self.phases[-1].describe()))
-
-    def write(self, text: str, stream: TextIO | None = None) -> None:
-        """Write a line above what moves."""
-        with self.line.lock, suppress(OSError, ValueError):  # nobody may be there to read it
-            self.line.clear()
-            print(text, file=stream or sys.stderr, flush=True)
-
-    def begin(self, phase: Phase) -> None:
-        """Show a phase within the one under way."""
-        self.phases[0].what = "working"
-        self.phases.append(phase)
-        self.draw()
-
-    def end(self, phase: Phase) -> None:
-        """Show a phase no more; one that took long leaves a line."""
-        self.phases.remove(phase)
-        self.parts[phase.what] = self.parts.get(phase.what, 0.0) + phase.seconds
-        self.line.clear()
-        if self.name and not is_quiet() and (phase.seconds >= WORTH_A_LINE or is_verbose()):
-            self.write(phase.describe_end())
-
-    def summarise(self) -> None:
-        """Write the command's last line, and where details are asked for what it ran with."""
-        if is_verbose():
-            parts = {**self.parts, "all": self.seconds}
-            times = ", ".join(f"{part} {describe_time(each)}" for part, each in parts.items())
-            there = {name: sys.modules.get(name) for name in LIBRARIES}
-            versions = {name: getattr(found, "__version__", "") for name, found in there.items()}
-            listed = [f"{name} {version}" for name, version in versions.items() if version]
-            self.write(f"time: {times}")
-            self.write(", ".join([f"versions: Python {platform.python_version()}", *listed]))
-            if line := self.summary.describe_file():
-                self.write(line)
-        if not is_quiet():
-            name = paint(f"{self.name}:", GREEN, sys.stderr)
-            self.write(f"{name} {self.summary.describe(self.seconds)}")
-
+Item = TypeVar("Item")
 
 _screen: Screen | None = None
 
@@ -200,26 +65,49 @@ def done(
         _screen.summary = Summary(what or "done", amount, unit, to, seconds)
 
 
+def track(
+    what: str,
+    items: Iterable[Item],
+    of: int = 0,
+    unit: str = "",
+    *,
+    size: Callable[[Item], int] = lambda item: 1,
+) -> Iterator[Item]:
+    """Yield `items` while a phase is shown, of which each is so much done as its `size`."""
+    with phase(what, of, unit) as bar:
+        for item in items:
+            yield item
+            bar.add(size(item))
+
+
 @contextmanager
 def phase(
-    what: str, of: int = 0, unit: str = "", *, begun: int = 0, alone: bool = False
+    what: str,
+    of: int = 0,
+    unit: str = "",
+    *,
+    begun: int = 0,
+    measure: Callable[[], int] | None = None,
+    alone: bool = False,
 ) -> Iterator[Phase]:
-    """Show a phase of the work meanwhile; `of` how much in `unit`, where it can be measured.
+    """Show a phase of the work meanwhile; see Phase. It begins with so much `begun`.
 
-    It begins with so much `begun`. Where no command runs it is shown only if it may be `alone`.
+    One that takes long leaves a line. One that may be `alone` is shown where no command runs too,
+    and leaves none: whoever shows it there tells of it.
     """
     global _screen
+    shown = Phase(what, of, unit, done=begun, measure=measure)
     if _screen is None and not alone:
-        yield Phase(what, of, unit, done=begun)
+        yield shown
         return
     before = _screen
     screen = _screen = _screen or Screen("")
-    shown = Phase(what, of, unit, done=begun, changed=screen.progressed)
+    shown.changed = screen.progressed
     screen.begin(shown)
     try:
         yield shown
     finally:
-        screen.end(shown)
+        screen.end(shown, told=alone)
         _screen = before
 
 
@@ -235,6 +123,13 @@ def still() -> Iterator[None]:
         yield
     finally:
         screen.still = before
+
+
+def hand_over() -> None:
+    """Leave the screen to other processes to the end, the last line too."""
+    if _screen is not None:
+        _screen.line.clear()
+        _screen.still, _screen.summary = True, None
 
 
 @contextmanager
@@ -253,7 +148,7 @@ def running(
         screen = _screen = Screen(name, first=first)
         sys.stdout, sys.stderr = (s and cast(TextIO, Watched(s, screen.line)) for s in streams)
         over = threading.Event()
-        ticker = threading.Thread(target=_tick, args=(screen, over), daemon=True)
+        ticker = threading.Thread(target=_tick, args=(screen, over), name="screen", daemon=True)
         try:
             screen.draw()
             ticker.start()
@@ -268,6 +163,36 @@ def running(
             ticker.join()
             screen.line.clear()
             (sys.stdout, sys.stderr), _screen = streams, before
+
+
+_held: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    """Let no thread be about to write while a process is forked, or its child could write never."""
+    if _screen is not None:
+        _held.append(_screen.line.lock)
+        _held[-1].acquire()
+
+
+def _after_fork() -> None:
+    if _held:
+        _held.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    """Leave what moves to the parent process."""
+    if _screen is not None:
+        _held.clear()
+        _screen.line.lock, _screen.line.animated, _screen.still = threading.RLock(), False, True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def _tick(screen: Screen, over: threading.Event) -> None:

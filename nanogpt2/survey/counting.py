@@ -1,17 +1,17 @@
 """A corpus read once, in blocks, and all that is counted meanwhile, in bounded memory."""
 
-import time
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from nanogpt2.scan.segments import KEY_CHARACTERS, key_of
+from nanogpt2.screen.phase import Phase
+from nanogpt2.screen.screen import phase
 from nanogpt2.survey.characters import Characters
 from nanogpt2.survey.faults import CLEANERS, Fault
 from nanogpt2.survey.lines import Lengths, LineTable
 from nanogpt2.survey.reading import Document
 
-SAY_EVERY = 0.5  # seconds between words on progress
 TOGETHER = 1 << 20  # characters that are counted at a time, of one document or of many
 
 
@@ -43,13 +43,12 @@ class Counted:
 
 
 class Counter:
-    """Counts documents as they come; `look` is given the text too, and where it begins."""
+    """Counts documents as they come, in a `bar` too; `look` is given the text, and where it is."""
 
-    def __init__(self, say: Callable[[int], None], look: Callable[[str, int], None] | None) -> None:
+    def __init__(self, bar: Phase, look: Callable[[str, int], None] | None) -> None:
         self.counted = Counted()
         self.start = 0  # of the document in the corpus
-        self._say, self._said = say, time.monotonic()
-        self._look = look
+        self._bar, self._look = bar, look
         self._waiting: list[str] = []
         self._n_waiting = 0
         self._done = 0
@@ -99,20 +98,16 @@ class Counter:
         if self._look is not None:
             self._look(text, self._done)
         self._done += len(text)
-        if time.monotonic() > self._said + SAY_EVERY:
-            self._said = time.monotonic()
-            self._say(self._done)
+        self._bar.reach(self._done)
 
 
 def count(
-    documents: Iterable[Document],
-    *,
-    say: Callable[[int], None] = lambda _: None,
-    look: Callable[[str, int], None] | None = None,
+    documents: Iterable[Document], *, look: Callable[[str, int], None] | None = None
 ) -> Counted:
-    """Return what is counted in `documents`; `say` is told now and then of how many characters."""
-    counter = Counter(say, look)
-    for document in documents:
-        counter.add(document)
-    counter.flush()
+    """Return what is counted in `documents`."""
+    with phase("reading", unit="characters") as bar:
+        counter = Counter(bar, look)
+        for document in documents:
+            counter.add(document)
+        counter.flush()
     return counter.counted

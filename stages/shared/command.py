@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from nanogpt2.base.errors import exit_with_one_line
-from nanogpt2.screen.screen import OPTIONS, running, say
+from nanogpt2.screen.screen import done as done
+from nanogpt2.screen.screen import running, say
+from nanogpt2.screen.state import OPTIONS
 
 RESTORE = "The last run's outputs come back with: dvc checkout && git restore metrics plots"
 

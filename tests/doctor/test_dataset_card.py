@@ -20,7 +20,8 @@ def test_a_card_tells_sources_splits_tokenizer_and_warnings() -> None:
     make_files("raw/a.txt", "raw/b|c.txt", "raw/d.md")
     description = prepare("raw", "out", tokenizer="byte", vocab_size=256, fractions=(0.2, 0.2))
     done = CliRunner().invoke(main, ["data", "--card", "card.md", "--prepared", "out"])
-    assert (done.exit_code, done.stdout) == (0, "card.md\n")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.endswith(" -> card.md\n")
     card = Path("card.md").read_text(encoding="utf-8")
     assert "task_categories:\n- text-generation" in str(DatasetCard(card).data)
     for source in description["sources"]:

@@ -92,8 +92,9 @@ def test_no_path_of_the_source_is_in_the_file(mixture: Made) -> None:
 def test_the_command_says_how_exact_it_is(typed: tuple[Path, Result]) -> None:
     path, done = typed
     assert done.exit_code == 0
-    first, opset, logits, greedy, note = done.output.splitlines()
-    assert (first, opset) == (f"wrote {path}", "onnx: opset 18")
+    opset, logits, greedy, note = done.stdout.splitlines()
+    assert done.stderr.endswith(f" -> {path}\n")
+    assert opset == "onnx: opset 18"
     assert logits.startswith("onnxruntime ")
     assert greedy == "greedy text: 15 of 15 tokens are the same"
     assert "block_size" in note

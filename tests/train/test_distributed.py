@@ -51,7 +51,8 @@ TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more t
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *sys.path]))}
+    path = os.pathsep.join(map(str, [ROOT, ROOT / "tests", *sys.path]))
+    return os.environ | {"PYTHONPATH": path, "CI": "1"}  # no sign of life after 4 seconds
 
 
 @pytest.fixture(scope="module")

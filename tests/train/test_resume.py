@@ -210,7 +210,7 @@ def test_unfinished_runs_are_listed_and_pruned(config: Config, text: str) -> Non
         with pytest.raises(CrashError):
             run(get_config({**config.to_dict(), "seed": seed}), text, crash=10)
     command = CliRunner()
-    lines = command.invoke(main, ["runs"]).output.splitlines()
+    lines = command.invoke(main, ["runs"]).stdout.splitlines()
     assert len(lines) == 2
     assert all("iteration 4" in line and "max_iters 20" in line for line in lines)
     name = lines[0].split()[0]
