@@ -13,6 +13,7 @@ from nanogpt2.config.config import Config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report.advice import advise
 from nanogpt2.report.hardware import EnergyMeter
+from nanogpt2.report.live import LiveFile
 from nanogpt2.report.progress import Progress
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
@@ -48,8 +49,9 @@ def harmless(
 class RunDisplay:
     """Shows a run of `processes` that train one model; only the main one's is `shown`.
 
-    Lines also go to `log_file`, and the report to a .json file of its name. Advice looks at the
-    run's losses, and at those of a `recorded` one. `on_evaluation` gets all rows after each.
+    Lines also go to `log_file`, the report to a .json file of its name, and where the run is to
+    live.json beside it. Advice looks at the run's losses, and at those of a `recorded` one.
+    `on_evaluation` gets all rows after each.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class RunDisplay:
         self.progress = Progress(log_file, stopwatch, shown=shown)
         self.advised: set[str] = set()
         self.failed = False
-        self.first = self.tokens_per_step = 0
+        self.first = self.tokens_per_step = self.step = 0
+        self.live: LiveFile | None = None
 
     @harmless
     def say(self, line: str) -> None:
@@ -80,8 +83,13 @@ class RunDisplay:
         """Begin at `step`, on `device`."""
         self.energy = EnergyMeter(device)
         self.first, self.tokens_per_step = step, windows_per_step * self.config.block_size
+        self.step = step
         last, tokens = self.config.max_iters, self.tokens_per_step
         self.progress.begin(step, last, tokens_per_step=tokens)
+        if self.progress.log_file is not None and self.progress.shown:
+            path = self.progress.log_file.with_name("live.json")
+            self.live = LiveFile(path, self.config.to_dict(), max_iters=last)
+            self.live.begin(step, tokens_per_step=tokens)
         self.stopwatch.start()
 
     @harmless
@@ -93,6 +101,9 @@ class RunDisplay:
     def step_done(self) -> None:
         """Count one step."""
         self.progress.step_done()
+        self.step += 1
+        if self.live:
+            self.live.passed(self.step)
 
     @harmless
     def evaluated(
@@ -100,6 +111,8 @@ class RunDisplay:
     ) -> None:
         """Show the last row of `history`, and what advice the rows call for."""
         self.energy.update()
+        if self.live:
+            self.live.evaluated(history)
         row, step = history[-1], int(history[-1]["iter"])
         self.progress.evaluated(step, train_loss=row["train_loss"], val_loss=row["val_loss"])
         advice = advise(
@@ -122,6 +135,8 @@ class RunDisplay:
     def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
         """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()
+        if self.live:
+            self.live.end()
         if step == self.first or not self.progress.shown:
             return
         report = make_report(
