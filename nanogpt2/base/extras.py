@@ -11,7 +11,12 @@ def import_extra(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise ExtraError(
-            f"{error.name} is not installed: `pip install 'nanogpt2[{extra}]'` brings it, in a"
-            f" checkout `pip install --constraint constraints.txt --editable '.[{extra}]'`"
-        ) from error
+        raise ExtraError(how_to_install(str(error.name), extra=extra)) from error
+
+
+def how_to_install(name: str, *, extra: str) -> str:
+    """Return a line that says that the library `name` is missing, and what brings it."""
+    return (
+        f"{name} is not installed: `pip install 'nanogpt2[{extra}]'` brings it, in a checkout"
+        f" `pip install --constraint constraints.txt --editable '.[{extra}]'`"
+    )

@@ -3,9 +3,27 @@
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt2.base.errors import DataError
+
+EXPERIMENTS = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")  # a commit, a name on it
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit that has results: one that git names, or an experiment of DVC on the commit `base`.
+
+    `time` is in seconds since 1970.
+    """
+
+    name: str
+    commit: str
+    time: int
+    subject: str
+    base: str | None = None
 
 
 def find_project() -> Path | None:
@@ -94,6 +112,71 @@ def current_commit() -> str | None:
 def has_experiments() -> bool:
     """Return whether DVC has kept an experiment in this repository."""
     return bool(_ask_git(Path(), "for-each-ref", "--count=1", "refs/exps"))
+
+
+def list_experiments() -> list[Revision]:
+    """Return DVC's experiments on all commits, the oldest first."""
+    lines = _ask_git(
+        Path(),
+        *("for-each-ref", "--sort=committerdate", "refs/exps"),
+        "--format=%(objectname) %(committerdate:unix) %(refname)",
+    )
+    found = []
+    for line in (lines or "").splitlines():
+        commit, time, ref = line.split(" ", 2)
+        if match := EXPERIMENTS.fullmatch(ref):
+            base = match[1] + match[2]
+            found.append(Revision(match[3], commit, int(time or 0), "", base))
+    return found
+
+
+def find_revisions(name: str) -> list[Revision]:
+    """Return the commit that `name` names, or those of a range such as main~5..main.
+
+    DataError where git knows none.
+    """
+    walk = ("--reverse",) if ".." in name else ("--no-walk",)
+    lines = None
+    if name and not name.startswith("-"):
+        form = "--format=%H%x00%ct%x00%s"
+        lines = _ask_git(Path(), "log", *walk, form, "--end-of-options", name, "--")
+    if lines is None:
+        raise DataError(f"{name}: git knows no such branch, tag or commit; git log shows them")
+    rows = [line.split("\0") for line in lines.splitlines()]
+    short = len(rows) != 1
+    return [
+        Revision(commit[:7] if short else name, commit, int(time), subject)
+        for commit, time, subject in rows
+    ]
+
+
+def read_committed(commits: Sequence[str], paths: Iterable[str]) -> dict[tuple[str, str], bytes]:
+    """Return the contents of `paths`, relative to the current folder, by commit and path.
+
+    What a commit does not have is left out.
+    """
+    prefix = _ask_git(Path(), "rev-parse", "--show-prefix")
+    wanted = [(commit, path) for path in paths for commit in commits]
+    if prefix is None or not wanted:
+        return {}
+    names = "".join(f"{commit}:{prefix}{path}\n" for commit, path in wanted)
+    done = subprocess.run(
+        ["git", "cat-file", "--batch"],
+        input=names.encode("utf-8"),
+        capture_output=True,
+        check=False,
+    )
+    found, at = {}, 0
+    for each in wanted:
+        end = done.stdout.find(b"\n", at)
+        if end < 0:
+            break
+        head, at = done.stdout[at:end].split(b" "), end + 1
+        if len(head) == 3 and head[1] == b"blob":
+            size = int(head[2])
+            found[each] = done.stdout[at : at + size]
+            at += size + 1
+    return found
 
 
 def tracked_files() -> list[str]:

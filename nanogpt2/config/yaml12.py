@@ -103,6 +103,26 @@ def parse(text: str, *, name: str) -> dict[str, Any]:
     return value
 
 
+class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The core schema with libyaml's parser, ten times as fast; it says less of mistakes."""
+
+    yaml_implicit_resolvers = Yaml12Loader.yaml_implicit_resolvers
+    yaml_constructors = Yaml12Loader.yaml_constructors
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.mistakes: list[str] = []
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """Return the mapping in YAML 1.2 `text` that a program wrote, an empty one where it is none."""
+    try:
+        value = _QuickLoader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 _PROBLEMS = {  # PyYAML's words, and ours
     "found character '\\t' that cannot start any token": "found a tab; allowed: spaces",
     "found unexpected end of stream": "found the end of the file",
