@@ -1,11 +1,11 @@
-# make setup | repro | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer),
+# make setup | repro | report | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer),
 # CONSTRAINTS other versions.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test coverage
+.PHONY: setup repro report test coverage
 
 setup: .venv/ready
 
@@ -28,6 +28,10 @@ moved:
 
 repro: setup
 	dvc repro
+
+# all runs on one page, report.html
+report: setup
+	$(BIN)/python -m nanogpt2 report
 
 # each process that a test starts would compile what it imports anew
 test coverage: export PYTHONDONTWRITEBYTECODE =

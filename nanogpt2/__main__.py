@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": "nanogpt2.commands.generate",
     "import": "nanogpt2.commands.import_",
     "preset": "nanogpt2.commands.preset",
+    "report": "nanogpt2.commands.report",
     "runs": "nanogpt2.commands.runs",
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",

@@ -1,0 +1,60 @@
+"""Trainings under way, as `report.live` writes them: here, and in DVC's copies of the project."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.compare.runs import Run, flatten
+
+LIVE = "logs/live.json"
+COPIES = ".dvc/tmp/exps"  # where `dvc exp run --temp` and --queue train
+
+
+def list_live_files() -> list[Path]:
+    """Return the files of trainings, under way or over, here and in DVC's copies."""
+    return [Path(LIVE), *sorted(Path(COPIES).glob(f"*/{LIVE}"))]
+
+
+def list_running() -> list[Run]:
+    """Return the trainings that are under way."""
+    return list(_read_running())
+
+
+def _read_running() -> Iterator[Run]:
+    for path in list_live_files():
+        live = _read(path)
+        if not _is_alive(live):
+            continue
+        rows = live["history"]
+        names = ("iter", "train_loss", "val_loss")
+        where = path.parent.parent.name if path != Path(LIVE) else "the workspace"
+        yield Run(
+            f"training in {where}",
+            "running",
+            params=flatten(live["params"]),
+            curve={name: [row[name] for row in rows] for name in names if rows},
+            progress={key: live[key] for key in ("iter", "max_iters", "tokens_per_second")},
+            notes=["is being trained"],
+        )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # none, or of another version
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_alive(live: Mapping[str, Any]) -> bool:
+    """Return whether the process that wrote `live` runs still."""
+    if live.get("process") is None or not isinstance(live.get("history"), list):
+        return False
+    import psutil
+
+    number, began = live["process"]
+    try:
+        return bool(abs(psutil.Process(number).create_time() - began) < 1)
+    except psutil.Error:
+        return False

@@ -1,0 +1,175 @@
+// Charts with BokehJS, from plain data; page.js says what is drawn and when.
+"use strict";
+
+// Colours that the colour-blind tell apart (after Okabe and Ito 2008), each with contrast 3:1 or
+// more; eight of them and seven markers give 56 series marks of their own.
+const LIGHT = ["#0072b2", "#c44e00", "#00805c", "#b1478a", "#1a1a1a", "#8a6500", "#2a8fc9", "#6b3fa0"];
+const DARK = ["#56b4e9", "#e69f00", "#2bc59b", "#e79fc6", "#e8e8e6", "#f0e442", "#ff8a5c", "#b79cf0"];
+const MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star"];
+const SIGNS = ["●", "■", "▲", "◆", "▼", "⬢", "★"];
+const MOST_MARKERS = 1500; // beyond so many points only the last of each line is marked
+const THINNED = 12; // lines beyond which they are thinner
+
+const charts = {
+  places: new Map(), // by id: what is drawn there
+
+  isDark() {
+    const chosen = document.documentElement.dataset.theme;
+    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  },
+
+  mark(number) {
+    const palette = this.isDark() ? DARK : LIGHT;
+    return {
+      color: palette[number % palette.length],
+      marker: MARKERS[number % MARKERS.length],
+      sign: SIGNS[number % SIGNS.length],
+    };
+  },
+
+  // Draws a figure in the place called `id`, instead of what is there. `paint` fills it.
+  async draw(id, { x, y, xLog, yLog, height, factors }, paint) {
+    const place = document.getElementById(id);
+    const turn = (this.places.get(id)?.turn ?? 0) + 1;
+    const before = this.places.get(id);
+    const narrow = innerWidth < 600;
+    const css = getComputedStyle(document.documentElement);
+    const colour = (name) => css.getPropertyValue(name).trim();
+    const ranges = factors ? { y_range: new Bokeh.FactorRange({ factors }) } : {};
+    const figure = Bokeh.Plotting.figure({
+      sizing_mode: "stretch_width",
+      height: narrow ? Math.min(height, 340) : height,
+      tools: "pan,box_zoom,wheel_zoom,reset,save",
+      toolbar_location: narrow ? "above" : "right",
+      active_drag: narrow ? null : "box_zoom", // on a phone a drag scrolls the page
+      active_scroll: null,
+      x_axis_type: xLog ? "log" : "linear",
+      ...(factors ? {} : { y_axis_type: yLog ? "log" : "linear" }),
+      ...ranges,
+      background_fill_color: colour("--panel"),
+      border_fill_color: colour("--panel"),
+      outline_line_color: null,
+    });
+    figure.toolbar.logo = null;
+    [[figure.xaxis, x], [figure.yaxis, y]].forEach(([axis, label]) => {
+      for (const each of [axis].flat()) {
+        each.axis_label = label;
+        each.axis_label_text_color = each.major_label_text_color = colour("--text");
+        each.axis_line_color = each.major_tick_line_color = colour("--soft");
+        each.minor_tick_line_color = null;
+        each.axis_label_text_font_style = "normal";
+      }
+    });
+    for (const grid of [figure.xgrid, figure.ygrid].flat()) grid.grid_line_color = colour("--line");
+    for (const range of [figure.x_range, figure.y_range]) {
+      if ("only_visible" in range) range.only_visible = true;
+    }
+    const drawn = { ...paint(figure), figure, turn };
+    this.places.set(id, drawn);
+    before?.view?.then((view) => view.remove());
+    place.replaceChildren();
+    drawn.view = Bokeh.Plotting.show(figure, place);
+    await drawn.view;
+    return drawn;
+  },
+
+  hover(figure, renderer, tooltips) {
+    const tool = new Bokeh.HoverTool({
+      renderers: [renderer], tooltips, point_policy: "snap_to_data", limit: 6,
+    });
+    figure.add_tools(tool);
+  },
+
+  // Lines with marks. Each of `series`: id, name, number, what, dashed, x, y, tokens, note, and for
+  // a band low and high. Only those whose id is in `shown` can be seen.
+  async lines(id, series, shown, options) {
+    return this.draw(id, options, (figure) => {
+      const width = shown.size > THINNED ? 1.2 : 2;
+      const renderers = new Map(series.map(({ id: key }) => [key, []]));
+      for (const each of series.filter((one) => one.low)) {
+        const source = new Bokeh.ColumnDataSource({ data: { x: each.x, low: each.low, high: each.high } });
+        renderers.get(each.id).push(figure.varea({ field: "x" }, { field: "low" }, { field: "high" }, {
+          source, fill_color: this.mark(each.number).color, fill_alpha: each.dashed ? 0.08 : 0.2,
+        }));
+      }
+      for (const each of series) {
+        const source = new Bokeh.ColumnDataSource({ data: { x: each.x, y: each.y } });
+        renderers.get(each.id).push(figure.line({ field: "x" }, { field: "y" }, {
+          source, line_color: this.mark(each.number).color, line_width: width,
+          line_dash: each.dashed ? [5, 4] : "solid", tags: ["loss"],
+        }));
+      }
+      for (const [key, group] of renderers) for (const one of group) one.visible = shown.has(key);
+      const points = new Bokeh.ColumnDataSource({ data: this.points(series, shown) });
+      const at = [{ field: "x" }, { field: "y" }];
+      figure.scatter(...at, {
+        source: points, marker: { field: "marker" }, size: { field: "size" },
+        fill_color: { field: "color" }, line_color: { field: "color" },
+      });
+      const catcher = figure.scatter(...at, { source: points, size: 14, fill_alpha: 0, line_alpha: 0 });
+      this.hover(figure, catcher, [
+        ["run", "@name"], ["", "@what"], [options.x, "@x{0,0}"], ["tokens", "@tokens"],
+        [options.unit, "@y{0.0000}@note"],
+      ]);
+      return { renderers, points, series };
+    });
+  },
+
+  points(series, shown) {
+    const seen = series.filter((each) => shown.has(each.id));
+    const few = seen.reduce((sum, each) => sum + each.x.length, 0) <= MOST_MARKERS;
+    const data = { x: [], y: [], name: [], what: [], tokens: [], note: [], marker: [], color: [], size: [] };
+    for (const each of seen) {
+      const { color, marker } = this.mark(each.number);
+      each.x.forEach((x, at) => {
+        const last = at === each.x.length - 1;
+        data.x.push(x);
+        data.y.push(each.y[at]);
+        data.name.push(each.name);
+        data.what.push(each.what);
+        data.tokens.push(each.tokens?.[at]?.toLocaleString("en") ?? "unknown");
+        data.note.push(each.low ? ` (${each.low[at].toFixed(4)} to ${each.high[at].toFixed(4)})` : "");
+        data.marker.push(marker);
+        data.color.push(color);
+        data.size.push(last ? 7 : few ? 4 : 0);
+      });
+    }
+    return data;
+  },
+
+  // Shows the lines whose ids are in `shown`, without drawing anew.
+  show(id, shown) {
+    const drawn = this.places.get(id);
+    if (!drawn) return;
+    for (const [key, group] of drawn.renderers) for (const one of group) one.visible = shown.has(key);
+    drawn.points.data = this.points(drawn.series, shown);
+  },
+
+  // Lets the lines of `key` stand out; null ends that.
+  highlight(id, key) {
+    for (const [each, group] of this.places.get(id)?.renderers ?? []) {
+      for (const one of group.filter((renderer) => renderer.tags.includes("loss"))) {
+        one.glyph.line_alpha = key === null || each === key ? 1 : 0.2;
+      }
+    }
+  },
+
+  // Marks by category: each of `series` has a name, a number, labels and values.
+  async dots(id, series, options) {
+    return this.draw(id, options, (figure) => {
+      series.forEach((each) => {
+        const { color, marker } = this.mark(each.number);
+        const source = new Bokeh.ColumnDataSource({
+          data: { x: each.values, y: each.labels, name: each.labels.map(() => each.name), share: each.shares },
+        });
+        const dots = figure.scatter({ field: "x" }, { field: "y" }, {
+          source, marker, size: 9, fill_color: color, line_color: color, fill_alpha: 0.7,
+        });
+        this.hover(figure, dots, [
+          ["run", "@name"], ["token", "@y"], [options.x, "@x{0.0000}"], ["share of the loss", "@share{0.0%}"],
+        ]);
+      });
+      return { series };
+    });
+  },
+};

@@ -1,0 +1,70 @@
+"""What the command `report` does: a page written, a page served, or a curve in the terminal."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nanogpt2.base.errors import DataError
+from nanogpt2.base.files import as_file, write_text
+from nanogpt2.compare.collect import NONE, collect_runs
+from nanogpt2.pages.library import read_scripts
+
+EVERY = 1.0  # seconds between two looks at what has changed
+
+
+def write_page(out: Path, revisions: Sequence[str] = ()) -> str:
+    """Write the page to `out` and return a line about it.
+
+    Raises DataError where there is no run, ExtraError where the charts' library is missing.
+    """
+    from nanogpt2.pages.page import make_page
+
+    began = time.perf_counter()
+    as_file(out)
+    read_scripts()  # what is missing is said at once
+    runs = collect_runs(revisions)
+    page = make_page(runs, Path())
+    write_text(out, page)
+    size, seconds = len(page.encode("utf-8")) / 1e6, time.perf_counter() - began
+    return f"{out}: {len(runs)} run{'s' * (len(runs) != 1)}, {size:.1f} MB, in {seconds:.1f} s"
+
+
+def serve_page(revisions: Sequence[str], port: int, *, show: Callable[[str], object]) -> None:
+    """Serve the page on loopback until Ctrl-C, and keep it up to date."""
+    from nanogpt2.pages.serve import PageServer
+
+    read_scripts()
+    with PageServer(revisions, port) as server:
+        show(f"http://127.0.0.1:{server.port}/ follows the runs here; Ctrl-C ends")
+        try:
+            while True:
+                time.sleep(EVERY)
+                server.look()
+        except KeyboardInterrupt:
+            show("\nended")
+
+
+def plot_curve(*, watch: bool, show: Callable[[str], object], clear: Callable[[], object]) -> None:
+    """Draw the training under way, or else the last run; with `watch` until Ctrl-C.
+
+    Raises DataError where there is none, ExtraError where the plots' library is missing.
+    """
+    from nanogpt2.pages.terminal import draw_run, find_latest
+
+    before = ""
+    try:
+        while True:
+            run = find_latest()
+            if run is None and not watch:
+                raise DataError(NONE)
+            drawn = draw_run(run) if run else "nothing is being trained yet; Ctrl-C ends"
+            if drawn != before:
+                if watch:
+                    clear()
+                show(drawn)
+                before = drawn
+            if not watch:
+                return
+            time.sleep(EVERY)
+    except KeyboardInterrupt:
+        show("")
