@@ -123,7 +123,8 @@ def chromium() -> Iterator[Browser]:
         command = (
             f"exec {CHROMIUM} --headless=new --no-sandbox --disable-gpu --remote-debugging-pipe"
             f" --user-data-dir={home} --no-first-run --disable-background-networking"
-            f" --disable-dev-shm-usage --host-resolver-rules='MAP * ~NOTFOUND' about:blank"
+            " --disable-dev-shm-usage --no-proxy-server"
+            " --host-resolver-rules='MAP * ~NOTFOUND, EXCLUDE 127.0.0.1' about:blank"
             f" 3<&{there_read} 4>&{back_write}"
         )
         process = subprocess.Popen(

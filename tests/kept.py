@@ -18,7 +18,7 @@ from typing import Any
 from imports import ROOT
 
 FILES = (
-    *("params.yaml", "dvc.lock", "metrics/train.json", "metrics/eval.json"),
+    *("dvc.yaml", "params.yaml", "dvc.lock", "metrics/train.json", "metrics/eval.json"),
     *("plots/loss.csv", "plots/position.csv", "plots/tokens.csv"),
 )
 
@@ -134,6 +134,7 @@ def changed(files: Mapping[str, str], experiment: Experiment, root: Path) -> dic
     position = [row.split(",") for row in files["plots/position.csv"].splitlines()[1:]]
     moved = [f"{at},{float(val) + lift:.6f},{float(test) + lift:.6f}" for at, val, test in position]
     return {
+        "dvc.yaml": files["dvc.yaml"],
         "params.yaml": params,
         "dvc.lock": lock,
         "metrics/train.json": json.dumps(train, indent=2),

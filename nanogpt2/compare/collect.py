@@ -94,9 +94,11 @@ def _with_distinct_names(experiments: Sequence[Revision]) -> Iterator[Revision]:
 
 
 def _read_revisions(revisions: Sequence[Revision]) -> Iterator[Run]:
-    unique = list({revision.commit: revision for revision in reversed(revisions)}.values())[::-1]
-    contents = read_committed([revision.commit for revision in unique], PATHS)
-    for each in unique:
+    by_commit: dict[str, Revision] = {}
+    for each in revisions:
+        by_commit.setdefault(each.commit, each)
+    contents = read_committed(list(by_commit), PATHS)
+    for each in by_commit.values():
         yield read_run(
             each.name,
             "experiment" if each.base else "commit",

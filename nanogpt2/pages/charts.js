@@ -27,10 +27,21 @@ const charts = {
     };
   },
 
-  // Draws a figure in the place called `id`, instead of what is there. `paint` fills it.
-  async draw(id, { x, y, xLog, yLog, height, factors }, paint) {
+  turns: new Map(), // by id: the last drawing there, which the next one waits for
+
+  // Draws a figure in the place called `id`, instead of what is there. `paint` fills it. Of several
+  // that wait only the last is drawn.
+  draw(id, options, paint) {
+    const mine = Symbol(id);
+    const turn = this.turns.get(id) ?? { done: Promise.resolve() };
+    turn.last = mine;
+    turn.done = turn.done.then(() => (turn.last === mine ? this.drawNow(id, options, paint) : null));
+    this.turns.set(id, turn);
+    return turn.done;
+  },
+
+  async drawNow(id, { x, y, xLog, yLog, height, factors }, paint) {
     const place = document.getElementById(id);
-    const turn = (this.places.get(id)?.turn ?? 0) + 1;
     const before = this.places.get(id);
     const narrow = innerWidth < 600;
     const css = getComputedStyle(document.documentElement);
@@ -64,12 +75,12 @@ const charts = {
     for (const range of [figure.x_range, figure.y_range]) {
       if ("only_visible" in range) range.only_visible = true;
     }
-    const drawn = { ...paint(figure), figure, turn };
+    const drawn = { ...paint(figure), figure };
     this.places.set(id, drawn);
-    before?.view?.then((view) => view.remove());
-    place.replaceChildren();
-    drawn.view = Bokeh.Plotting.show(figure, place);
-    await drawn.view;
+    before?.view.remove();
+    const box = document.createElement("div");
+    place.replaceChildren(box);
+    drawn.view = await Bokeh.Plotting.show(figure, box);
     return drawn;
   },
 
@@ -83,6 +94,7 @@ const charts = {
   // Lines with marks. Each of `series`: id, name, number, what, dashed, x, y, tokens, note, and for
   // a band low and high. Only those whose id is in `shown` can be seen.
   async lines(id, series, shown, options) {
+    if (!this.somethingIn(id, series.some((each) => shown.has(each.id)))) return null;
     return this.draw(id, options, (figure) => {
       const width = shown.size > THINNED ? 1.2 : 2;
       const renderers = new Map(series.map(({ id: key }) => [key, []]));
@@ -94,10 +106,12 @@ const charts = {
       }
       for (const each of series) {
         const source = new Bokeh.ColumnDataSource({ data: { x: each.x, y: each.y } });
-        renderers.get(each.id).push(figure.line({ field: "x" }, { field: "y" }, {
+        const line = figure.line({ field: "x" }, { field: "y" }, {
           source, line_color: this.mark(each.number).color, line_width: width,
-          line_dash: each.dashed ? [5, 4] : "solid", tags: ["loss"],
-        }));
+          line_dash: each.dashed ? [5, 4] : "solid",
+        });
+        line.tags = ["loss"];
+        renderers.get(each.id).push(line);
       }
       for (const [key, group] of renderers) for (const one of group) one.visible = shown.has(key);
       const points = new Bokeh.ColumnDataSource({ data: this.points(series, shown) });
@@ -113,6 +127,17 @@ const charts = {
       ]);
       return { renderers, points, series };
     });
+  },
+
+  // Says so in the place called `id` where there is nothing to draw.
+  somethingIn(id, something) {
+    const place = document.getElementById(id);
+    let line = place.querySelector(":scope > p");
+    if (!line) place.prepend(line = document.createElement("p"));
+    line.textContent = something ? "" : "Nothing is chosen.";
+    line.hidden = something;
+    for (const box of place.querySelectorAll(":scope > div")) box.hidden = !something;
+    return something;
   },
 
   points(series, shown) {
@@ -140,7 +165,7 @@ const charts = {
   // Shows the lines whose ids are in `shown`, without drawing anew.
   show(id, shown) {
     const drawn = this.places.get(id);
-    if (!drawn) return;
+    if (!drawn || !this.somethingIn(id, drawn.series.some((each) => shown.has(each.id)))) return;
     for (const [key, group] of drawn.renderers) for (const one of group) one.visible = shown.has(key);
     drawn.points.data = this.points(drawn.series, shown);
   },
@@ -156,6 +181,7 @@ const charts = {
 
   // Marks by category: each of `series` has a name, a number, labels and values.
   async dots(id, series, options) {
+    if (!this.somethingIn(id, series.some((each) => each.values.length))) return null;
     return this.draw(id, options, (figure) => {
       series.forEach((each) => {
         const { color, marker } = this.mark(each.number);

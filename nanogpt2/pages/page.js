@@ -408,14 +408,13 @@ window.report = report; // for whoever looks behind the page
 
 async function followNews() {
   const status = $("#status");
-  let version = 0;
+  const { dataset } = document.documentElement;
   for (;;) {
     try {
-      const answer = await fetch(`/news?${version}`);
-      const news = Number(await answer.text());
+      const answer = await fetch(`/news?${dataset.live}`);
+      const news = await answer.text();
       status.textContent = "live";
-      if (version && news !== version) await update();
-      version = news;
+      if (news !== dataset.live) await update();
     } catch {
       status.textContent = "the report is no longer served; this is its last state";
       await new Promise((done) => { setTimeout(done, 2000); });
@@ -425,8 +424,10 @@ async function followNews() {
 
 async function update() {
   const text = await (await fetch("/")).text();
-  const main = new DOMParser().parseFromString(text, "text/html").querySelector("main");
-  if (!main.querySelector("#known")) return;
+  const news = new DOMParser().parseFromString(text, "text/html");
+  const main = news.querySelector("main");
+  if (!main.querySelector("#known")) throw new Error("no runs any more");
+  document.documentElement.dataset.live = news.documentElement.dataset.live;
   const open = new Set($$("details[open] > summary").map((each) => each.textContent));
   const scroll = [scrollX, scrollY];
   const height = $("main").offsetHeight;

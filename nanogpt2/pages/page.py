@@ -19,17 +19,18 @@ from nanogpt2.compare.groups import BAND, Group, group_runs
 from nanogpt2.compare.runs import PREPARED, Run, tokens_per_step
 from nanogpt2.experiments.significance import CONFIDENCE, t_quantile
 from nanogpt2.pages import details, sections
-from nanogpt2.pages.elements import element, text
+from nanogpt2.pages.elements import attributes, element, text
 from nanogpt2.pages.library import read_scripts
 
 POSITIONS = 256  # points of a curve by position
 FREEDOM = 60  # degrees of freedom for which the page has Student's t; beyond them it changes little
 
 
-def make_page(runs: Sequence[Run], project: Path, *, live: bool = False) -> str:
-    """Return the page of `runs`; a `live` one asks its server for news. ExtraError without charts.
+def make_page(runs: Sequence[Run], project: Path, *, live: int | None = None) -> str:
+    """Return the page of `runs`; ExtraError without the charts' library.
 
-    `project` is the folder of the project, whose cache has outputs.
+    `project` is the folder of the project, whose cache has outputs. A `live` page has that version
+    and asks its server for later ones.
     """
     cache = Cache(project)
     groups = group_runs(runs)
@@ -53,12 +54,13 @@ def make_page(runs: Sequence[Run], project: Path, *, live: bool = False) -> str:
         element("section", f"<h2>{title}</h2>{parts[title]}", id=name)
         for title, name in names.items()
     )
+    policy = _policy(scripts, live=live is not None)
     title = text(f"Runs of {project.resolve().name}")
     known = json.dumps(_data(runs, groups, base, cache), ensure_ascii=False, default=str)
     known = known.replace("<", "\\u003c")  # no text can end the element
     return (
-        f'<!doctype html>\n<html lang="en"{" data-live" if live else ""}>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts, live=live)}">\n'
+        f'<!doctype html>\n<html lang="en"{attributes(data_live=live)}>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_resource('page.css')}</style>\n"
         f'<header><h1>{title}</h1><nav aria-label="sections">{links}</nav>'

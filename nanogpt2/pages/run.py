@@ -35,8 +35,8 @@ def serve_page(revisions: Sequence[str], port: int, *, show: Callable[[str], obj
 
     read_scripts()
     with PageServer(revisions, port) as server:
-        show(f"http://127.0.0.1:{server.port}/ follows the runs here; Ctrl-C ends")
         try:
+            show(f"http://127.0.0.1:{server.port}/ follows the runs here; Ctrl-C ends")
             while True:
                 time.sleep(EVERY)
                 server.look()

@@ -3,6 +3,7 @@
 The page asks `/news?VERSION`, which answers with the new version as soon as there is one.
 """
 
+import sys
 import threading
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -60,7 +61,7 @@ class PageServer:
         if seen == self.seen:
             return
         try:
-            page = make_page(collect_runs(self.revisions), Path(), live=True)
+            page = make_page(collect_runs(self.revisions), Path(), live=self.version + 1)
         except NanoGPT2Error as error:  # such as before the first run
             page = (
                 '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
@@ -94,6 +95,11 @@ def _look(revisions: Sequence[str]) -> tuple[object, ...]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     pages: PageServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what goes wrong, but for a browser that has gone away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
