@@ -15,7 +15,7 @@ from nanogpt2.train.states import TRAINING_ROOMS
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
     *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "report", "train"),
-*("decode", "sample", "evaluate", "experiments", "compare", "pages", "exchange"),
+    *("decode", "sample", "evaluate", "experiments", "compare", "pages", "exchange", "export"),
     *("proof", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
