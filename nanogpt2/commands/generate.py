@@ -9,6 +9,7 @@ import click
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.knobs import PARAMS, knob_options, read_knobs
 from nanogpt2.commands.model import model_options, open_model
+from nanogpt2.screen import screen
 
 
 @click.command()
@@ -27,7 +28,6 @@ from nanogpt2.commands.model import model_options, open_model
     "--params", type=Path, default=PARAMS, help="Whose group `sample` has the defaults of knobs."
 )
 @click.option("--half-precision", is_flag=True, help="bfloat16 weights: quicker on a GPU.")
-@click.option("--speed", is_flag=True, help="Say tokens per second at the end, on stderr.")
 @shown
 def main(
     checkpoint: Path,
@@ -41,7 +41,6 @@ def main(
     as_json: bool,
     half_precision: bool,
     params: Path,
-    speed: bool,
     **knobs: Any,
 ) -> None:
     """Write text as it comes, from a prompt.
@@ -62,14 +61,15 @@ def main(
     try:
         if interactive:
             terminal.use_line_editor()
-            console.converse(
-                sampler,
-                seed=seed,
-                read=input,
-                write=show,
-                say=say,
-                undisturbed=terminal.without_echo,
-            )
+            with screen.still():
+                console.converse(
+                    sampler,
+                    seed=seed,
+                    read=input,
+                    write=show,
+                    say=say,
+                    undisturbed=terminal.without_echo,
+                )
         elif prompts is not None:
             asked = sampling.read_prompts(prompts)
             console.write_answers(
@@ -87,8 +87,8 @@ def main(
         say("\ninterrupted\n")
         sys.exit(130)  # as a shell reports SIGINT
     finally:
-        if speed and not interactive:
-            say(f"{meter}\n")
+        if not interactive:
+            screen.done("", meter.tokens, "tokens", seconds=meter.seconds)
 
 
 def show(text: str) -> None:

@@ -42,12 +42,15 @@ def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
     It may hold a copy of the weights, as they are now. `n_tokens` keeps to the logits of the
     tokens below it.
     """
-    if knows_modules(model):
-        if takes_compiled(model):
-            return partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
-        if runs_kernels(model.wte.weight):
-            return partial(choose_decoder, model, n_tokens=n_tokens)
-    return partial(ModuleDecoder, model, n_tokens=n_tokens)
+    make: partial[Any] = partial(ModuleDecoder, model, n_tokens=n_tokens)
+    with screen.phase("checking kernels"):
+        if knows_modules(model):
+            if takes_compiled(model):
+                make = partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
+            elif runs_kernels(model.wte.weight):
+                make = partial(choose_decoder, model, n_tokens=n_tokens)
+    screen.detail(f"decoder: {getattr(make.func, '__name__', '')}")
+    return make
 
 
 def choose_draw(weight: Tensor) -> Callable[..., Tensor]:

@@ -19,6 +19,7 @@ from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.model.gpt import GPT
 from nanogpt2.prepare.prepare import prepare
+from nanogpt2.screen.screen import done, phase
 from nanogpt2.tokens.dataset import TokenDataset, load_tokens
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 from nanogpt2.train.step import Stepper
@@ -57,15 +58,19 @@ def compare_tokenizers(
     """
     config = read_config(params)
     train_text, val_text = read_texts(config)
-    candidates = list(list_candidates(train_text, val_text, sizes))
+    with phase("making tokenizers"):
+        candidates = list(list_candidates(train_text, val_text, sizes))
     show(f"{len(candidates)} tokenizers, each trained with for {seconds:g} s\n{HEAD}")
     outcomes = []
     for tokenizer in candidates:
-        outcomes.append(try_tokenizer(config, tokenizer, train_text, val_text, seconds=seconds))
+        with phase(f"training with {tokenizer.name} of {tokenizer.size:,}"):
+            outcome = try_tokenizer(config, tokenizer, train_text, val_text, seconds=seconds)
+        outcomes.append(outcome)
         show(describe(outcomes[-1]))
     best = min(outcomes, key=lambda outcome: outcome.bits_per_byte)
     values = {"tokenizer": best.tokenizer, "vocab_size": best.vocab_size}
     show("best: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+    done(f"{len(outcomes)} tokenizers", to=params if write else None)
     if write:
         changes = set_values(params, values)
         show("\n".join(changes) or f"{params} has these values already")

@@ -12,6 +12,7 @@ from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.check import check_operators
 from nanogpt2.model.operators import TORCH, Operators
+from nanogpt2.screen.screen import detail, phase
 
 Say = Callable[[str], None]
 
@@ -21,6 +22,13 @@ def find_operators(config: Config, device: torch.device, *, say: Say) -> Operato
 
     `say` is told why one is torch's. DeviceError where `config` asks for fp8 and there is none.
     """
+    with phase("checking kernels"):
+        operators = _find_operators(config, device, say)
+    detail(f"operators of training: {type(operators).__name__}")
+    return operators
+
+
+def _find_operators(config: Config, device: torch.device, say: Say) -> Operators:
     if not config.compile or device.type not in ("cpu", "cuda"):
         return TORCH
     dtype = precision_dtype(str(config.precision), device)

@@ -18,6 +18,7 @@ from nanogpt2.report.progress import Progress
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
 from nanogpt2.report.stopwatch import Stopwatch
+from nanogpt2.screen.screen import done
 
 P = ParamSpec("P")
 OnEvaluation = Callable[[Sequence[Mapping[str, float]]], None]
@@ -135,8 +136,13 @@ class RunDisplay:
     def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
         """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()
+<<<<<<< HEAD
         if self.live:
             self.live.end()
+=======
+        if self.progress.shown:
+            done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
+>>>>>>> 77fcd19 (Hold every stage and command to one design of what is shown)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

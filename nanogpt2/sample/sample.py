@@ -38,9 +38,10 @@ class Meter:
         """Count `tokens` more."""
         self.tokens += tokens
 
-    def __str__(self) -> str:
-        seconds = time.perf_counter() - self.start
-        return f"{self.tokens} tokens in {seconds:.2f} s: {self.tokens / seconds:.0f} tokens/s"
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self.start
 
 
 @dataclass(frozen=True)

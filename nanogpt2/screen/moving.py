@@ -16,7 +16,7 @@ class MovingLine:
     def __init__(self, stream: TextIO, *, animated: bool) -> None:
         self.stream, self.animated = stream, animated
         self.lock = threading.RLock()
-        self.length = 0  # of what is shown
+        self.shown = ""
         self.drawn = 0.0  # when
         self.written = time.monotonic()  # when something else was
         self.between_lines = True  # nothing that is written may go on in the middle of a line
@@ -29,19 +29,19 @@ class MovingLine:
     def draw(self, text: str) -> None:
         """Show `text` in the place of what is there."""
         with self.lock, suppress(OSError, ValueError):
-            if self.animated and self.between_lines:
-                text = text[: self.width]
-                self.stream.write(f"\r{text:<{self.length}}")
+            text = text[: self.width]
+            if self.animated and self.between_lines and text != self.shown:
+                self.stream.write(f"\r{text:<{len(self.shown)}}")
                 self.stream.flush()
-                self.length, self.drawn = len(text), time.monotonic()
+                self.shown, self.drawn = text, time.monotonic()
 
     def clear(self) -> None:
         """Take the line away."""
         with self.lock, suppress(OSError, ValueError):
-            if self.length:
-                self.stream.write(f"\r{'':{self.length}}\r")
+            if self.shown:
+                self.stream.write(f"\r{'':{len(self.shown)}}\r")
                 self.stream.flush()
-                self.length = 0
+                self.shown = ""
 
 
 class Watched:

@@ -62,7 +62,7 @@ def done(
     just that. Unless `seconds` are given it takes as long as the command.
     """
     if _screen is not None:
-        _screen.summary = Summary(what or "done", amount, unit, to, seconds)
+        _screen.summary = Summary(what, amount, unit, to, seconds)
 
 
 def track(

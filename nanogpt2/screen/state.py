@@ -64,7 +64,7 @@ class Summary:
     def describe(self, seconds: float) -> str:
         """Return it as a line about a command that took `seconds`."""
         seconds = seconds if self.seconds is None else self.seconds
-        line = f"{self.what} in {describe_time(seconds)}"
+        line = f"{self.what or 'done'} in {describe_time(seconds)}"
         if self.unit:
             line = describe_work(self.amount, self.unit, seconds, what=self.what)
         return line if self.to is None else f"{line} -> {self.to}"

@@ -11,7 +11,6 @@ from nanogpt2.base.files import rounded
 from nanogpt2.config.config import Config
 from nanogpt2.finetune.start import Start
 from nanogpt2.model.checkpoint import save_trained
-from nanogpt2.screen.screen import done
 
 Save = Callable[["TrainingRecord", dict[str, dict[str, Tensor]]], None]
 
@@ -107,9 +106,5 @@ def saving(
         save_trained(weights, start.config, data, {**start.origin, **record.metrics()})
         record.write(metrics, curve)
         say(record.describe(start.config.checkpoint_dir))
-        done(
-            f"{record.step:,} iterations, best val loss {record.best_val_loss:.4f}",
-            to=Path(start.config.checkpoint_dir, "best_model.pt"),
-        )
 
     return save

@@ -39,7 +39,7 @@ def run(command: str, saved: Path, *options: str, text: str = "") -> Result:
 
 
 def test_generate_writes_the_prompt_and_as_many_tokens_as_asked(saved: Path) -> None:
-    done = run("generate", saved, "--prompt", "abc", "--max-new-tokens", "40", "--speed")
+    done = run("generate", saved, "--prompt", "abc", "--max-new-tokens", "40")
     assert done.exit_code == 0
     assert done.stdout.startswith("abc")
     assert len(done.stdout) == 3 + 40 + 1
