@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
+SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
 
 
 def keep_alone() -> None:
@@ -27,12 +28,13 @@ def keep_alone() -> None:
 
 
 def is_alone() -> bool:
-    """Return whether this process is known to have one thread.
+    """Return whether this process is known to have one thread, but for those of SAFE_THREADS.
 
     One that is forked has what was imported, at once, but also locks that other threads held, such
     as those of OpenMP.
     """
-    return THREADS.is_dir() and len(list(THREADS.iterdir())) == 1
+    safe = sum(thread.name in SAFE_THREADS for thread in threading.enumerate())
+    return THREADS.is_dir() and len(list(THREADS.iterdir())) == 1 + safe
 
 
 def count_cores() -> int:

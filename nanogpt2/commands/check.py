@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
+from nanogpt2.screen.screen import done
 
 
 @click.command()
@@ -16,7 +17,7 @@ from nanogpt2.base.errors import exit_with_one_line
 @click.option(
     "--measure-noise", is_flag=True, help="Write what `seeds` has run to ci/noise.json instead."
 )
-@exit_with_one_line()
+@shown
 def main(base: str, thresholds: str, summary: Path | None, measure_noise: bool) -> None:
     """Say whether dvc.lock fits what lies here, and whether figures are worse than the base's.
 
@@ -37,5 +38,6 @@ def main(base: str, thresholds: str, summary: Path | None, measure_noise: bool) 
     if summary is not None:
         write_text(summary, as_markdown(report))
     click.echo("\n".join(as_lines(report)))
+    done(f"what lies here beside {base}", to=summary)
     if report.failed:
         raise SystemExit(1)

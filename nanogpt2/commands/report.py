@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.commands.command import shown
+from nanogpt2.screen.screen import still
 
 
 @click.command()
@@ -17,7 +18,7 @@ from nanogpt2.base.errors import exit_with_one_line
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --watch; 0 takes any.")
 @click.option("--plot", is_flag=True, help="Draw the latest curve in the terminal instead.")
-@exit_with_one_line()
+@shown
 def main(out: Path, revisions: tuple[str, ...], watch: bool, port: int, plot: bool) -> None:
     """Compare the workspace, HEAD and all of DVC's experiments on one page that needs no network.
 
@@ -28,8 +29,10 @@ def main(out: Path, revisions: tuple[str, ...], watch: bool, port: int, plot: bo
     from nanogpt2.pages.run import plot_curve, serve_page, write_page
 
     if plot:
-        plot_curve(watch=watch, show=click.echo, clear=click.clear)
+        with still():
+            plot_curve(watch=watch, show=click.echo, clear=click.clear)
     elif watch:
-        serve_page(revisions, port, show=click.echo)
+        with still():
+            serve_page(revisions, port, show=click.echo)
     else:
-        click.echo(write_page(out, revisions))
+        write_page(out, revisions)

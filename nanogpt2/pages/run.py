@@ -6,27 +6,30 @@ from pathlib import Path
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import as_file, write_text
+from nanogpt2.base.words import describe_amount
 from nanogpt2.compare.collect import NONE, collect_runs
 from nanogpt2.pages.library import read_scripts
+from nanogpt2.screen.screen import done, phase
 
 EVERY = 1.0  # seconds between two looks at what has changed
 
 
-def write_page(out: Path, revisions: Sequence[str] = ()) -> str:
-    """Write the page to `out` and return a line about it.
+def write_page(out: Path, revisions: Sequence[str] = ()) -> None:
+    """Write the page to `out`.
 
     Raises DataError where there is no run, ExtraError where the charts' library is missing.
     """
     from nanogpt2.pages.page import make_page
 
-    began = time.perf_counter()
     as_file(out)
     read_scripts()  # what is missing is said at once
-    runs = collect_runs(revisions)
-    page = make_page(runs, Path())
+    with phase("collecting runs"):
+        runs = collect_runs(revisions)
+    with phase("making the page"):
+        page = make_page(runs, Path())
     write_text(out, page)
-    size, seconds = len(page.encode("utf-8")) / 1e6, time.perf_counter() - began
-    return f"{out}: {len(runs)} run{'s' * (len(runs) != 1)}, {size:.1f} MB, in {seconds:.1f} s"
+    size = describe_amount(len(page.encode("utf-8")), "B")
+    done(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size}", to=out)
 
 
 def serve_page(revisions: Sequence[str], port: int, *, show: Callable[[str], object]) -> None:

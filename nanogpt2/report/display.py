@@ -136,13 +136,10 @@ class RunDisplay:
     def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
         """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()
-<<<<<<< HEAD
         if self.live:
             self.live.end()
-=======
         if self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
->>>>>>> 77fcd19 (Hold every stage and command to one design of what is shown)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

@@ -43,7 +43,7 @@ def run_apart(stage: str) -> None:
             print(describe_death(stage, signal.Signals(-status).name), file=sys.stderr)
         sys.exit(status if status >= 0 else 128 - status)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    threading.Thread(target=end_with, args=(watcher,), daemon=True).start()
+    threading.Thread(target=end_with, args=(watcher,), name="parent", daemon=True).start()
 
 
 def can_watch() -> bool:

@@ -81,7 +81,7 @@ def clone(origin: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def check(*options: str) -> tuple[int, list[str]]:
     """Return the exit status of `check` in the current folder, and its lines."""
     done = CliRunner().invoke(main, ["check", *options], catch_exceptions=False)
-    return done.exit_code, done.output.splitlines()
+    return done.exit_code, (done.stdout or done.stderr).splitlines()
 
 
 def test_a_worse_branch_fails_with_the_table_that_says_why(clone: Any) -> None:

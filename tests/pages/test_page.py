@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
+from click.testing import CliRunner
 from kept import Experiment, make_project
 
+from nanogpt2.__main__ import main
 from nanogpt2.base.errors import ExtraError
 from nanogpt2.compare.collect import collect_runs
 from nanogpt2.pages.page import make_page
@@ -253,8 +255,8 @@ def test_what_the_cache_lacks_is_said_with_what_brings_it(page: Path, tmp_path: 
 
 def test_the_command_says_how_much_it_wrote(page: Path) -> None:
     with chdir(page.parent):
-        line = write_page(Path("mine.html"))
-    assert re.fullmatch(r"mine\.html: 9 runs, \d\.\d MB, in \d+\.\d s", line)
+        last = CliRunner().invoke(main, ["report", "--out", "mine.html"]).stderr.splitlines()[-1]
+    assert re.fullmatch(r"report: 9 runs, \d\.\d MB in \d+\.\d s -> mine\.html", last)
 
 
 def test_without_the_charts_library_one_line_brings_it(
