@@ -57,7 +57,8 @@ def prepare(
         tokenizer, vocab_size, *fractions, split, separator, text_field, find_copies, clean
     )
     source, folder, shown = Path(source), Path(folder), shown or Silent()
-    needs = estimate(corpus.find_text_files(source), recipe, workers or count_cores())
+    paths = corpus.find_text_files(source)
+    needs = estimate(paths, recipe, workers or count_cores())
     count = workers or (count_cores() if needs.text >= SHOWN_FROM else 1)
     passed_over = corpus.count_passed_over(source, but=folder)
     if needs.text >= SHOWN_FROM:
@@ -70,7 +71,7 @@ def prepare(
     def fill(new: Path) -> None:
         check_disk(needs, new)
         with tempfile.TemporaryDirectory(dir=new.parent) as aside:
-            work = Work(source, recipe, Path(aside), processes, size, shown)
+            work = Work(source, paths, recipe, Path(aside), processes, size, shown)
             wholes, scans = Wholes(recipe), []
             for part, scan in zip(work.parts, work.scan(range(len(work.parts))), strict=True):
                 wholes.add(part)

@@ -65,6 +65,7 @@ class Work:
     """One preparation: what of, and the folder and processes in which it is done."""
 
     source: Path
+    paths: Sequence[Path]  # the files of the source
     recipe: Recipe
     folder: Path
     workers: Workers
@@ -74,8 +75,7 @@ class Work:
     @cached_property
     def parts(self) -> list[list[Piece]]:
         """The parts of the corpus, each read by one worker."""
-        paths = corpus.find_text_files(self.source)
-        return list(plan_parts(paths, self.recipe, block_bytes=self.block_bytes))
+        return list(plan_parts(self.paths, self.recipe, block_bytes=self.block_bytes))
 
     def scan(self, numbers: Iterable[int]) -> Iterator[Scan]:
         """Yield what the parts of these numbers hold, and leave their segments in the folder."""

@@ -18,7 +18,7 @@ from nanogpt2.cleaning.mojibake import find_mojibake
 from nanogpt2.config.config import CleanConfig
 
 KEY_CHARACTERS = 1 << 12  # of a document, whose hash chooses its split
-LOOK = 1 << 16  # bytes that have most of the characters of a text
+LOOK = 1 << 12  # bytes that have most of the characters of a text
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,11 @@ def code_points_of(text: str, content: bytes) -> npt.NDArray[np.uint32]:
 
 def distinct_bytes(content: bytes) -> set[int]:
     """Return the bytes that `content` has."""
-    known = set(content[:LOOK])
-    return known.union(content.translate(None, bytes(known)))
+    known = set[int]()
+    while content:
+        known.update(content[:LOOK])
+        content = content.translate(None, bytes(known))
+    return known
 
 
 def read_segment(folder: Path, segment: Segment) -> str:

@@ -142,9 +142,11 @@ class SharedPreparation:
     def _work(self) -> Iterator[Work]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_recipe()
+        paths = corpus.find_text_files(self.source)
         with Workers(self.workers) as processes:
             yield Work(
-                *(self.source, self.recipe, self.folder, processes, self.block_bytes, self.shown)
+                *(self.source, paths, self.recipe, self.folder, processes),
+                *(self.block_bytes, self.shown),
             )
 
     def _check_recipe(self) -> None:
