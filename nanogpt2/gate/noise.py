@@ -5,7 +5,9 @@ over their standard deviation times the root of 2 is Student's t with n - 1 degr
 (Student 1908): so few seeds give a wide allowance, and never one that fails too often.
 """
 
+import json
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +104,14 @@ def measure_noise(path: str) -> str:
         "figures": {METRICS: figures},
         "parameters": experiment_parameters(yaml12.read(PLAN), yaml12.read(PARAMETERS)),
     }
-    files.write_json(path, content)
+    files.write_text(path, write_out(content))
     return f"{path}: the figures of {len(rows)} seeds; git add {Path(path).as_posix()}"
+
+
+def write_out(content: Mapping[str, Any]) -> str:
+    """Return `content` as JSON with a line for each figure and parameter."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[([^][{}]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def experiment_parameters(plan: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
