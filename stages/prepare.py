@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from nanogpt2.base.workers import keep_alone
 from stages.shared.command import config_option, done, stage_command
 
 
@@ -16,14 +17,10 @@ from stages.shared.command import config_option, done, stage_command
     default="data/init/tokenizer.json",
     help="Tokenizer of the stage init, for tokenizer: from_init.",
 )
-@click.option(
-    "--figures", type=Path, default="metrics/eval.json", help="Told of if not comparable."
-)
+@click.option("--figures", type=Path, default="metrics/eval.json", help="Told if not comparable.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; all cores for a large text.")
 def main(config: str, out: Path, init: Path, figures: Path, workers: int | None) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
-    from nanogpt2.base.workers import keep_alone
-
     keep_alone()
     from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import PREPARE_KEYS, get_config

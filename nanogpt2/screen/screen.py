@@ -92,7 +92,7 @@ def phase(
 ) -> Iterator[Phase]:
     """Show a phase of the work meanwhile; see Phase. It begins with so much `begun`.
 
-    One that takes long leaves a line. One that may be `alone` is shown where no command runs too,
+    One that is measured and takes long leaves a line. One that may be `alone` is shown where no command runs too,
     and leaves none: whoever shows it there tells of it.
     """
     global _screen

@@ -134,11 +134,12 @@ class Screen:
         self.draw()
 
     def end(self, phase: Phase, *, told: bool) -> None:
-        """Show a phase no more; one that took long leaves a line, unless it is `told` otherwise."""
+        """Show a phase no more; a measured one that took long leaves a line, if not `told` else."""
         self.phases.remove(phase)
         self.parts[phase.what] = self.parts.get(phase.what, 0.0) + phase.seconds
         self.line.clear()
-        if not (told or is_quiet()) and (phase.seconds >= WORTH_A_LINE or is_verbose()):
+        long = bool(phase.of) and phase.seconds >= WORTH_A_LINE
+        if not (told or is_quiet()) and (long or is_verbose()):
             self.write(phase.describe_end())
 
     def summarise(self) -> None:
