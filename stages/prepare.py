@@ -25,7 +25,6 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
     from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import PREPARE_KEYS, get_config
     from nanogpt2.prepare.describe import describe, moved_splits
-    from nanogpt2.prepare.phases import Phases
     from nanogpt2.prepare.prepare import prepare
     from nanogpt2.text.corpus import count_companions
     from nanogpt2.tokens.choice import read_named
@@ -39,7 +38,6 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
         fractions=(settings.val_fraction, settings.test_fraction),
         **{key: settings[key] for key in ("vocab_size", "block_size", *PREPARE_KEYS)},
         workers=workers,
-        shown=Phases(),
     )
     moved = moved_splits(description, figures)
     click.echo(describe(description, companions=count_companions(source), moved=moved))

@@ -29,12 +29,11 @@ def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int
 
     keep_alone()
     from nanogpt2.prepare.describe import describe
-    from nanogpt2.prepare.phases import Phases
     from nanogpt2.screen.screen import done
     from nanogpt2.shards.shared import Shard, shared_preparation
 
     share = Shard.parse(shard)
-    preparation, block_size = shared_preparation(config, work, workers=workers, shown=Phases())
+    preparation, block_size = shared_preparation(config, work, workers=workers)
     steps: dict[str, Any] = {
         "scan": lambda: preparation.scan(share),
         "settle": preparation.settle,

@@ -15,13 +15,13 @@ from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import NearCopies, find_near_copies
 from nanogpt2.copies.windows import Samples, sample, spacing_for
 from nanogpt2.prepare.layout import SPLITS, Places, Positions
-from nanogpt2.prepare.needs import Shown, with_progress
+from nanogpt2.prepare.needs import with_progress
 from nanogpt2.scan.segments import Segment, read_segment
 
 STEP = 1024  # characters from one place that is known in the file of a segment to the next
 
 
-def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: Shown) -> NearCopies:
+def search(segments: Sequence[Segment], folder: Path, workers: Workers) -> NearCopies:
     """Return what of the text of `segments`, files in `folder`, is nearly that of an earlier place.
 
     Places are in characters of all segments, one after the other.
@@ -32,7 +32,7 @@ def search(segments: Sequence[Segment], folder: Path, workers: Workers, shown: S
         pairs = [(segment, segments[at + 1 : at + 3]) for at, segment in enumerate(segments)]
         samples = workers.each(partial(_sample, folder=folder, spacing=spacing), pairs)
         done = with_progress(
-            shown, "look for near copies", segments, samples, size=lambda segment: segment.bytes
+            "look for near copies", segments, samples, size=lambda segment: segment.bytes
         )
         for place, (_, found) in zip(places, done, strict=False):
             add_samples(index, found, start=place)

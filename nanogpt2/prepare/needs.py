@@ -4,11 +4,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.bpe.arrays import token_dtype
 from nanogpt2.scan.recipe import Recipe
+from nanogpt2.screen.screen import track
 from nanogpt2.text import corpus
 
 # Bytes of text for each byte of a file that is not plain: more than archives of text come to.
@@ -23,28 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Shown(Protocol):
-    """What a preparation tells while it works."""
-
-    def say(self, line: str) -> None:
-        """Show a line."""
-
-    def progress(self, phase: str, done: int, of: int) -> None:
-        """Show how many bytes of a phase are done, of how many."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def say(self, line: str) -> None:
-        """Show nothing."""
-
-    def progress(self, phase: str, done: int, of: int) -> None:
-        """Show nothing."""
-
-
 def with_progress(
-    shown: Shown,
     phase: str,
     items: Sequence[Item],
     results: Iterable[Result],
@@ -52,11 +32,8 @@ def with_progress(
     size: Callable[[Item], int],
 ) -> Iterator[tuple[Item, Result]]:
     """Yield items with their results, and show a phase by the `size` in bytes of what is done."""
-    done, of = 0, sum(map(size, items))
-    for item, result in zip(items, results, strict=True):
-        yield item, result
-        done += size(item)
-        shown.progress(phase, done, of)
+    pairs = zip(items, results, strict=True)
+    return track(phase, pairs, sum(map(size, items)), "B", size=lambda pair: size(pair[0]))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from nanogpt2.base import files
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.config.config import CleanConfig
 from nanogpt2.copies import library
-from nanogpt2.prepare.needs import SHOWN_FROM, Shown, Silent, check_disk, estimate
+from nanogpt2.prepare.needs import SHOWN_FROM, check_disk, estimate
 from nanogpt2.prepare.work import Work
 from nanogpt2.scan.blocks import BLOCK_BYTES
 from nanogpt2.scan.recipe import Recipe
 from nanogpt2.scan.scan import LEAST_BLOCK_BYTES
 from nanogpt2.scan.sources import Wholes
+from nanogpt2.screen.screen import say
 from nanogpt2.text import corpus
 
 
@@ -38,7 +39,6 @@ def prepare(
     clean: CleanConfig | None = None,
     workers: int | None = 1,
     block_bytes: int = BLOCK_BYTES,
-    shown: Shown | None = None,
 ) -> dict[str, Any]:
     """Read the corpus `source`, write `folder` anew and return its description (dataset.json).
 
@@ -46,7 +46,7 @@ def prepare(
     whatever `vocab_size` is. `fractions` are those of the val and test splits; the schema of
     params.yaml explains what follows them. Work is done in so many `workers`, processes of their
     own where there are several; None takes one for each core where the text is large. Each holds
-    some blocks of about `block_bytes`. `shown` is told what goes on.
+    some blocks of about `block_bytes`.
 
     Raises DataError, with `folder` as it was, where the text cannot be used, needs more than
     `vocab_size` tokens or changed while it was read, and, with a `block_size`, where a split is too
@@ -56,22 +56,22 @@ def prepare(
     recipe = Recipe(
         tokenizer, vocab_size, *fractions, split, separator, text_field, find_copies, clean
     )
-    source, folder, shown = Path(source), Path(folder), shown or Silent()
+    source, folder = Path(source), Path(folder)
     paths = corpus.find_text_files(source)
     needs = estimate(paths, recipe, workers or count_cores())
     count = workers or (count_cores() if needs.text >= SHOWN_FROM else 1)
     passed_over = corpus.count_passed_over(source, but=folder)
     if needs.text >= SHOWN_FROM:
-        shown.say(needs.describe())
+        say(needs.describe())
     if find_copies and needs.text >= library.WORTH and isinstance(fault := library.load(), str):
-        shown.say(f"note: {fault}: copies are looked for with numpy, more slowly")
+        say(f"note: {fault}: copies are looked for with numpy, more slowly")
     size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
 
     def fill(new: Path) -> None:
         check_disk(needs, new)
         with tempfile.TemporaryDirectory(dir=new.parent) as aside:
-            work = Work(source, paths, recipe, Path(aside), processes, size, shown)
+            work = Work(source, paths, recipe, Path(aside), processes, size)
             wholes, scans = Wholes(recipe), []
             for part, scan in zip(work.parts, work.scan(range(len(work.parts))), strict=True):
                 wholes.add(part)

@@ -12,15 +12,13 @@ from nanogpt2.cleaning.lines import line_keys
 from nanogpt2.copies.index import LENGTH_BITS, Index, add_samples
 from nanogpt2.copies.windows import Samples
 from nanogpt2.prepare.layout import Positions
-from nanogpt2.prepare.needs import Shown, with_progress
+from nanogpt2.prepare.needs import with_progress
 from nanogpt2.scan.segments import Segment, read_segment
 
 MOST = (1 << LENGTH_BITS) - 1  # characters of a line that an index holds; longer ones are left
 
 
-def search_lines(
-    segments: Sequence[Segment], folder: Path, workers: Workers, shown: Shown
-) -> Positions:
+def search_lines(segments: Sequence[Segment], folder: Path, workers: Workers) -> Positions:
     """Return the lines that are not the first of their kind, with newlines, in pieces (N, 2).
 
     Places are in characters of all segments, one after the other.
@@ -29,7 +27,7 @@ def search_lines(
     with Index(folder / "lines") as index:
         found = workers.each(partial(find_lines, folder=folder), segments)
         done = with_progress(
-            shown, "look for repeated lines", segments, found, size=lambda segment: segment.bytes
+            "look for repeated lines", segments, found, size=lambda segment: segment.bytes
         )
         for place, (_, lines) in zip(places, done, strict=False):
             add_samples(index, lines, start=place)

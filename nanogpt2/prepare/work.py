@@ -29,7 +29,7 @@ from nanogpt2.prepare.encode import (
     encode_separator,
 )
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, lay_out
-from nanogpt2.prepare.needs import Shown, with_progress
+from nanogpt2.prepare.needs import with_progress
 from nanogpt2.prepare.overlap import Shared, gather_held_out, read_windows
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.scan.parts import Piece, plan_parts
@@ -70,7 +70,6 @@ class Work:
     folder: Path
     workers: Workers
     block_bytes: int
-    shown: Shown
 
     @cached_property
     def parts(self) -> list[list[Piece]]:
@@ -84,7 +83,7 @@ class Work:
         )
         items = [(number, self.parts[number]) for number in numbers]
         scans = self.workers.each(read, items)
-        for _, scan in with_progress(self.shown, "read", items, scans, size=_size_of_part):
+        for _, scan in with_progress("read", items, scans, size=_size_of_part):
             yield scan
 
     def settle(self, scans: Sequence[Scan]) -> Settled:
@@ -118,7 +117,7 @@ class Work:
     def _lay_out(self, segments: Sequence[Segment]) -> Settled:
         """Return where the text goes, how much is a copy, and what each switch removes."""
         layout = lay_out(segments, NOTHING, self.recipe)
-        clean, where = self.recipe.clean, (self.folder, self.workers, self.shown)
+        clean, where = self.recipe.clean, (self.folder, self.workers)
         found: dict[str, Positions] = {}
         figures = {}
         if clean.repeated_lines == "remove":
@@ -158,9 +157,7 @@ class Work:
         counts: Counter[bytes] = Counter()
         sections = [section for section in layout.sections if layout.teaches(section)]
         found = self.workers.each(count, sections)
-        for _, words in with_progress(
-            self.shown, "count words", sections, found, size=_size_of_section
-        ):
+        for _, words in with_progress("count words", sections, found, size=_size_of_section):
             counts.update(words)
         return counts
 
@@ -179,9 +176,7 @@ class Work:
             windows=self.windows_path,
         )
         results = self.workers.each(encode, sections)
-        for section, found in with_progress(
-            self.shown, "encode", sections, results, size=_size_of_section
-        ):
+        for section, found in with_progress("encode", sections, results, size=_size_of_section):
             yield found
             if not keep:
                 self._remove(section, found)

@@ -92,8 +92,8 @@ def phase(
 ) -> Iterator[Phase]:
     """Show a phase of the work meanwhile; see Phase. It begins with so much `begun`.
 
-    One that is measured and takes long leaves a line. One that may be `alone` is shown where no command runs too,
-    and leaves none: whoever shows it there tells of it.
+    One that is measured and takes long leaves a line. One that may be `alone` is shown where no
+    command runs too, and leaves none: whoever shows it there tells of it.
     """
     global _screen
     shown = Phase(what, of, unit, done=begun, measure=measure)

@@ -23,7 +23,6 @@ from nanogpt2.config.config import PREPARE_KEYS, get_config
 from nanogpt2.copies.held_out import HeldOut
 from nanogpt2.prepare.encode import Encoded
 from nanogpt2.prepare.layout import Layout, Section
-from nanogpt2.prepare.needs import Shown
 from nanogpt2.prepare.work import Settled, Work
 from nanogpt2.scan.blocks import BLOCK_BYTES
 from nanogpt2.scan.recipe import Recipe
@@ -57,7 +56,7 @@ class Shard:
 
 
 def shared_preparation(
-    source: str | Path, folder: Path, *, workers: int | None, shown: Shown
+    source: str | Path, folder: Path, *, workers: int | None
 ) -> "tuple[SharedPreparation, int]":
     """Return the preparation of a preset or params.yaml, and its block_size in tokens.
 
@@ -76,7 +75,7 @@ def shared_preparation(
         **{key: config[key] for key in PREPARE_KEYS},
     )
     count = workers or count_cores()
-    preparation = SharedPreparation(Path(config.corpus), recipe, folder, count, shown, BLOCK_BYTES)
+    preparation = SharedPreparation(Path(config.corpus), recipe, folder, count, BLOCK_BYTES)
     return preparation, config.block_size
 
 
@@ -88,7 +87,6 @@ class SharedPreparation:
     recipe: Recipe
     folder: Path
     workers: int
-    shown: Shown
     block_bytes: int
 
     def scan(self, shard: Shard) -> None:
@@ -146,7 +144,7 @@ class SharedPreparation:
         with Workers(self.workers) as processes:
             yield Work(
                 *(self.source, paths, self.recipe, self.folder, processes),
-                *(self.block_bytes, self.shown),
+                self.block_bytes,
             )
 
     def _check_recipe(self) -> None:

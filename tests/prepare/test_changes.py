@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.needs import Silent
 from nanogpt2.prepare.prepare import prepare
+from nanogpt2.screen.screen import running
+from nanogpt2.screen.state import VERBOSE
 from nanogpt2.tokens import tokenizer as tokenizers
 from nanogpt2.tokens.tokenizer import CharTokenizer
 from stages.prepare import main as prepare_stage
@@ -38,18 +41,16 @@ def raw() -> Path:
 def prepare_while(change: Callable[[], object]) -> None:
     """Prepare raw, and make `change` once the text is read."""
 
-    class Meanwhile(Silent):
-        def progress(self, phase: str, done: int, of: int) -> None:
-            if phase == "read" and done == of:
-                change()
+    class Meanwhile(StringIO):
+        """A screen whose reader acts."""
 
-    prepare(
-        *(Path("raw"), OUT),
-        tokenizer="char",
-        vocab_size=256,
-        fractions=(0.1, 0.05),
-        shown=Meanwhile(),
-    )
+        def write(self, line: str) -> int:
+            if line.startswith("read: "):  # which is said at the end of it
+                change()
+            return len(line)
+
+    with redirect_stderr(Meanwhile()), running("prepare", [VERBOSE]):
+        prepare(*(Path("raw"), OUT), tokenizer="char", vocab_size=256, fractions=(0.1, 0.05))
 
 
 def append() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nanogpt2.base.workers import Workers
 from nanogpt2.config.config import CleanConfig
-from nanogpt2.prepare.needs import Silent
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.scan.segments import SegmentWriter
 
@@ -25,5 +24,5 @@ def test_all_but_the_first_of_equal_lines_are_found_in_order(tmp_path: Path) -> 
     writer.begin(0)
     for at in range(0, 2000, 90):
         writer.add("".join(line + "\n" for line in lines[at : at + 90]))
-    found = search_lines(writer.finish(), tmp_path, Workers(1), Silent())
+    found = search_lines(writer.finish(), tmp_path, Workers(1))
     assert found.tolist() == expected
