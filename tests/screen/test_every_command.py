@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from click import Command
 from click.testing import CliRunner, Result
 from imports import ROOT
 
@@ -89,6 +90,24 @@ def test_the_table_has_every_stage_and_command() -> None:
     assert set(STAGES_RUN) == set(STAGES)
     assert {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")} == set(STAGES)
     assert set(COMMANDS) - {name.split()[0] for name in COMMANDS_RUN} <= ELSEWHERE
+
+
+def commands() -> Iterator[tuple[str, Command]]:
+    """Yield every stage and command, those of a group too, with its name."""
+    for name in STAGES:
+        yield name, import_module(f"stages.{name}").main
+    for name, module in COMMANDS.items():
+        command = import_module(module).main
+        yield name, command
+        yield from getattr(command, "commands", {}).items()
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_it_can_be_quiet_or_tell_more(name: str, command: Command) -> None:
+    flags = {flag for option in command.params for flag in option.opts}
+    assert flags >= {"-q", "--quiet", "-v", "--verbose", "--no-color"}
 
 
 @pytest.mark.parametrize("name", ALL)
