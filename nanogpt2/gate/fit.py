@@ -49,8 +49,8 @@ def describe_fit() -> str:
     for stage, why in find_reasons(recorded, planned, values):
         stages[why].append(stage)
     if stages:
-        told = "; ".join(f"{why} ({name_some(found, STAGES)})" for why, found in stages.items())
-        raise DataError(f"{LOCK} is not of what lies here: {told}: {MEND}")
+        told = [f"{why} ({name_some(found, STAGES)})" for why, found in stages.items()]
+        raise DataError(f"{LOCK} is not of what lies here: {name_some(told, SHOWN)}: {MEND}")
     return f"{LOCK} is of this {PARAMETERS}, {PLAN}, code, metrics and plots{_not_here(recorded)}"
 
 

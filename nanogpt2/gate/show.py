@@ -40,7 +40,7 @@ def _tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def _remarks(report: Report) -> list[str]:
     changed = [f"code and texts that changed: {', '.join(report.inputs)}"] if report.inputs else []
-    if report.rows and not report.inputs and not report.parameters:
+    if report.rows and report.fit and not report.inputs and not report.parameters:
         changed = [UNCHANGED]
     return [*changed, *report.notes]
 

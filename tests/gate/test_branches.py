@@ -194,7 +194,7 @@ def test_parameters_without_a_run_have_one_line_that_says_what_to_do(clone: Any)
     status, lines = check()
     assert status == 1
     assert lines[-2] == (
-        "dvc.lock is not of what lies here: learning_rate of params.yaml (train);"
+        "dvc.lock is not of what lies here: learning_rate of params.yaml (train),"
         " params.yaml (validate): run dvc repro, and commit dvc.lock, metrics and plots"
     )
 

@@ -48,7 +48,6 @@ def test_the_check_of_an_experiment_is_the_script_that_runs_anywhere() -> None:
     steps = jobs("experiment.yml")["check"]["steps"]
     commands = [step["run"].strip() for step in steps if "run" in step]
     assert commands[-1] == 'bash ci/check.sh "$BASE" report'
-    assert not any("dvc " in command.replace("click dvc ", "") for command in commands)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = {re.split(r"[>=<]", each)[0] for each in project["dependencies"]}
-    assert needed - {"torch"} == {*commands[0].split("\\\n")[-1].split()}
+    assert needed - {"torch"} | {"bokeh"} == {*commands[0].split("\\\n")[-1].split()}
