@@ -6,7 +6,7 @@ Real trainings on the built-in plays: the configuration of params.yaml, by defau
 with as many seeds, and with a fifth as many each at lower learning rates. Then, many times: some
 of the seeds at random are what `seeds` measured the noise with, and of the others one is the base
 and one the head of a branch, as `python -m nanogpt2 check` judges them. The head of a branch that
-changes something is a run at a lower rate. With `--figures` the trainings are taken from a file.
+changes something is a run at a lower rate.
 """
 
 import argparse
@@ -62,6 +62,12 @@ def train_all(options: argparse.Namespace) -> dict[str, list[float]]:
                 found.append(train_one(get_config({**values, **rates, "seed": seed}), data))
             print(f"rates x {fraction}: {describe(found)}", flush=True)
     return losses
+
+
+def read_losses(path: Path) -> dict[str, list[float]]:
+    """Return the losses of an earlier run, or those of ci/noise.json."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return {"1.0": found["figures"][FILE][KEY]} if "figures" in found else found
 
 
 def train_one(config: Config, data: Path) -> float:
@@ -120,10 +126,10 @@ def main() -> None:
     parser.add_argument("--default", action="store_true", help="params.yaml as it is, all plays")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
     parser.add_argument("--out", type=Path, default=Path("chance.json"))
-    parser.add_argument("--figures", type=Path, help="the losses of an earlier run")
+    parser.add_argument("--figures", type=Path, help="of an earlier run, or ci/noise.json")
     options = parser.parse_args()
     if options.figures:
-        losses = json.loads(options.figures.read_text())
+        losses = read_losses(options.figures)
     else:
         print(f"torch {torch.__version__}, {options.device}")
         losses = train_all(options)
