@@ -8,12 +8,14 @@ from typing import Any
 from nanogpt2.compare.runs import Run, flatten
 
 LIVE = "logs/live.json"
-COPIES = ".dvc/tmp/exps"  # where `dvc exp run --temp` and --queue train
+COPIES = Path(".dvc/tmp")
+KINDS = ("exps/standalone/*", "exps/*", "sweeps/*")  # of `dvc exp run --temp`, --queue, and sweeps
 
 
 def list_live_files() -> list[Path]:
     """Return the files of trainings, under way or over, here and in DVC's copies."""
-    return [Path(LIVE), *sorted(Path(COPIES).glob(f"*/{LIVE}"))]
+    copies = (path for kind in KINDS for path in sorted(COPIES.glob(f"{kind}/{LIVE}")))
+    return [Path(LIVE), *copies]
 
 
 def list_running() -> list[Run]:
@@ -28,7 +30,8 @@ def _read_running() -> Iterator[Run]:
             continue
         rows = live["history"]
         names = ("iter", "train_loss", "val_loss")
-        where = path.parent.parent.name if path != Path(LIVE) else "the workspace"
+        here = path == Path(LIVE)
+        where = "the workspace" if here else path.parents[1].relative_to(COPIES).as_posix()
         yield Run(
             f"training in {where}",
             "running",

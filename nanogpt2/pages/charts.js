@@ -7,7 +7,9 @@ const LIGHT = ["#0072b2", "#c44e00", "#00805c", "#b1478a", "#1a1a1a", "#8a6500",
 const DARK = ["#56b4e9", "#e69f00", "#2bc59b", "#e79fc6", "#e8e8e6", "#f0e442", "#ff8a5c", "#b79cf0"];
 const MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star"];
 const SIGNS = ["●", "■", "▲", "◆", "▼", "⬢", "★"];
-const MOST_MARKERS = 1500; // beyond so many points only the last of each line is marked
+const MOST_MARKERS = 1000; // beyond so many points only MARKED of each line are marked
+const MARKED = 8;
+const START = 0.1; // share of the steps that is the start, in which losses fall steeply
 const THINNED = 12; // lines beyond which they are thinner
 
 const charts = {
@@ -40,13 +42,14 @@ const charts = {
     return turn.done;
   },
 
-  async drawNow(id, { x, y, xLog, yLog, height, factors }, paint) {
+  async drawNow(id, { x, y, xLog, yLog, height, factors, span }, paint) {
     const place = document.getElementById(id);
     const before = this.places.get(id);
     const narrow = innerWidth < 600;
     const css = getComputedStyle(document.documentElement);
     const colour = (name) => css.getPropertyValue(name).trim();
-    const ranges = factors ? { y_range: new Bokeh.FactorRange({ factors }) } : {};
+    const ranges = factors ? { y_range: new Bokeh.FactorRange({ factors }) }
+      : span ? { y_range: new Bokeh.Range1d(span) } : {};
     const figure = Bokeh.Plotting.figure({
       sizing_mode: "stretch_width",
       height: narrow ? Math.min(height, 340) : height,
@@ -77,10 +80,12 @@ const charts = {
     }
     const drawn = { ...paint(figure), figure };
     this.places.set(id, drawn);
-    before?.view.remove();
+    before?.views.clear();
     const box = document.createElement("div");
     place.replaceChildren(box);
-    drawn.view = await Bokeh.Plotting.show(figure, box);
+    const drawing = new Bokeh.Document(); // Plotting.show would wait for the end of the page
+    drawing.add_root(figure);
+    drawn.views = await Bokeh.embed.add_document_standalone(drawing, box);
     return drawn;
   },
 
@@ -95,7 +100,8 @@ const charts = {
   // a band low and high. Only those whose id is in `shown` can be seen.
   async lines(id, series, shown, options) {
     if (!this.somethingIn(id, series.some((each) => shown.has(each.id)))) return null;
-    return this.draw(id, options, (figure) => {
+    const span = options.withoutStart ? this.spanOf(series, shown, options.yLog) : null;
+    return this.draw(id, { ...options, span }, (figure) => {
       const width = shown.size > THINNED ? 1.2 : 2;
       const renderers = new Map(series.map(({ id: key }) => [key, []]));
       for (const each of series.filter((one) => one.low)) {
@@ -125,8 +131,20 @@ const charts = {
         ["run", "@name"], ["", "@what"], [options.x, "@x{0,0}"], ["tokens", "@tokens"],
         [options.unit, "@y{0.0000}@note"],
       ]);
-      return { renderers, points, series };
+      return { renderers, points, series, options };
     });
+  },
+
+  // Returns the range of what is shown after the start, null where there is nothing.
+  spanOf(series, shown, log) {
+    const seen = series.filter((each) => shown.has(each.id));
+    const from = START * Math.max(...seen.map((each) => each.x.at(-1)));
+    const values = seen.flatMap((each) => [each.y, each.low ?? [], each.high ?? []]
+      .flatMap((column) => column.filter((_, at) => each.x[at] >= from)));
+    if (!values.length) return null;
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    const room = 0.05 * (most - least || most);
+    return { start: log ? least / 1.02 : least - room, end: log ? most * 1.02 : most + room };
   },
 
   // Says so in the place called `id` where there is nothing to draw.
@@ -146,8 +164,9 @@ const charts = {
     const data = { x: [], y: [], name: [], what: [], tokens: [], note: [], marker: [], color: [], size: [] };
     for (const each of seen) {
       const { color, marker } = this.mark(each.number);
+      const apart = Math.ceil(each.x.length / MARKED);
       each.x.forEach((x, at) => {
-        const last = at === each.x.length - 1;
+        const left = each.x.length - 1 - at;
         data.x.push(x);
         data.y.push(each.y[at]);
         data.name.push(each.name);
@@ -156,7 +175,7 @@ const charts = {
         data.note.push(each.low ? ` (${each.low[at].toFixed(4)} to ${each.high[at].toFixed(4)})` : "");
         data.marker.push(marker);
         data.color.push(color);
-        data.size.push(last ? 7 : few ? 4 : 0);
+        data.size.push(left === 0 ? 7 : few || left % apart === 0 ? 5 : 0);
       });
     }
     return data;
@@ -168,6 +187,9 @@ const charts = {
     if (!drawn || !this.somethingIn(id, drawn.series.some((each) => shown.has(each.id)))) return;
     for (const [key, group] of drawn.renderers) for (const one of group) one.visible = shown.has(key);
     drawn.points.data = this.points(drawn.series, shown);
+    const { withoutStart, yLog } = drawn.options;
+    const span = withoutStart ? this.spanOf(drawn.series, shown, yLog) : null;
+    if (span) drawn.figure.y_range.setv({ ...span, reset_start: span.start, reset_end: span.end });
   },
 
   // Lets the lines of `key` stand out; null ends that.

@@ -4,7 +4,7 @@
 
 const state = {
   hidden: new Set(), search: "", xLog: false, yLog: false, x: "iter", unit: "nats",
-  grouped: true, base: null, chosen: null, test: false, sort: {},
+  grouped: true, withoutStart: true, base: null, chosen: null, test: false, sort: {},
 };
 let data; // as page.py gives it
 const $ = (selector) => document.querySelector(selector);
@@ -54,7 +54,7 @@ function entries() {
       const runs = group.members.map((at) => data.runs[at]);
       const label = `${changed(runs[0], data.runs[baseIndex()]) || "as the base"}`;
       found.push({ key: `group ${runs.map((run) => run.name).join(" ")}`, run: runs[0], curve: group.curve,
-        name: `${label} (mean of ${runs.length} seeds)`, words: runs.map((run) => run.name).join(" ") });
+        name: `${label} (${runs.length} seeds)`, words: runs.map((run) => run.name).join(" ") });
     }
   }
   data.runs.forEach((run, at) => {
@@ -95,6 +95,7 @@ async function drawCurves() {
   const unit = state.unit === "nats" ? "nats per token" : "bits per byte";
   await charts.lines("curves-chart", all.flatMap(seriesOf), shown, {
     x: state.x === "tokens" ? "tokens" : "step", y: unit, unit, xLog: state.xLog, yLog: state.yLog, height: 440,
+    withoutStart: state.withoutStart,
   });
 }
 
@@ -145,6 +146,7 @@ function setUpCurves() {
     make("button", { type: "button", onclick: all(true) }, "none"),
     ...(data.groups.length ? [toggle(`means over seeds, ${Math.round(data.band * 100)}% bands`,
       state.grouped, redraw("grouped"))] : []),
+    toggle("without the steep start", state.withoutStart, redraw("withoutStart")),
     toggle("log x", state.xLog, redraw("xLog")),
     toggle("log y", state.yLog, redraw("yLog")),
     choice("by", [["iter", "step"], ["tokens", "tokens"]], state.x, redraw("x")),
@@ -383,19 +385,25 @@ function setUpTheme() {
 async function draw(then = () => {}) {
   await drawCurves();
   report.ready = performance.now();
-  then(); // the first chart is there sooner
+  await then();
   await drawChosen();
   report.drawn = performance.now();
 }
 
 // --- Start, and news ---
 
+const parsed = new Promise((done) => {
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", done);
+  else done();
+});
+
 function setUp() {
   data = JSON.parse($("#known").textContent);
   document.documentElement.classList.add("scripted");
   state.chosen ??= chooseAtFirst();
   setUpCurves();
-  return draw(() => {
+  return draw(async () => {
+    await parsed; // the rest of the page comes after the first chart
     setUpChoice();
     setUpFigures();
     setUpSorting();
@@ -407,6 +415,7 @@ const report = { state, charts, get data() { return data; }, ready: null, drawn:
 window.report = report; // for whoever looks behind the page
 
 async function followNews() {
+  await parsed;
   const status = $("#status");
   const { dataset } = document.documentElement;
   for (;;) {
@@ -425,14 +434,14 @@ async function followNews() {
 async function update() {
   const text = await (await fetch("/")).text();
   const news = new DOMParser().parseFromString(text, "text/html");
-  const main = news.querySelector("main");
-  if (!main.querySelector("#known")) throw new Error("no runs any more");
+  const parts = ["#top", "#rest"].map((part) => [$(part), news.querySelector(part)]);
+  if (parts.some(([, part]) => !part)) throw new Error("no runs any more");
   document.documentElement.dataset.live = news.documentElement.dataset.live;
   const open = new Set($$("details[open] > summary").map((each) => each.textContent));
   const scroll = [scrollX, scrollY];
   const height = $("main").offsetHeight;
   $("main").style.minHeight = `${height}px`; // the page does not jump while charts are drawn
-  $("main").replaceChildren(...main.childNodes);
+  for (const [old, part] of parts) old.replaceChildren(...part.childNodes);
   $$("details > summary").forEach((each) => { each.parentElement.open = open.has(each.textContent); });
   await setUp();
   $("main").style.minHeight = "";

@@ -26,6 +26,12 @@ POSITIONS = 256  # points of a curve by position
 FREEDOM = 60  # degrees of freedom for which the page has Student's t; beyond them it changes little
 
 
+NO_SCRIPT = (
+    "<noscript><p>Charts, sorting and differences need JavaScript; the figures are all here.</p>"
+    "</noscript>"
+)
+
+
 def make_page(runs: Sequence[Run], project: Path, *, live: int | None = None) -> str:
     """Return the page of `runs`; ExtraError without the charts' library.
 
@@ -50,27 +56,31 @@ def make_page(runs: Sequence[Run], project: Path, *, live: int | None = None) ->
     }
     names = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{name}">{title}</a>' for title, name in names.items())
-    body = "".join(
+    curves, *rest = (
         element("section", f"<h2>{title}</h2>{parts[title]}", id=name)
         for title, name in names.items()
     )
-    policy = _policy(scripts, live=live is not None)
-    title = text(f"Runs of {project.resolve().name}")
     known = json.dumps(_data(runs, groups, base, cache), ensure_ascii=False, default=str)
     known = known.replace("<", "\\u003c")  # no text can end the element
-    return (
-        f'<!doctype html>\n<html lang="en"{attributes(data_live=live)}>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_resource('page.css')}</style>\n"
-        f'<header><h1>{title}</h1><nav aria-label="sections">{links}</nav>'
-        '<button type="button" id="theme" class="script">dark</button></header>\n'
-        f"<main>\n<p>{text(_summary(runs, groups))}</p><noscript><p>Charts, sorting and differences"
-        f" need JavaScript; the figures are all here.</p></noscript>\n{body}\n"
-        f'<script type="application/json" id="known">{known}</script></main>\n'
-        '<p id="status" role="status" class="script"></p>\n'
-        + "\n".join(f"<script>{script}</script>" for script in scripts)
-        + "\n</html>\n"
+    policy = _policy(scripts, live=live is not None)
+    title = text(f"Runs of {project.resolve().name}")
+    top = f"<p>{text(_summary(runs, groups))}</p>{NO_SCRIPT}{curves}"
+    return "\n".join(
+        [
+            f'<!doctype html>\n<html lang="en"{attributes(data_live=live)}>',
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title}</title>\n<style>{_resource('page.css')}</style>",
+            f'<header><h1>{title}</h1><nav aria-label="sections">{links}</nav>',
+            '<button type="button" id="theme" class="script">dark</button></header>\n<main>',
+            f'<div id="top">{top}<script type="application/json" id="known">{known}</script></div>',
+            *(
+                f"<script>{script}</script>" for script in scripts
+            ),  # the first chart waits for no more
+            element("div", "\n".join(rest), id="rest"),
+            '</main>\n<p id="status" role="status" class="script"></p>\n</html>\n',
+        ]
     )
 
 

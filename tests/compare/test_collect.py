@@ -238,7 +238,7 @@ def write_live(path: Path, process: object) -> None:
     path.write_text(json.dumps(state), encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", [".", ".dvc/tmp/exps/tmp123"])
+@pytest.mark.parametrize("folder", [".", ".dvc/tmp/exps/tmp123", ".dvc/tmp/exps/standalone/tmp123"])
 def test_a_training_under_way_is_a_row_here_and_in_a_copy_of_dvc(
     project: Path, folder: str
 ) -> None:

@@ -119,9 +119,9 @@ def test_before_the_first_run_it_waits_for_one(
 
 def test_the_command_prints_its_address_and_ends_at_ctrl_c(project: Path) -> None:
     command = [warm.executable(), "-m", "nanogpt2", "report", "--watch"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipe = subprocess.PIPE
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    with subprocess.Popen(command, **pipes, text=True, env=env) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert re.match(r"http://127\.0\.0\.1:\d+/", line)
