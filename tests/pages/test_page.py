@@ -154,6 +154,41 @@ def test_axes_are_logarithmic_on_request_and_count_tokens(shown: Browser) -> Non
     assert x[-1] == 1600 * 32 * 128
 
 
+def mouse(browser: Browser, kind: str, x: float, y: float) -> None:
+    """Move, press or release the left button at a point of the window."""
+    pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+    browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **pressed)
+
+
+def test_a_point_tells_its_values_and_a_drag_zooms(shown: Browser) -> None:
+    x, y = shown.run("""(() => {
+        const { views, series: [{ x, y }] } = report.charts.places.get("curves-chart");
+        const { frame } = [...views][0];
+        const box = document.querySelector("#curves-chart").getBoundingClientRect();
+        return [box.x + frame.x_scale.compute(x.at(-1)), box.y + frame.y_scale.compute(y.at(-1))];
+    })()""")
+    mouse(shown, "mouseMoved", x, y)
+    tooltip = """(() => {
+        const look = (node) => [...node.children, ...(node.shadowRoot?.children ?? [])]
+            .map((child) => child.classList.contains("bk-Tooltip")
+                ? child.shadowRoot.textContent : look(child)).join("");
+        return look(document.body);
+    })()"""
+    told = shown.wait(tooltip)
+    for part in ("as the base (4 seeds)", "validation", "1,600", "6,553,600", "1.6030 ("):
+        assert part in told
+    figure = 'report.charts.places.get("curves-chart").figure'
+    before = shown.run(f"{figure}.x_range.end - {figure}.x_range.start")
+    mouse(shown, "mousePressed", x - 300, y - 200)
+    for share in (0.5, 1):
+        shown.call(
+            "Input.dispatchMouseEvent", type="mouseMoved", button="left", buttons=1,
+            x=x - 300 + 200 * share, y=y - 200 + 100 * share,
+        )  # fmt: skip
+    mouse(shown, "mouseReleased", x - 100, y - 100)
+    shown.wait(f"{figure}.x_range.end - {figure}.x_range.start < {before / 2}")
+
+
 def test_differences_are_to_the_base_that_is_chosen_with_their_noise(shown: Browser) -> None:
     assert difference(shown, "HEAD") == ""
     assert difference(shown, "plain-1") == "+0.0110 within noise"
