@@ -28,7 +28,7 @@ SCRATCH = "scratch"  # the init_from of a run with new weights
 PREPARE_KEYS = ("split", "separator", "text_field", "find_copies", "clean")
 NOT_TRAINING = frozenset(
     {"corpus", "init_from", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
-    | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir", *PREPARE_KEYS}
+    | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir", "log_to", *PREPARE_KEYS}
 )
 
 
@@ -143,6 +143,7 @@ class Config:
     save_checkpoint: bool
     checkpoint_interval: int
     checkpoint_dir: str
+    log_to: str | None
     evaluate: EvaluateConfig
     sample: SampleConfig
 

@@ -14,6 +14,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.report.advice import advise
 from nanogpt2.report.hardware import EnergyMeter
 from nanogpt2.report.live import LiveFile
+from nanogpt2.report.loggers import Logger, final_figures
 from nanogpt2.report.progress import Progress
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
@@ -69,6 +70,7 @@ class RunDisplay:
         self.recorded, self.on_evaluation = recorded, on_evaluation
         self.config, self.stopwatch, self.processes = config, stopwatch, processes
         self.progress = Progress(log_file, stopwatch, shown=shown)
+        self.logger = Logger(config, self.say, wanted=shown)
         self.advised: set[str] = set()
         self.failed = False
         self.first = self.tokens_per_step = self.step = 0
@@ -80,8 +82,16 @@ class RunDisplay:
         self.progress.say(line)
 
     @harmless
-    def begin(self, device: torch.device, step: int, *, windows_per_step: int) -> None:
-        """Begin at `step`, on `device`."""
+    def begin(
+        self,
+        device: torch.device,
+        step: int,
+        *,
+        windows_per_step: int,
+        fingerprint: str | None = None,
+    ) -> None:
+        """Begin at `step`, on `device`; loggers know a run that goes on by its `fingerprint`."""
+        self.logger.begin(step, fingerprint)
         self.energy = EnergyMeter(device)
         self.first, self.tokens_per_step = step, windows_per_step * self.config.block_size
         self.step = step
@@ -97,6 +107,7 @@ class RunDisplay:
     def started(self, train_loss: float, val_loss: float) -> None:
         """Show the losses before the first step."""
         self.progress.evaluated(0, train_loss=train_loss, val_loss=val_loss)
+        self.logger.log([{"iter": 0, "train_loss": train_loss, "val_loss": val_loss}])
 
     @harmless
     def step_done(self) -> None:
@@ -116,6 +127,7 @@ class RunDisplay:
             self.live.evaluated(history)
         row, step = history[-1], int(history[-1]["iter"])
         self.progress.evaluated(step, train_loss=row["train_loss"], val_loss=row["val_loss"])
+        self.logger.log(history, speed=self.progress.speed)
         advice = advise(
             history,
             vocab_size=self.config.vocab_size,
@@ -133,13 +145,27 @@ class RunDisplay:
             self.on_evaluation(history)
 
     @harmless
-    def end(self, model: GPT, step: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Take the bar away, and show the report of the steps since `begin`."""
+    def end(
+        self,
+        model: GPT,
+        step: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        history: Sequence[Mapping[str, float]],
+        over: bool,
+    ) -> None:
+        """Take the bar away, and show the report of the steps since `begin`.
+
+        Loggers are told whether the run is `over`; they may lack rows of `history`.
+        """
         self.progress.end()
         if self.live:
             self.live.end()
         if self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
+        self.logger.log(history)
+        self.logger.end(step, final_figures(history) if over else None)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

@@ -26,6 +26,7 @@ class Progress:
         self.bars = ExitStack()
         self.first = self.last = self.tokens_per_step = self.steps_timed = 0
         self.start = self.seconds_timed = 0.0
+        self.speed: float | None = None  # tokens a second between the last two evaluations
 
     def begin(self, first: int, last: int, *, tokens_per_step: int) -> None:
         """Begin at step `first` of `last`."""
@@ -78,10 +79,10 @@ class Progress:
             f"iter {step}: train loss {train_loss:.4f}, val loss {val_loss:.4f}"
             f" (time: {elapsed:.2f}s)"
         )
-        seconds = self.stopwatch.step_seconds
+        seconds, self.speed = self.stopwatch.step_seconds, None
         if self.steps_timed:
-            speed = self.tokens_per_step * self.steps_timed / (seconds - self.seconds_timed)
-            line += f", {speed:,.0f} tokens/s"
+            self.speed = self.tokens_per_step * self.steps_timed / (seconds - self.seconds_timed)
+            line += f", {self.speed:,.0f} tokens/s"
         if self.first < step < self.last:
             line += f", {describe_seconds(self.seconds_left(step))} left"
         self.seconds_timed, self.steps_timed = seconds, 0

@@ -107,13 +107,19 @@ class Trainer:
         with kept_generators(self.stepper.device), states.locked(wait=wait):
             self.record = states.load()
             device, windows = self.stepper.device, self.stepper.windows_per_step
-            self.display.begin(device, self.record.step, windows_per_step=windows)
+            self.display.begin(
+                device, self.record.step, windows_per_step=windows, fingerprint=states.fingerprint
+            )
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
                 merge_lora(self.model)
             finally:
-                self.display.end(self.model, self.record.step, device, self.stepper.dtype)
+                self.display.end(
+                    *(self.model, self.record.step, device, self.stepper.dtype),
+                    history=self.record.history,
+                    over=self.record.is_over(self.config),
+                )
                 self.stepper.release()
         return self.record
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,11 @@ class Team:
         self.ours = first.copy(root / "ours")
         path = os.pathsep.join([str(place.root / "bin"), self.ours.env["PATH"]])
         self.ours.env |= {**place.env, "PATH": path}
-        self.hub = f"ssh://team-server{root}/nanogpt2.git" if kind == "ssh" else f"file://{root}/nanogpt2.git"
+        self.hub = (
+            f"ssh://team-server{root}/nanogpt2.git"
+            if kind == "ssh"
+            else f"file://{root}/nanogpt2.git"
+        )
         self.ours.git("init", "--quiet", "--bare", str(root / "nanogpt2.git"))
         self.ours.git("remote", "add", "origin", self.hub)
         self.ours.git("push", "--quiet", "--set-upstream", "origin", "HEAD")
@@ -66,12 +70,11 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module", params=list(PLACES))
 def team(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Team:
+) -> Iterator[Team]:
     """A team that has shared its run by the guide."""
     root = tmp_path_factory.mktemp(request.param)
     place = PLACES[request.param](root / "place")
     place.start()
-    request.addfinalizer(place.stop)
     team = Team(request.getfixturevalue("first"), root, place, request.param)
     headings = {
         "folder": "A folder or a network drive",
@@ -79,7 +82,8 @@ def team(
         "s3": "A bucket on S3",
     }
     team.follow(team.ours, *blocks(headings[request.param]), *blocks("Send it"))
-    return team
+    yield team
+    place.stop()
 
 
 def all_of(workspace: Workspace) -> dict[str, bytes]:
@@ -173,12 +177,11 @@ def test_who_may_not_come_in_is_told_so(team: Team) -> None:
 
 
 def test_what_a_push_left_out_is_missed_and_sent_by_the_next(team: Team) -> None:
-    lost = [path for path in team.place.objects() if path.suffix == ".dir"][0]
+    lost = next(path for path in team.place.objects() if path.suffix == ".dir")
     with team.place.changed():
         lost.unlink()
     user = team.take("too_soon")
     failed = user.run("dvc", "pull", check=False)
-    print(failed.stderr)
     assert failed.returncode != 0
     team.ours.dvc("push")
     user.dvc("pull")
