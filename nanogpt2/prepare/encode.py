@@ -7,9 +7,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,9 @@ class Encoded:
 
     split: str
     text: Path  # where all of a segment goes to one split, the segment's own file
-    tokens: Path
+    tokens: Path | None  # None where they are in the split's file already
     characters: int
+    count: int  # of tokens
     used: npt.NDArray[np.bool_]  # of each token, whether the section has it
     met: Positions  # held-out windows that training text has, by number
     head: str  # its first and last characters, as `Border` takes them
@@ -49,14 +50,22 @@ def count_section(section: Section, *, layout: Layout, folder: Path) -> Counter[
 
 
 def encode_section(
-    section: Section, *, layout: Layout, tokenizer: Path, folder: Path, windows: Path | None
+    section: Section,
+    *,
+    layout: Layout,
+    tokenizer: Path,
+    folder: Path,
+    into: Path | None,
+    windows: Path | None,
 ) -> list[Encoded]:
     """Write text and tokens of a section into files beside its segment; return what they hold.
 
-    `tokenizer` is a tokenizer's file, `folder` that of the segments, and `windows` the file of the
+    `tokenizer` is a tokenizer's file, `folder` that of the segments, `into` that of the splits'
+    files, if tokens are written there once their places are known, and `windows` the file of the
     held-out windows, which are looked up in training text.
     """
     known = cached_tokenizer(tokenizer)
+    places = tokens_before(section, layout, known) if into else None
     whole = read_segment(folder, section.segment)
     path = folder / section.segment.name
     found = []
@@ -69,14 +78,36 @@ def encode_section(
             own.write_bytes(content)
             points = code_points_of(text, content)
         used = find_used(tokens, points, known)
-        encoded = Path(f"{path}-{run.split}.bin")
-        tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tofile(encoded)
+        ordered = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False)
+        encoded = None if places else Path(f"{path}-{run.split}.bin")
+        if encoded:
+            ordered.tofile(encoded)
+        elif into and places:
+            _write_at(into / f"{run.split}.bin", ordered, places[run.split])
         met = NONE
         if windows is not None and run.split == SPLITS[0]:
             met = read_windows(windows).look_up(text)
         edges = text[:EDGE], text[-EDGE:]
-        found.append(Encoded(run.split, own, encoded, len(text), used, met, *edges))
+        sizes = len(text), len(tokens)
+        found.append(Encoded(run.split, own, encoded, *sizes, used, met, *edges))
     return found
+
+
+def tokens_before(section: Section, layout: Layout, tokenizer: Tokenizer) -> dict[str, int] | None:
+    """Return how many tokens of each split are in earlier sections, where that can be known."""
+    if isinstance(tokenizer, CharTokenizer) or (
+        isinstance(tokenizer, ByteTokenizer) and layout.is_ascii
+    ):
+        return layout.characters_before(section)
+    return None
+
+
+def _write_at(path: Path, tokens: npt.NDArray[Any], place: int) -> None:
+    """Write into a file, which others write into too, from the token number `place` on."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.seek(place * tokens.itemsize)
+        tokens.tofile(file)
 
 
 @lru_cache(1)
@@ -118,20 +149,27 @@ def encode_separator(separator: str, tokenizer: Tokenizer) -> TokenArray:
 
 
 @contextmanager
-def mapped(path: Path) -> Iterator[bytes | mmap]:
-    """Give the content of a file, which is not copied."""
-    with path.open("rb") as file:
-        if path.stat().st_size:
-            with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-                yield content
-        else:  # which cannot be mapped
-            yield b""
+def mapped(path: Path, start: int, size: int) -> Iterator[memoryview]:
+    """Give `size` bytes of a file from `start` on, which are not copied."""
+    begin = start - start % ALLOCATIONGRANULARITY
+    if not size:  # which cannot be mapped
+        yield memoryview(b"")
+        return
+    length = start - begin + size
+    with (
+        path.open("rb") as file,
+        mmap(file.fileno(), length, access=ACCESS_READ, offset=begin) as content,
+        memoryview(content) as whole,
+        whole[start - begin :] as part,
+    ):
+        yield part
 
 
 @dataclass
 class SplitFile:
     """A split's token file as it grows, and what it holds so far."""
 
+    path: Path
     file: BinaryIO
     used: npt.NDArray[np.bool_]
     characters: int = 0
@@ -142,13 +180,18 @@ class SplitFile:
 
     def add(self, found: Encoded, itemsize: int, threads: Executor) -> None:
         """Append what a section gave; hashes are made in `threads` meanwhile."""
-        with mapped(found.text) as text, mapped(found.tokens) as tokens:
+        path, start = found.tokens or self.path, 0 if found.tokens else self.tokens * itemsize
+        with (
+            mapped(found.text, 0, found.text.stat().st_size) as text,
+            mapped(path, start, found.count * itemsize) as tokens,
+        ):
             hashing = [threads.submit(self.text.update, text)]
             hashing.append(threads.submit(self.content.update, tokens))
-            self.file.write(tokens)
+            if found.tokens:
+                self.file.write(tokens)
             self.characters += found.characters
             self.bytes += len(text)
-            self.tokens += len(tokens) // itemsize
+            self.tokens += found.count
             self.used |= found.used
             wait(hashing)
 
@@ -167,8 +210,8 @@ class SplitFiles(ExitStack):
         for found in section:
             if found.split not in self.splits:
                 path = Path(self.folder, f"{found.split}.bin")
-                file = self.enter_context(path.open("xb"))
-                self.splits[found.split] = SplitFile(file, np.zeros(self.size, np.bool_))
+                file = self.enter_context(path.open("ab"))
+                self.splits[found.split] = SplitFile(path, file, np.zeros(self.size, np.bool_))
             itemsize = np.dtype(token_dtype(self.size)).itemsize
             self.splits[found.split].add(found, itemsize, self.threads)
 

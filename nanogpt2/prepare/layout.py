@@ -32,7 +32,8 @@ class Section:
     `removed` are (N, 2) pieces of the segment's characters, sorted and apart; `starts` the places
     at which documents that are kept begin, `splits` theirs (numbers in SPLITS), `entering` that of
     the document that goes on from the segment before. `offset` is the place of the section's first
-    character in the whole text, and `begun` the splits that have a document already.
+    character in the whole text, and `begun` the splits that have a document already; `before` are
+    the characters of each split in earlier sections, where whole documents are held out.
     """
 
     segment: Segment
@@ -42,6 +43,7 @@ class Section:
     entering: int
     offset: int
     begun: tuple[bool, ...]
+    before: tuple[int, ...]
     sampled: npt.NDArray[np.bool_]
 
 
@@ -87,6 +89,7 @@ class Layout:
 
     sections: list[Section]
     separator: str
+    is_ascii: bool  # all text, and the separator
     documents: int
     ends: list[int] | None  # by SPLITS, in characters of the whole text
     share: float  # of the text, from which a tokenizer learns
@@ -121,6 +124,19 @@ class Layout:
             return bool(section.sampled.any())
         place = section.offset % self.step
         return place < SAMPLE_PIECE or place + self._most_characters(section) >= self.step
+
+    def characters_before(self, section: Section) -> dict[str, int] | None:
+        """Return how many characters of each split are in earlier sections.
+
+        None where a separator of several characters may end beyond a split's end.
+        """
+        if self.ends is None:
+            return dict(zip(SPLITS, section.before, strict=True))
+        if self.documents > 1 and len(self.separator) > 1:
+            return None
+        bounds = zip([0, *self.ends], self.ends, strict=False)
+        counts = [min(max(section.offset, first), last) - first for first, last in bounds]
+        return dict(zip(SPLITS, counts, strict=False))
 
     def without_sections(self) -> "Layout":
         """Return the rest, which each worker needs."""
@@ -159,7 +175,7 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
     gone = _covered(ends, removed) - _covered(starts, removed)
     kept = gone < ends - starts
     sections, offset, entering, goes_on = [], 0, 0, False
-    begun = [False] * len(SPLITS)
+    begun, before = [False] * len(SPLITS), [0] * len(SPLITS)
     for segment, start, end in zip(segments, places, places[1:], strict=False):
         first, last = np.searchsorted(starts, (start, end))
         mine = np.arange(first, last)[kept[first:last]]
@@ -167,23 +183,30 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
         own = codes[mine]
         sections.append(
             Section(
-                *(segment, pieces, starts[mine] - start, own, entering, offset, tuple(begun)),
+                *(segment, pieces, starts[mine] - start, own, entering, offset),
+                *(tuple(begun), tuple(before)),
                 np.append(goes_on, sampled[mine]),
             )
         )
         n_separators = max(0, len(mine) - (not any(begun)))
         offset += end - start - int((pieces[:, 1] - pieces[:, 0]).sum())
         offset += n_separators * len(recipe.separator)
+        borders = np.concatenate([[start], starts[mine], [end]])
+        lengths = np.diff(borders - _covered(borders, removed))
+        for code, length in zip([entering, *own.tolist()], lengths.tolist(), strict=True):
+            before[code] += length
         if last > first:
             entering, goes_on = int(codes[last - 1]), bool(sampled[last - 1])
         for code in own.tolist():
+            before[code] += len(recipe.separator) * begun[code]
             begun[code] = True
     limits = None if holds_out_documents(int(kept.sum()), recipe) else _contiguous(offset, recipe)
     left = ends - starts - gone
     sizes = [int(left[codes == code].sum()) for code in range(len(SPLITS))]
     if limits is not None:
         sizes = [end - start for start, end in pairwise([0, *limits])]
-    return Layout(sections, recipe.separator, int(kept.sum()), limits, share, sizes)
+    is_ascii = recipe.separator.isascii() and all(s.bytes == s.characters for s in segments)
+    return Layout(sections, recipe.separator, is_ascii, int(kept.sum()), limits, share, sizes)
 
 
 def holds_out_documents(count: int, recipe: Recipe) -> bool:

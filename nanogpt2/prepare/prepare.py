@@ -77,7 +77,7 @@ def prepare(
                 wholes.add(part)
                 scans.append(scan)
             settled = work.settle(scans)
-            results = work.encode(settled.layout, settled.layout.sections)
+            results = work.encode(settled.layout, settled.layout.sections, into=new)
             description.update(
                 work.merge(
                     *(new, scans, settled, results),

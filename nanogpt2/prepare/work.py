@@ -162,27 +162,29 @@ class Work:
         return counts
 
     def encode(
-        self, layout: Layout, sections: Sequence[Section], *, keep: bool = False
+        self, layout: Layout, sections: Sequence[Section], *, into: Path | None = None
     ) -> Iterator[list[Encoded]]:
         """Yield what some sections of the layout give the splits, in files in the folder.
 
-        With `keep` the segments stay, and the files too, once they are merged.
+        With a folder of prepared data, which takes all sections, tokens go `into` its files where
+        their places are known, and segments are removed; else all stays, to be merged later.
         """
         encode = partial(
             encode_section,
             layout=layout.without_sections(),
             tokenizer=self.tokenizer_path,
             folder=self.folder,
+            into=into,
             windows=self.windows_path,
         )
         results = self.workers.each(encode, sections)
         for section, found in with_progress("encode", sections, results, size=_size_of_section):
             yield found
-            if not keep:
+            if into:
                 self._remove(section, found)
 
     def _remove(self, section: Section, found: Iterable[Encoded]) -> None:
-        paths = {path for each in found for path in (each.text, each.tokens)}
+        paths = {path for each in found for path in (each.text, each.tokens) if path}
         for path in paths | {self.folder / section.segment.name}:
             path.unlink(missing_ok=True)
 

@@ -108,7 +108,7 @@ class SharedPreparation:
         numbers = shard.share(len(sections))
         left = [number for number in numbers if not self._encoded_path(number).exists()]
         with self._work() as work:
-            results = work.encode(settled.layout, [sections[number] for number in left], keep=True)
+            results = work.encode(settled.layout, [sections[number] for number in left])
             for number, found in zip(left, results, strict=True):
                 store(self._encoded_path(number), found)
 
