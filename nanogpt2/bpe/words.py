@@ -1,17 +1,26 @@
 """Words: what GPT-2's pattern cuts a text into before anything is merged."""
 
+import ctypes
 import re
 from collections import Counter
+from functools import cache
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nanogpt2.base.errors import DeviceError
 from nanogpt2.base.extras import import_extra
 from nanogpt2.bpe.arrays import as_utf8
+from nanogpt2.device.compiler import load_library
 
 # What GPT-2's pattern cuts, in a form that takes no time quadratic in a run's length.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # its \s
+SOURCE = Path(__file__).with_name("words.c")
+WORTH = 1 << 20  # characters of which the words are worth a compiled library
 LONG_SPACE = re.compile(SPACE + "{10000,}")
 
 
@@ -24,10 +33,35 @@ def count_words(text: str) -> Counter[bytes]:
     ExtraError where neither gigatoken nor regex is there.
     """
     content = as_utf8(text)
+    if len(text) >= WORTH and text.isascii() and (library := find_library()):
+        return _count_ascii(content, library)
     if gigatoken := find_gigatoken():
         return Counter(gigatoken.pretokenizer(content))
     regex = import_extra("regex", extra="bpe")
     return Counter(word.encode() for word in regex.findall(WORDS, text))
+
+
+@cache
+def find_library() -> ctypes.CDLL | None:
+    """Return words.c, which counts ten times as quickly; None where there is no compiler."""
+    try:
+        library = load_library(SOURCE, threads=False)
+    except DeviceError:
+        return None
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    library.count_words.restype = size
+    library.count_words.argtypes = [ctypes.c_char_p, size, *[pointer] * 3]
+    return library
+
+
+def _count_ascii(content: bytes, library: ctypes.CDLL) -> Counter[bytes]:
+    columns = np.empty((3, len(content) // 2 + 129), dtype=np.int64)  # 128 words have one byte
+    addresses = (column.ctypes.data for column in columns)
+    count = library.count_words(content, len(content), *addresses)
+    if count < 0:
+        raise MemoryError
+    words = zip(*columns[:, :count].tolist(), strict=True)
+    return Counter({content[start : start + length]: times for start, length, times in words})
 
 
 def find_gigatoken() -> Any:

@@ -41,11 +41,12 @@ class Encoded:
     tail: str
 
 
-def count_section(section: Section, *, layout: Layout, folder: Path) -> Counter[bytes]:
-    """Return how often each word stands in what a section has for a tokenizer to learn from."""
+def count_sections(sections: Iterable[Section], *, layout: Layout, folder: Path) -> Counter[bytes]:
+    """Return how often each word stands in what sections have for a tokenizer to learn from."""
     counts: Counter[bytes] = Counter()
-    for piece in learnt_from(section, read_segment(folder, section.segment), layout):
-        counts.update(count_words(piece))
+    for section in sections:
+        for piece in learnt_from(section, read_segment(folder, section.segment), layout):
+            counts.update(count_words(piece))
     return counts
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from nanogpt2.base import files
 from nanogpt2.base.workers import Workers, count_cores
+from nanogpt2.bpe import words
+from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.config.config import CleanConfig
 from nanogpt2.copies import library
 from nanogpt2.prepare.needs import SHOWN_FROM, check_disk, estimate
@@ -65,6 +67,8 @@ def prepare(
         say(needs.describe())
     if find_copies and needs.text >= library.WORTH and isinstance(fault := library.load(), str):
         say(f"note: {fault}: copies are looked for with numpy, more slowly")
+    if tokenizer == BytePairTokenizer.name and needs.text >= words.WORTH:
+        words.find_library()  # loaded before workers are forked
     size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
 

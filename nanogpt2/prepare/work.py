@@ -24,7 +24,7 @@ from nanogpt2.prepare import describe, near_copies
 from nanogpt2.prepare.encode import (
     Encoded,
     SplitFiles,
-    count_section,
+    count_sections,
     encode_section,
     encode_separator,
 )
@@ -48,6 +48,7 @@ from nanogpt2.tokens.tokenizer import (
 )
 
 NOTHING = np.empty((0, 2), np.int64)  # removed
+ADDED_UP = 4  # sections of which a worker adds up the words
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,12 @@ class Work:
 
     def _count_words(self, layout: Layout) -> Counter[bytes]:
         """Return how often each word stands in the training text, or in a share of it."""
-        count = partial(count_section, layout=layout.without_sections(), folder=self.folder)
+        count = partial(count_sections, layout=layout.without_sections(), folder=self.folder)
         counts: Counter[bytes] = Counter()
         sections = [section for section in layout.sections if layout.teaches(section)]
-        found = self.workers.each(count, sections)
-        for _, words in with_progress("count words", sections, found, size=_size_of_section):
+        parts = [sections[at : at + ADDED_UP] for at in range(0, len(sections), ADDED_UP)]
+        found = self.workers.each(count, parts)
+        for _, words in with_progress("count words", parts, found, size=_size_of_some):
             counts.update(words)
         return counts
 
@@ -268,3 +270,7 @@ def _size_of_part(part: tuple[int, Sequence[Piece]]) -> int:
 
 def _size_of_section(section: Section) -> int:
     return section.segment.bytes
+
+
+def _size_of_some(sections: Sequence[Section]) -> int:
+    return sum(map(_size_of_section, sections))
