@@ -15,8 +15,8 @@ from nanogpt2.train.states import TRAINING_ROOMS
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
     *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "report", "train"),
-    *("decode", "sample", "evaluate", "experiments", "compare", "pages", "exchange", "export"),
-    *("proof", "gate", "commands"),
+    *("decode", "sample", "evaluate", "trials", "experiments", "compare", "pages", "exchange"),
+    *("export", "proof", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]
@@ -111,7 +111,7 @@ def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
     [
         ("click", {"stages", "commands", "__main__"}),
         ("yaml", {"config"}),
-        ("subprocess", {"experiments", "launch", "compiler", "replay", "repository"}),
+        ("subprocess", {"trials", "launch", "compiler", "replay", "repository"}),
         ("triton", {"gpu", "gpu_kernels", "fp8"}),
         ("dvc", set()),
     ],
