@@ -1,2 +1,1 @@
-"""In: settings. Out: runs of several seeds through DVC, and whether they differ. The only room
-that runs DVC."""
+"""In: settings. Out: which is best, and whether they differ or their runs were lucky."""

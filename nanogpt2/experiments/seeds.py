@@ -1,25 +1,25 @@
-"""Experiments: train and evaluate with several seeds, each a DVC experiment of its own.
+"""Seeds: train and evaluate a setting, or two, with several seeds, each run a DVC experiment."""
 
-DVC is run as the command that a person would type; nothing else in the library knows of it.
-"""
-
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from nanogpt2.base.errors import ConfigError, DataError, TrainingError
-from nanogpt2.base.files import sha256, write_errors
+from nanogpt2.base.errors import ConfigError, TrainingError
 from nanogpt2.base.repository import check_repository
+from nanogpt2.config import yaml12
+from nanogpt2.config.schema import with_defaults
 from nanogpt2.experiments.significance import compare, describe, describe_runs
+from nanogpt2.trials.board import Board
+from nanogpt2.trials.copies import Base, check_inputs, read_base
+from nanogpt2.trials.dvc import read_metrics
+from nanogpt2.trials.places import find_places
+from nanogpt2.trials.runner import Grid, Runner, Source, failures
+from nanogpt2.trials.space import Setting, apply, check_settings, split
+from nanogpt2.trials.trial import Trial, digest, make_trial
 
-METRICS = "metrics/eval.json"
-COPIED = (".git/config", ".dvc/config.local")  # DVC writes them anew in each copy
-LOG = Path("logs/seeds.log")
+PARAMS = Path("params.yaml")
+FIGURES = ("loss", "bits_per_byte", "tokens")
 
 
 def compare_settings(
@@ -29,23 +29,75 @@ def compare_settings(
     *,
     split: str,
     show: Callable[[str], object],
+    jobs: int | None = None,
 ) -> None:
-    """Run `settings` for each seed and, where `against` gives others, those; `show` the results."""
-    check_settings([*settings, *against])
+    """Run `settings` for each seed and, where `against` gives others, those; `show` the results.
+
+    Several runs go side by side, `jobs` of them where given.
+    """
+    both = [tuple(settings), *([tuple(against)] if against else [])]
+    check_keys([*settings, *against])
     check_repository(Path())
-    check_ascii()
-    names = [" ".join(changes) or "params.yaml as it is" for changes in (settings, against)]
-    runs = run_seeds(settings, seeds, split=split)
+    values = yaml12.read(PARAMS)
+    check_settings(values, both)
+    base = read_base()
+    found = [seed_trials(setting, seeds, values) for setting in both]
+    trials = {trial.name: trial for each in found for trial in each.values()}
+    run_all(Grid([*trials.values()]), base, values, jobs=jobs, split=split)
+    if failed := failures(trials.values()):
+        raise TrainingError(f"{failed[0].name}: failed; the lines above say why")
+    names = [" ".join(each) or "params.yaml as it is" for each in both]
+    rows = [{seed: figures_of(trials[t.name], split) for seed, t in ts.items()} for ts in found]
     if not against:
-        show(describe_runs(f"{names[0]}: {split} loss", take(runs, "loss")))
+        show(describe_runs(f"{names[0]}: {split} loss", take(rows[0], "loss")))
         return
-    others = run_seeds(against, seeds, split=split)
-    figure = comparable_figure([*runs.values(), *others.values()])
-    found, other = take(runs, figure), take(others, figure)
+    figure = comparable_figure([row for each in rows for row in each.values()])
+    first, other = (take(each, figure) for each in rows)
     label = figure.replace("_", " ")
-    show(describe_runs(f"{names[0]}: {split} {label}", found))
+    show(describe_runs(f"{names[0]}: {split} {label}", first))
     show(describe_runs(f"{names[1]}: {split} {label}", other))
-    show(describe(compare([*found.values()], [*other.values()]), *names))
+    show(describe(compare([*first.values()], [*other.values()]), *names))
+
+
+def run_all(
+    source: Source,
+    base: Base,
+    values: Mapping[str, Any],
+    *,
+    jobs: int | None,
+    split: str = "val",
+    stop_hopeless: bool = False,
+    most: int | None = None,
+    settings: Sequence[Setting] = (),
+) -> None:
+    """Run the trials of `source`, of which there are `most`, until all have ended.
+
+    What an earlier call has found out is taken over. `settings` are those that a source makes
+    trials of as it goes on, at the ends of what they may be.
+    """
+    kept = base.kept()
+    for trial in source.trials:
+        trial.recall(base.identity, kept)
+    written = settings or [trial.setting for trial in source.trials]
+    rows = [with_defaults(apply(values, each)) for each in written]
+    needed = check_inputs(base, rows)
+    places = find_places(
+        most or len(source.trials),
+        devices=[row["device"] for row in rows],
+        processes=max(row["num_processes"] for row in rows),
+        jobs=jobs,
+    )
+    Runner(base, needed, places, Board(split), stop_hopeless=stop_hopeless).run(source)
+
+
+def seed_trials(
+    setting: Setting, seeds: Iterable[int], values: Mapping[str, Any]
+) -> dict[int, Trial]:
+    """Return the trials of a setting, by seed."""
+    return {
+        seed: make_trial(f"seed-{seed}-{digest(setting)}", (*setting, f"seed={seed}"), values)
+        for seed in seeds
+    }
 
 
 def comparable_figure(rows: Sequence[Mapping[str, float]]) -> str:
@@ -61,93 +113,19 @@ def take(rows: Mapping[int, Mapping[str, float]], figure: str) -> dict[int, floa
     return {seed: row[figure] for seed, row in rows.items()}
 
 
-def check_settings(settings: Iterable[str]) -> None:
-    """Raise ConfigError for what is not `key=value`, as `dvc exp run -S` takes it, and for seeds.
+def figures_of(trial: Trial, split: str) -> dict[str, float]:
+    """Return the figures of a finished trial; DataError where it left none of the split."""
+    return {name: trial.figure(split, name) for name in FIGURES}
 
-    The rest is for the validate stage to refuse.
-    """
+
+def check_keys(settings: Iterable[str]) -> None:
+    """Raise ConfigError for what is not one `key=value`, as `dvc exp run -S` has it, or a seed."""
     for setting in settings:
-        key, equals, _ = setting.partition("=")
+        key, equals, text = setting.partition("=")
         if not equals or key.strip() == "seed":
             raise ConfigError(f"found {setting}; allowed: key=value, where key is not seed")
-
-
-def run_seeds(
-    settings: Sequence[str], seeds: Iterable[int], *, split: str
-) -> dict[int, Mapping[str, float]]:
-    """Return the figures of `split` for params.yaml with `settings`, by seed.
-
-    What was run before comes from DVC's cache. Raises TrainingError where a run fails, DataError
-    where it leaves no figures of the split.
-    """
-    names = {seed: f"seed-{seed}-{_digest(settings)}" for seed in seeds}
-    # `exp run --force` would replace older ones, but run every stage anew
-    if older := sorted(set(names.values()) & set(_dvc("exp", "list", "--name-only").split())):
-        _dvc("exp", "remove", *older)
-    for seed, name in names.items():
-        _run_experiment(name, [*settings, f"seed={seed}"])
-    found = _read_metrics()
-    return {seed: _figures(found, name, split) for seed, name in names.items()}
-
-
-def _run_experiment(name: str, settings: Sequence[str]) -> None:
-    """Run the pipeline up to evaluate, apart from the workspace; what it prints goes to LOG."""
-    options = [word for setting in settings for word in ("-S", setting)]
-    print(f"{name}: {' '.join(settings)} (lines in {LOG})", file=sys.stderr, flush=True)
-    with write_errors(LOG):
-        LOG.parent.mkdir(exist_ok=True)
-        with LOG.open("ab+") as log:
-            before = log.tell()
-            try:
-                _dvc("exp", "run", "--temp", "--name", name, *options, "evaluate", log=log)
-            except TrainingError:
-                log.seek(before)
-                print(log.read().decode("utf-8", "replace"), end="", file=sys.stderr)
-                raise
-
-
-def _dvc(*arguments: str, log: BinaryIO | None = None) -> str:
-    """Return what the command prints, or let it print to `log`; TrainingError where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        stdout=log or subprocess.PIPE,
-        stderr=log,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise TrainingError(f"dvc {' '.join(arguments)}: failed; the lines above say why")
-    return done.stdout or ""
-
-
-def check_ascii() -> None:
-    """Raise DataError where DVC could not configure a copy of the project, as it does in ASCII."""
-    cache = _dvc("cache", "dir").strip()
-    if not cache.isascii():
-        raise DataError(
-            "DVC runs no experiment in a copy where its cache has a path with letters beyond ASCII,"
-            f" {cache}: dvc cache dir --local, and a folder with a plain path"
-        )
-    for path in filter(Path.is_file, map(Path, COPIED)):
-        text = path.read_bytes().decode("utf-8", "replace")
-        if line := next((line for line in text.splitlines() if not line.isascii()), None):
-            raise DataError(
-                f"DVC runs no experiment in a copy where {path} has letters beyond ASCII:"
-                f" {line.strip()}; set it for yourself instead, with config --global"
-            )
-
-
-def _read_metrics() -> dict[str, Mapping[str, Any]]:
-    """Return the content of metrics/eval.json by the names of all experiments on this commit."""
-    revisions = json.loads(_dvc("exp", "show", "--json"))
-    experiments = [each for revision in revisions for each in revision.get("experiments") or []]
-    return {
-        each["name"]: each["revs"][0]["data"]["metrics"].get(METRICS, {}).get("data", {})
-        for each in experiments
-        if each["name"] and each["revs"] and each["revs"][0].get("data")
-    }
+        if len(split(text)) > 1:
+            raise ConfigError(f"found {setting}; allowed: one value; sweep takes several")
 
 
 def read_seeds() -> dict[int, Mapping[str, Any]]:
@@ -155,24 +133,10 @@ def read_seeds() -> dict[int, Mapping[str, Any]]:
 
     TrainingError where DVC fails.
     """
-    pattern = re.compile(rf"seed-(\d+)-{_digest(())}")
+    pattern = re.compile(rf"seed-(\d+)-{digest(())}")
     rows = {
         int(match[1]): figures
-        for name, figures in _read_metrics().items()
+        for name, figures in read_metrics().items()
         if figures and (match := pattern.fullmatch(name))
     }
     return dict(sorted(rows.items()))
-
-
-def _figures(
-    metrics: Mapping[str, Mapping[str, Any]], name: str, split: str
-) -> Mapping[str, float]:
-    try:
-        row = metrics[name][split]
-        return {key: float(row[key]) for key in ("loss", "bits_per_byte", "tokens")}
-    except KeyError as error:
-        raise DataError(f"experiment {name}: no loss on the {split} split in {METRICS}") from error
-
-
-def _digest(settings: Sequence[str]) -> str:
-    return sha256("\n".join(settings).encode("utf-8"))[:6]

@@ -25,7 +25,11 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Return what the first is against the second, where lower figures are better."""
-        if self.p_value >= 1 - CONFIDENCE:
+        return self.judge(self.p_value)
+
+    def judge(self, p_value: float) -> str:
+        """Return the verdict by another p-value, such as one that is corrected."""
+        if p_value >= 1 - CONFIDENCE:
             return "no difference shown"
         return "better" if self.mean < 0 else "worse"
 
@@ -80,6 +84,20 @@ def t_quantile(probability: float, freedom: int) -> float:
     return (low + high) / 2
 
 
+def correct(p_values: Sequence[float]) -> list[float]:
+    """Return p-values of several comparisons, corrected for their number after Holm (1979).
+
+    Where none of the settings differs, the lowest is below a bound only as often as the bound says,
+    however the comparisons hang together, as they do through the runs that all are compared with.
+    """
+    count = len(p_values)
+    corrected, lowest = [1.0] * count, 0.0
+    for rank, at in enumerate(sorted(range(count), key=lambda at: p_values[at])):
+        lowest = max(lowest, min((count - rank) * p_values[at], 1.0))
+        corrected[at] = lowest
+    return corrected
+
+
 # --- In words ---
 
 
@@ -103,7 +121,7 @@ def describe(comparison: Comparison, first: str, second: str) -> str:
             f"  by seed: {', '.join(f'{each:+.{digits}f}' for each in comparison.differences)}",
             f"  mean {mean:+.{digits}f},"
             f" {CONFIDENCE:.0%} interval {low:+.{digits}f} to {high:+.{digits}f},"
-            f" p = {_show_p(comparison.p_value)} (paired t test, two-sided)",
+            f" p = {show_p(comparison.p_value)} (paired t test, two-sided)",
             f"  verdict: {comparison.verdict}",
         ]
     )
@@ -114,7 +132,7 @@ def _digits(values: Sequence[float]) -> int:
     return next((n for n in (4, 5) if all(round(each, n) for each in values if each)), 6)
 
 
-def _show_p(p_value: float) -> str:
+def show_p(p_value: float) -> str:
     """Return `p_value` to two digits, or more where two would read as the bound itself."""
     bound = f"{1 - CONFIDENCE:.2g}"
     shown = (f"{p_value:.{digits}g}" for digits in range(2, 9))

@@ -8,6 +8,7 @@ import pytest
 from nanogpt2.experiments.significance import (
     Comparison,
     compare,
+    correct,
     describe,
     describe_runs,
     t_probability,
@@ -68,6 +69,28 @@ def simulate(shift: float, *, n: int, pairs: int, seed: int) -> list[str]:
 def test_a_setting_is_rarely_called_different_from_itself(n: int, seed: int) -> None:
     verdicts = simulate(0.0, n=n, pairs=200, seed=seed)
     assert len(verdicts) - verdicts.count("no difference shown") < 10
+
+
+def test_corrected_p_values_are_those_of_holms_paper() -> None:
+    # Holm 1979: the k-th smallest of n times n - k + 1, and never below the one before it
+    assert correct([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct([0.6, 0.7]) == [1.0, 1.0]
+    assert correct([0.009]) == [0.009]
+
+
+@pytest.mark.parametrize("tried", [2, 20])
+def test_of_many_settings_that_change_nothing_one_is_rarely_called_different(tried: int) -> None:
+    """All are compared with the same base, so that its luck is in each comparison."""
+    draw = random.Random(tried)
+    wrong = uncorrected = 0
+    for _ in range(300):
+        base, *others = ([draw.gauss(2, 1) for _ in range(4)] for _ in range(tried + 1))
+        found = [compare(other, base) for other in others]
+        p_values = correct([each.p_value for each in found])
+        wrong += any(c.judge(p) == "better" for c, p in zip(found, p_values, strict=True))
+        uncorrected += any(each.verdict == "better" for each in found)
+    assert wrong <= 6  # 1 in 100, and here the better half of them: 99.9% of such counts
+    assert uncorrected >= wrong
 
 
 @pytest.mark.parametrize(("n", "least"), [(5, 160), (8, 198)])
