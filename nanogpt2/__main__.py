@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
     "shards": "nanogpt2.commands.shards",
+    "sweep": "nanogpt2.commands.sweep",
     "tokenizer": "nanogpt2.commands.tokenizer",
     "verify": "nanogpt2.commands.verify",
 }
