@@ -87,7 +87,9 @@ def run_all(
         processes=max(row["num_processes"] for row in rows),
         jobs=jobs,
     )
-    Runner(base, needed, places, Board(split), stop_hopeless=stop_hopeless).run(source)
+    Runner(base, needed, places, Board(split), stop_hopeless=stop_hopeless).run(
+        source, more=most or 0
+    )
 
 
 def seed_trials(

@@ -14,13 +14,15 @@ METRICS = "metrics/eval.json"
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment of what is started, in which `python` is this one.
+def environment(python: str = "", **more: str) -> dict[str, str]:
+    """Return the environment of what is started, in which `python` is this one, or the one given.
 
     What belongs to another repository or run is left out; texts are UTF-8 whatever the locale is.
     """
     mine = {key: value for key, value in os.environ.items() if key not in FOREIGN}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    path = (
+        f"{Path(python or sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    )
     fixed = {"PATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
     return mine | fixed | more
 
@@ -60,20 +62,26 @@ def _run(command: Sequence[str], name: str, folder: Path | None) -> str:
 
 
 def start_experiment(
-    name: str, setting: Sequence[str], *, folder: Path, log: Path, env: Mapping[str, str]
+    name: str,
+    setting: Sequence[str],
+    *,
+    folder: Path,
+    log: Path,
+    env: Mapping[str, str],
+    python: str = "",
 ) -> subprocess.Popen[bytes]:
     """Start the pipeline up to evaluate as an experiment of the project in `folder`.
 
     All that it prints is appended to `log`. It is no part of this process's group, so that Ctrl-C
-    and the end of this process leave it be.
+    and the end of this process leave it be. `python` may be one that starts more quickly.
     """
     options = [word for each in setting for word in ("-S", each)]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--name", name, *options, "evaluate"]
+    run = ["-m", "dvc", "exp", "run", "--name", name, *options, "evaluate"]
     with log.open("ab") as output:
         return subprocess.Popen(
-            command,
+            [python or sys.executable, *run],
             cwd=folder,
-            env=environment(**env),
+            env=environment(python, **env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -20,7 +20,8 @@ from nanogpt2.base.files import write_errors
 from nanogpt2.base.signals import Interrupted, caught_signals
 from nanogpt2.trials.board import Board
 from nanogpt2.trials.copies import PLACE, Base, Copy
-from nanogpt2.trials.dvc import start_experiment
+from nanogpt2.trials.dvc import environment, start_experiment
+from nanogpt2.trials.forks import Forks
 from nanogpt2.trials.hopeless import is_hopeless
 from nanogpt2.trials.trial import (
     FAILED,
@@ -141,12 +142,15 @@ class Runner:
         self.ready: set[str] = set()
         self.trials: list[Trial] = []
 
-    def run(self, source: Source) -> None:
-        """Run all trials of `source`; TrainingError where a signal ends this, or another one runs.
+    def run(self, source: Source, *, more: int = 0) -> None:
+        """Run all trials of `source`, to which `more` may come.
 
-        A trial that fails keeps none of the others.
+        A trial that fails keeps none of the others. TrainingError where a signal ends this, or
+        another one runs.
         """
         self.trials = source.trials
+        waiting = sum(trial.state == WAITING for trial in self.trials)
+        self.forks = Forks(environment(**self.places[0]), wanted=max(waiting, more) > 1)
         with write_errors(PLACE):
             PLACE.mkdir(parents=True, exist_ok=True)
             FOLDER.mkdir(parents=True, exist_ok=True)
@@ -167,6 +171,7 @@ class Runner:
             raise TrainingError(f"interrupted by {signal}; the same command goes on") from signal
         finally:
             self.board.end()
+            self.forks.end()
 
     def _loop(self, source: Source, check: Callable[[], None]) -> None:
         while True:
@@ -224,6 +229,7 @@ class Runner:
             folder=copy.project,
             log=trial.log,
             env=self.places[number],
+            python=self.forks.python,
         )
         self.runs[number] = Run(trial, copy, process, at=at)
         self.board.began(trial)
