@@ -18,9 +18,10 @@ from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.repository import changed_files
 from nanogpt2.config import yaml12
-from nanogpt2.experiments.seeds import METRICS, read_seeds
+from nanogpt2.experiments.seeds import read_seeds
 from nanogpt2.experiments.significance import t_quantile
 from nanogpt2.proof.record import PARAMETERS, PLAN, look_up, parameters_read, stages_of
+from nanogpt2.trials.dvc import METRICS
 
 FEWEST = 3  # seeds: two have a spread too, but one that tells hardly anything
 HOW = "python -m nanogpt2 seeds --n 5, then python -m nanogpt2 check --measure-noise"
