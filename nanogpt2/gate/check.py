@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from nanogpt2.base import files
-from nanogpt2.base.errors import DataError, NanoGPT2Error
+from nanogpt2.base.errors import ConfigError, DataError, NanoGPT2Error
 from nanogpt2.base.repository import committed_text, find_commit, has_ancestor, is_shallow
 from nanogpt2.base.words import name_some
 from nanogpt2.config import yaml12
@@ -104,8 +105,8 @@ def compare_with(base: Commit, path: str, report: Report) -> None:
     """Add to the report what of the base is otherwise here, and the verdict on each figure."""
     parameters = base.mapping(PARAMETERS), yaml12.read(PARAMETERS)
     report.parameters = changed_parameters(*parameters)
-    lock = yaml12.read(LOCK) if files.exists(LOCK) else {}
-    report.inputs = changed_inputs(base.mapping(LOCK), lock)
+    with suppress(ConfigError):  # of a damaged one, of which the report has a line
+        report.inputs = changed_inputs(base.mapping(LOCK), yaml12.read(LOCK))
     if not is_shallow() and not has_ancestor(base.hash):
         report.notes.append(
             f"{base.name} has commits that this branch lacks, so the table shows their work too:"

@@ -213,6 +213,31 @@ def test_a_base_that_is_nowhere_has_one_line(clone: Any) -> None:
     assert (status, lines[-1]) == (0, "passed")
 
 
+def test_a_base_is_fetched_by_its_hash_too(origin: Workspace, clone: Any) -> None:
+    docs = clone("docs")
+    before = origin.git("rev-parse", "main~1").strip()
+    status, lines = check("--base", before)
+    assert (status, lines[-1]) == (0, f"passed: no worse than {before}")
+    assert docs.git("rev-list", "--count", "HEAD").strip() == "1"  # as shallow as before
+
+
+def test_what_cannot_be_read_has_one_line_each(clone: Any) -> None:
+    docs = clone("docs")
+    lock = docs.root / "dvc.lock"
+    lock.write_text("<<<<<<< HEAD\n" + lock.read_text(encoding="utf-8"), encoding="utf-8")
+    (docs.root / "ci/thresholds.yaml").unlink()
+    status, lines = check()
+    assert status == 1
+    assert lines[-3].startswith("dvc.lock: line ")
+    assert lines[-2].startswith("ci/thresholds.yaml: cannot be read: No such file")
+    lock.unlink()
+    status, lines = check()
+    assert lines[-3] == (
+        "dvc.lock: no such file: run dvc repro, and commit dvc.lock, metrics and plots"
+    )
+    assert lines[-2].startswith("ci/thresholds.yaml: cannot be read: No such file")
+
+
 def test_the_check_needs_no_torch(clone: Any) -> None:
     docs = clone("docs")
     code = (
