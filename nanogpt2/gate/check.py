@@ -75,6 +75,13 @@ class Commit:
         text = self.text(path)
         return yaml12.parse(text, name=f"{path} of {self.name}") if text else {}
 
+    def thresholds(self, path: str) -> Thresholds | None:
+        """Return what the commit allows, None where it has no such file, or a damaged one."""
+        text = self.text(path)
+        with suppress(ConfigError):  # which this branch may mend
+            return parse_thresholds(text, name=path) if text else None
+        return None
+
     def metrics(self, path: str) -> Any:
         """Return what a JSON file holds, None where the commit has none."""
         text = self.text(path)
@@ -112,8 +119,7 @@ def compare_with(base: Commit, path: str, report: Report) -> None:
             f"{base.name} has commits that this branch lacks, so the table shows their work too:"
             f" git merge {base.name}"
         )
-    rules, text = read_thresholds(path), base.text(path)
-    old = parse_thresholds(text, name=f"{path} of {base.name}") if text else None
+    rules, old = read_thresholds(path), base.thresholds(path)
     if old is not None and old.allowances() != rules.allowances():
         report.notes.append(f"{path} allows something else than that of {base.name}")
     names = list(dict.fromkeys(threshold.file for threshold in rules.metrics))
