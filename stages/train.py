@@ -34,12 +34,12 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
         start = make_model(settings, init, data)
         trainer = Trainer(
-            start.model,
-            start.config,
+            *(start.model, start.config),
             resume_root=command.state_folder(),
             log_file=log or command.log_beside(metrics),
             stopwatch=Stopwatch.of_process(),
             recorded=read_recorded(settings, curve, Path("params.yaml")),
+            on_evaluation=command.while_dvc_waits(lambda: trainer.record.write(metrics, curve)),
             group=group,
         )
         save = saving(start, data, metrics=metrics, curve=curve, say=trainer.display.say)

@@ -137,6 +137,7 @@ class S3Server(Server):
             **S3_KEYS,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",  # or a server that is down is asked again and again
             "AWS_EC2_METADATA_DISABLED": "true",  # or keys are asked for in Amazon's network
             "AWS_CONFIG_FILE": str(root / "none"),
             "AWS_SHARED_CREDENTIALS_FILE": str(root / "none"),

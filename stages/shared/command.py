@@ -66,6 +66,14 @@ def checked(save: Callable[..., None]) -> Callable[..., None]:
     return save_if_unchanged
 
 
+def while_dvc_waits(write: Callable[[], None]) -> Callable[..., None] | None:
+    """Return what calls `write` after each evaluation, so that editors show a run under way.
+
+    None outside DVC, which has removed the last run's figures: by hand they stay until the end.
+    """
+    return (lambda _: write()) if os.environ.get("DVC_STAGE") else None
+
+
 def show_left_out(config: str) -> None:
     """Say where `config`, a preset or a file, asks for something else than params.yaml unseen."""
     from nanogpt2.config.config import describe_left_out

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from nanogpt2.base.errors import ExtraError
 from nanogpt2.base.extras import import_extra
+from nanogpt2.report.loggers import SINKS
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"
@@ -35,10 +36,18 @@ def test_a_remote_has_the_package_that_dvc_asks_for(remote: str) -> None:
 
 @pytest.mark.parametrize("remote", ["s3", "ssh"])
 def test_the_guide_says_how_to_install_it_where_remotes_are_explained(remote: str) -> None:
-    guide = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs/sharing.md").read_text(encoding="utf-8").partition("## Share a run")[2]
     line = next(line for line in guide.splitlines() if f"'.[{remote}]'" in line)
-    assert f"{remote}://" in line
-    assert guide.index("## Sharing results") < guide.index(line)
+    assert f"`{remote}://`" in line
+
+
+@pytest.mark.parametrize("logger", list(SINKS))
+def test_a_logger_s_extra_is_pinned_and_explained(logger: str) -> None:
+    for line in EXTRAS[logger]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(PINS[requirement.name])
+    guide = (ROOT / "docs/sharing.md").read_text(encoding="utf-8").partition("## Loggers")[2]
+    assert f"| `{logger}` | the extra `{logger}`" in guide
 
 
 def test_a_library_that_is_there_is_imported() -> None:

@@ -1,7 +1,10 @@
 """Sharing as the guide has it, through a folder, a real sshd and a real S3 server on loopback."""
 
+import json
 import os
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,3 +208,49 @@ def test_a_damaged_file_is_not_taken_and_the_guide_finds_it(team: Team) -> None:
         damaged.write_bytes(whole)
     user.dvc("pull")
     assert user.outputs() == team.ours.outputs()
+
+
+# --- DVC's extension for VS Code ---
+
+
+def test_the_extension_for_vs_code_shows_parameters_metrics_and_curves_while_training_goes_on(
+    first: Workspace, tmp_path: Path
+) -> None:
+    """By the commands of version 1.2; it gives them again when metrics/train.json changes."""
+    here = first.copy(tmp_path / "project")
+    path = here.root / "params.yaml"
+    text = path.read_text(encoding="utf-8").replace("max_iters: 8", "max_iters: 100000")
+    path.write_text(text.replace("eval_interval: 4", "eval_interval: 50"), encoding="utf-8")
+    command = ["dvc", "repro", "--quiet", "train"]
+    metrics = here.root / "metrics/train.json"
+    dvc = subprocess.Popen(command, cwd=here.root, env=here.env)
+    try:
+        while not metrics.exists() or json.loads(metrics.read_text())["iter"] == 8:
+            assert dvc.poll() is None
+            time.sleep(0.02)
+        head = here.git("rev-parse", "HEAD").strip()
+        experiments = json.loads(here.dvc("exp", "show", "--rev", head, "--json"))
+        plots = json.loads(
+            here.dvc(
+                "plots", "diff", head, "workspace", "-o", ".dvc/tmp/plots", "--split", "--json"
+            )
+        )
+        assert dvc.poll() is None
+    finally:
+        dvc.terminate()
+        dvc.wait()
+    assert [row["rev"] for row in experiments] == ["workspace", head]
+    for row, steps in zip(experiments, (range(50, 100_000), [8]), strict=True):
+        found = {name: each["data"] for name, each in row["data"]["metrics"].items()}
+        assert found["metrics/train.json"]["iter"] in steps
+        assert "perplexity" in found["metrics/eval.json"]["val"]
+        assert row["data"]["params"]["params.yaml"]["data"]["learning_rate"] == 8e-3
+    assert plots.get("errors", []) == []
+    assert {"Loss", "plots/position.csv", "plots/tokens.csv"} < plots["data"].keys()
+    points = plots["data"]["Loss"][0]["anchor_definitions"]["<DVC_METRIC_DATA>"]
+    assert {(point["rev"], point["field"]) for point in points if point["iter"] == "50"} == {
+        ("workspace", "train_loss"),
+        ("workspace", "val_loss"),
+    }
+    status = json.loads(here.dvc("data", "status", "--granular", "--unchanged", "--json"))
+    assert "samples/sample_1.txt" in status["unchanged"]
