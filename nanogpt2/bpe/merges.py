@@ -154,20 +154,13 @@ class _Words:
         # pair as the one after.
         old_before = tokens[before]
         has_before, has_after = old_before >= 0, old_after >= 0
-        self._remove(
-            np.append(
-                _keys(old_before[has_before], first),
-                _keys(second, old_after[has_after]),
-            ),
-            np.append(weights[has_before], weights[has_after]),
-        )
-        self._add(
-            np.append(
-                _keys(old_before[has_before], number), _keys(number, tokens[after[has_after]])
-            ),
-            np.append(before[has_before], place[has_after]),
-            np.append(weights[has_before], weights[has_after]),
-        )
+        left_of, right_of = old_before[has_before], tokens[after[has_after]]
+        both = np.concatenate([weights[has_before], weights[has_after]])
+        gone = [_keys(left_of, first), _keys(second, old_after[has_after])]
+        self._remove(np.concatenate(gone), both)
+        new = [_keys(left_of, number), _keys(number, right_of)]
+        places = [before[has_before], place[has_after]]
+        self._add(np.concatenate(new), np.concatenate(places), both)
 
     def _remove(self, keys: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> None:
         order = np.argsort(keys)
@@ -196,7 +189,9 @@ class _Words:
             return
         sums = np.add.reduceat(weights[order], starts).tolist()
         names = found.tolist()
-        self.places.update(zip(names, np.split(places[order], starts[1:]), strict=True))
+        places, ends = places[order], [*starts[1:].tolist(), len(order)]
+        for name, start, end in zip(names, starts.tolist(), ends, strict=True):
+            self.places[name] = places[start:end]
         self.counts.update(zip(names, sums, strict=True))
         for name, count in zip(names, sums, strict=True):
             heapq.heappush(self.heap, (-count, name))
@@ -209,7 +204,9 @@ def _keys(first: Places | int, second: Places | int) -> npt.NDArray[np.int64]:
 
 def _group(ordered: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the different values and where each begins."""
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+    heads = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=heads[1:])
+    starts = np.flatnonzero(heads)
     return ordered[starts], starts
 
 

@@ -20,7 +20,7 @@ from nanogpt2.device.compiler import load_library
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # its \s
 SOURCE = Path(__file__).with_name("words.c")
-WORTH = 1 << 20  # characters of which the words are worth a compiled library
+WORTH = 1 << 18  # characters of which the words are worth a compiled library
 LONG_SPACE = re.compile(SPACE + "{10000,}")
 
 

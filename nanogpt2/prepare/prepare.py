@@ -67,7 +67,7 @@ def prepare(
         say(needs.describe())
     if find_copies and needs.text >= library.WORTH and isinstance(fault := library.load(), str):
         say(f"note: {fault}: copies are looked for with numpy, more slowly")
-    if tokenizer == BytePairTokenizer.name and needs.text >= words.WORTH:
+    if tokenizer == BytePairTokenizer.name and needs.text >= SHOWN_FROM:
         words.find_library()  # loaded before workers are forked
     size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
