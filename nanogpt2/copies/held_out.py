@@ -15,6 +15,8 @@ from nanogpt2.copies.constants import MASK
 from nanogpt2.copies.library import Sought, find_library
 from nanogpt2.copies.windows import Hashes, Positions, low_hashes
 
+Counts = npt.NDArray[np.uint32]
+
 LENGTH = 100  # characters of a window: more than what people write alike by chance
 LIMIT = 1 << 20  # different windows that are kept of a split
 OTHER = np.uint64(0x9E3779B97F4A7C15)
@@ -31,7 +33,7 @@ class HeldOut:
 
     level: int
     hashes: Hashes
-    counts: npt.NDArray[np.int64]
+    counts: Counts
 
     def at(self, level: int) -> "HeldOut":
         """Return what is left at a higher level."""
@@ -86,9 +88,7 @@ def _add(parts: list[HeldOut], limit: int) -> HeldOut:
     return both
 
 
-def _count(
-    hashes: Hashes, counts: npt.NDArray[np.int64] | None = None
-) -> tuple[Hashes, npt.NDArray[np.int64]]:
+def _count(hashes: Hashes, counts: Counts | None = None) -> tuple[Hashes, Counts]:
     """Return each hash once, in order, and the sum of its counts (1 where there are none)."""
     if counts is None:
         hashes = np.sort(hashes)
@@ -98,9 +98,9 @@ def _count(
     heads = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
     ends = np.append(heads[1:], len(hashes))[: len(heads)]
     if counts is None:
-        return hashes[heads], ends - heads
-    totals = np.append(0, np.cumsum(counts))
-    return hashes[heads], totals[ends] - totals[heads]
+        return hashes[heads], (ends - heads).astype(np.uint32)
+    totals = np.append(0, np.cumsum(counts, dtype=np.int64))
+    return hashes[heads], (totals[ends] - totals[heads]).astype(np.uint32)
 
 
 @dataclass(frozen=True)

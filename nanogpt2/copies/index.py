@@ -7,6 +7,7 @@ them is grouped by place, to come back in order (a Grace hash join: Kitsuregawa 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ class Index:
         self.size = 0  # items
         self._items = self.folder / "items.bin"
         self._found = self.folder / "repeats.bin"
-        self._groups: list[Positions] = []  # where those of each run end, in records of the file
+        # where each run begins in that file, in records, and in the run each group
+        self._runs: list[tuple[int, npt.NDArray[np.uint32]]] = []
         self._waiting: list[Records] = []
         self._n_waiting = 0
         self._places = Places(self.folder / "places.bin")
@@ -75,7 +77,8 @@ class Index:
         groups = (records["hash"] >> np.uint64(64 - GROUP_BITS)).astype(np.uint16)
         grouped, ends = _group(groups, records, 1 << GROUP_BITS)
         with self._items.open("ab") as file:
-            self._groups.append(np.append(0, ends) + file.tell() // ITEM.itemsize)
+            begin = file.tell() // ITEM.itemsize
+            self._runs.append((begin, np.append(0, ends).astype(np.uint32)))
             grouped.tofile(file)
         self._waiting, self._n_waiting = [], 0
 
@@ -90,18 +93,21 @@ class Index:
         `each` may have several processes find it.
         """
         self._write()
-        runs = np.stack(self._groups)
         self._found.touch()
-        ends = _parts(runs[:, 1:].sum(axis=0) - runs[:, 0].sum())
-        firsts = [0, *ends[:-1]]
-        tasks = [runs[:, [first, last]] for first, last in zip(firsts, ends, strict=True)]
-        before = np.cumsum([0] + [int((task[:, 1] - task[:, 0]).sum()) for task in tasks])
+        begins = np.array([begin for begin, _ in self._runs])
+        groups = np.stack([groups for _, groups in self._runs])
+        cuts = _cut(groups.sum(axis=0, dtype=np.int64))
+        sizes = [int(groups[:, cut].sum(dtype=np.int64)) for cut in cuts]  # items before each cut
+        tasks = (
+            (groups[:, part] + begins[:, None], size)
+            for part, size in zip(map(list, pairwise(cuts)), sizes, strict=False)
+        )
         n_parts = self.size // TOGETHER + 1
         find = partial(_find_part, items=self._items, found=self._found, n_parts=n_parts)
-        counted = each(find, zip(tasks, before.tolist(), strict=False))
-        where = np.stack(list(counted)) + before[: len(tasks), None]
+        ends = np.stack(list(each(find, tasks)))
         for part in range(n_parts):
-            records, base = _read(self._found, REPEAT, where[:, part : part + 2]), part * TOGETHER
+            where, base = ends[:, part : part + 2] + np.array(sizes[:-1])[:, None], part * TOGETHER
+            records = _read(self._found, REPEAT, where)
             at = records["item"] - base
             here, first, previous = np.zeros(TOGETHER, np.bool_), *np.empty((2, TOGETHER), np.int64)
             here[at], first[at], previous[at] = True, records["first"], records["previous"]
@@ -128,20 +134,21 @@ def add_samples(index: Index, samples: Samples, *, start: int) -> None:
     index.add(samples.hashes, samples.starts + start, samples.ends + start)
 
 
-def _parts(ends: Positions) -> list[int]:
-    """Return after which groups to cut, so that those between two cuts fit in memory together.
+def _cut(begins: Positions) -> list[int]:
+    """Return the groups at which to cut, so that those between two cuts fit in memory together.
 
-    `ends` has the items up to the end of each group.
+    `begins` has the items before each group, and all of them.
     """
-    cuts, start = [0], 0
-    for group, end in enumerate(ends.tolist()):
-        if end - start > TOGETHER and group > cuts[-1]:
+    cuts = [0]
+    for group, end in enumerate(begins[1:].tolist()):
+        if end - int(begins[cuts[-1]]) > TOGETHER and group > cuts[-1]:
             cuts.append(group)
-            start = int(ends[group - 1])
-    return [*cuts[1:], len(ends)]
+    return [*cuts, len(begins) - 1]
 
 
-def _find_part(part: tuple[Positions, int], *, items: Path, found: Path, n_parts: int) -> Positions:
+def _find_part(
+    part: tuple[Positions, int], *, items: Path, found: Path, n_parts: int
+) -> npt.NDArray[np.uint32]:
     """Find the repeats among items that are read together, and write them, grouped by place.
 
     `part` is where in the file of all items they are, (N, 2), and after how many records in the
@@ -153,7 +160,7 @@ def _find_part(part: tuple[Positions, int], *, items: Path, found: Path, n_parts
     with found.open("r+b") as file:
         file.seek(before * REPEAT.itemsize)
         grouped.tofile(file)
-    return np.append(0, ends)
+    return np.append(0, ends).astype(np.uint32)
 
 
 def _read(path: Path, kind: np.dtype[np.void], where: Positions) -> Records:

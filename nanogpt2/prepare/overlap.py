@@ -14,7 +14,7 @@ import numpy as np
 from nanogpt2.base.files import rounded
 from nanogpt2.base.stored import load
 from nanogpt2.base.workers import Workers
-from nanogpt2.copies.held_out import LENGTH, HeldOut, Windows, combine, gather, level_for
+from nanogpt2.copies.held_out import LENGTH, LIMIT, HeldOut, Windows, combine, gather, level_for
 from nanogpt2.prepare.layout import SPLITS, Layout, Positions, Section, runs_of
 from nanogpt2.scan.segments import read_segment
 
@@ -47,6 +47,8 @@ def gather_held_out(layout: Layout, folder: Path, workers: Workers) -> dict[str,
         for split, (windows, head, tail) in found.items():
             crossing = gather(*borders[split].cross(head, tail), level=levels[split])
             parts[split] += [windows, crossing]
+            if sum(len(part.hashes) for part in parts[split]) > LIMIT:
+                parts[split] = [combine(parts[split])]
     return {name: combine(parts[name]) for name in SPLITS if name in parts}
 
 
