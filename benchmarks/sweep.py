@@ -1,6 +1,6 @@
-"""What a sweep costs beside its training, and beside DVC's own queue: the same trials, two at a time.
+"""What a sweep costs beside its training, and beside DVC's queue: the same trials, two at a time.
 
-    python benchmarks/sweep.py [--trials 20] [--queued 20] [--steps 1500]
+    python benchmarks/sweep.py [--trials 20] [--queued 20] [--steps 800]
 
 A tiny project trains for about two seconds a trial. Training is the time that the last line of each
 training run tells, as it ran side by side with another one.
@@ -9,6 +9,7 @@ training run tells, as it ran side by side with another one.
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,24 +30,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--queued", type=int, default=20, help="of them, in DVC's queue; 0: none")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--sides", type=int, default=2, help="1: without NANOGPT2_FORKS=0")
     options = parser.parse_args()
     steps = options.steps
     changes = {**SMALL_RUN, "max_iters": steps, "eval_interval": steps}
     rates = [f"{1e-3 * (1 + n / 100):.5g}" for n in range(options.trials)]
     with tempfile.TemporaryDirectory() as folder:
-        for name, forks in (("sweep", "1"), ("sweep, NANOGPT2_FORKS=0", "0")):
+        for name, forks in [("sweep", "1"), ("sweep, NANOGPT2_FORKS=0", "0")][: options.sides]:
             project = prepared(Path(folder, f"forks-{forks}", "project"), changes)
             project.env["NANOGPT2_FORKS"] = forks
-            began = time.perf_counter()
+            began, used = time.perf_counter(), cpu_seconds()
             setting = f"learning_rate={','.join(rates)}"
             project.run("python", "-m", "nanogpt2", "sweep", "--jobs", str(JOBS), "-S", setting)
-            tell(name, time.perf_counter() - began, trained(project, steps), options.trials)
+            wall = time.perf_counter() - began
+            tell(name, wall, trained(project, steps), options.trials, cpu_seconds() - used)
         if options.queued:
             project = prepared(Path(folder, "queue", "project"), changes)
             began = time.perf_counter()
             done = queue(project, rates[: options.queued])
-            tell("dvc queue", time.perf_counter() - began, [], done)
+            tell("dvc queue", time.perf_counter() - began, [], done, 0.0)
 
 
 def prepared(root: Path, changes: dict[str, object]) -> Workspace:
@@ -84,9 +87,17 @@ def queue(project: Workspace, rates: list[str]) -> int:
     return done
 
 
-def tell(name: str, wall: float, training: list[float], count: int) -> None:
+def cpu_seconds() -> float:
+    """Return the processor time of all that was started here and has ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def tell(name: str, wall: float, training: list[float], count: int, cpu: float) -> None:
     """Print what one side took."""
     line = f"{name}: {count} trials in {wall:.1f} s, {wall / max(count, 1):.2f} s each"
+    if cpu:  # the queue's workers are nobody's children
+        line += f", {cpu / count:.2f} s of processors"
     if training:
         alone, side = sum(training), sum(training) / JOBS
         line += (

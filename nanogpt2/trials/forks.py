@@ -79,7 +79,13 @@ os._exit(code)
 class Forks:
     """The server, as the process that starts trials sees it; without one, `python` is Python."""
 
-    def __init__(self, environment: Mapping[str, str], *, wanted: bool) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        wanted: bool,
+        modules: Sequence[str] = PRELOADED,
+    ) -> None:
         self.folder = Path(sys.executable).parent
         self.server: subprocess.Popen[bytes] | None = None
         if not wanted or not hasattr(os, "pidfd_open") or os.environ.get(SWITCH) == "0":
@@ -90,7 +96,7 @@ class Forks:
         (self.place / "python").write_text(client, encoding="utf-8")
         (self.place / "python").chmod(0o755)
         # -P: the folder of this file has modules named as DVC is
-        command = [sys.executable, "-P", __file__, address, str(os.getpid())]
+        command = [sys.executable, "-P", __file__, address, str(os.getpid()), *modules]
         self.server = subprocess.Popen(
             command,
             cwd="/",
@@ -115,15 +121,15 @@ class Forks:
     def end(self) -> None:
         """Let the server go, which ends with its last fork."""
         if self.server is not None:
-            if self.server.poll() is None:
-                self.server.terminate()
-            else:
-                shutil.rmtree(self.place, ignore_errors=True)
+            self.server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.server.wait(timeout=5)
+                shutil.rmtree(self.place, ignore_errors=True)  # where it could not itself
 
 
-def serve(address: str, owner: int) -> None:
-    """Import what takes long, then run each order that comes in a process of its own."""
-    for name in PRELOADED:
+def serve(address: str, owner: int, modules: Sequence[str]) -> None:
+    """Import `modules`, then run each order that comes in a process of its own."""
+    for name in modules:
         with suppress(ImportError):
             __import__(name)
     gc.freeze()  # or each process copies the pages that its collector looks at
@@ -223,4 +229,4 @@ def run(
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
