@@ -9,7 +9,7 @@ from nanogpt2.base.errors import DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.device.group import Group
 from nanogpt2.device.memory import is_out_of_memory
-from nanogpt2.train.memory import describe_shortage
+from nanogpt2.model.memory import describe_shortage
 
 
 class MicroBatch:

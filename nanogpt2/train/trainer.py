@@ -105,22 +105,20 @@ class Trainer:
             stopwatch=self.stopwatch,
         )
         with kept_generators(self.stepper.device), states.locked(wait=wait):
-            self.record = states.load()
-            device, windows = self.stepper.device, self.stepper.windows_per_step
+            self.record, stepper = states.load(), self.stepper
+            windows, name = stepper.windows_per_step, states.fingerprint
             self.display.begin(
-                device, self.record.step, windows_per_step=windows, fingerprint=states.fingerprint
+                stepper.device, self.record.step, windows_per_step=windows, fingerprint=name
             )
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
                 merge_lora(self.model)
             finally:
-                self.display.end(
-                    *(self.model, self.record.step, device, self.stepper.dtype),
-                    history=self.record.history,
-                    over=self.record.is_over(self.config),
-                )
-                self.stepper.release()
+                over, history = self.record.is_over(self.config), self.record.history
+                where = stepper.device, stepper.dtype
+                self.display.end(self.model, self.record.step, *where, history=history, over=over)
+                stepper.release()
         return self.record
 
     def _check(
