@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder, "project"), changes)
         if not options.warm:
-            workspace.env["PATH"] = workspace.cold_path()
+            workspace.env |= {"PATH": workspace.cold_path(), "NANOGPT2_FORKS": "1"}
         status = sweep(workspace, options.trials, options.kills, draw)
         report(workspace, options.trials, status)
 

@@ -179,7 +179,8 @@ def serve_one(client: socket.socket) -> int:
         run(*json.loads(order), streams=list(streams))
     for stream in streams:
         os.close(stream)
-    client.sendall(b"+")
+    with suppress(OSError):  # its client may have been killed by now
+        client.sendall(b"+")
     ended = os.pidfd_open(process)
     while ended not in select.select([client.fileno(), ended], [], [])[0]:
         told = client.recv(1)

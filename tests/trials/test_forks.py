@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from imports import ROOT
 
 from nanogpt2.trials.dvc import environment
 from nanogpt2.trials.forks import Forks
@@ -97,7 +98,8 @@ def test_a_server_ends_once_its_owner_is_gone() -> None:
         "found = Forks(environment(), wanted=True, modules=()); found.python\n"
         "print(found.place, flush=True); os._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     place = done.stdout.strip()
     until = time.monotonic() + 20
     while Path(place).exists() and time.monotonic() < until:
