@@ -75,9 +75,6 @@ const charts = {
       }
     });
     for (const grid of [figure.xgrid, figure.ygrid].flat()) grid.grid_line_color = colour("--line");
-    for (const range of [figure.x_range, figure.y_range]) {
-      if ("only_visible" in range) range.only_visible = true;
-    }
     const drawn = { ...paint(figure), figure };
     this.places.set(id, drawn);
     before?.views.clear();
@@ -96,43 +93,78 @@ const charts = {
     figure.add_tools(tool);
   },
 
-  // Lines with marks. Each of `series`: id, name, number, what, dashed, x, y, tokens, note, and for
-  // a band low and high. Only those whose id is in `shown` can be seen.
+  // Lines with marks. Each of `series`: id, name, number, what, dashed, x, y, tokens, and for a band
+  // low and high. Only those whose id is in `shown` are drawn. All lines of a kind are one glyph:
+  // hundreds of glyphs take seconds.
   async lines(id, series, shown, options) {
     if (!this.somethingIn(id, series.some((each) => shown.has(each.id)))) return null;
     const span = options.withoutStart ? this.spanOf(series, shown, options.yLog) : null;
     return this.draw(id, { ...options, span }, (figure) => {
-      const width = shown.size > THINNED ? 1.2 : 2;
-      const renderers = new Map(series.map(({ id: key }) => [key, []]));
-      for (const each of series.filter((one) => one.low)) {
-        const source = new Bokeh.ColumnDataSource({ data: { x: each.x, low: each.low, high: each.high } });
-        renderers.get(each.id).push(figure.varea({ field: "x" }, { field: "low" }, { field: "high" }, {
-          source, fill_color: this.mark(each.number).color, fill_alpha: each.dashed ? 0.08 : 0.2,
-        }));
+      const drawn = { series, shown, options, lines: {} };
+      const paths = [{ field: "xs" }, { field: "ys" }];
+      const [color, alpha] = [{ field: "color" }, { field: "alpha" }];
+      drawn.bands = new Bokeh.ColumnDataSource({ data: {} });
+      drawn.points = new Bokeh.ColumnDataSource({ data: {} });
+      for (const kind of ["solid", "dashed"]) {
+        drawn.lines[kind] = new Bokeh.ColumnDataSource({ data: {} });
       }
-      for (const each of series) {
-        const source = new Bokeh.ColumnDataSource({ data: { x: each.x, y: each.y } });
-        const line = figure.line({ field: "x" }, { field: "y" }, {
-          source, line_color: this.mark(each.number).color, line_width: width,
-          line_dash: each.dashed ? [5, 4] : "solid",
+      this.fill(drawn);
+      figure.patches(...paths, { source: drawn.bands, fill_color: color, fill_alpha: alpha, line_color: null });
+      for (const [kind, source] of Object.entries(drawn.lines)) {
+        figure.multi_line(...paths, {
+          source, line_color: color, line_alpha: alpha, line_width: shown.size > THINNED ? 1.2 : 2,
+          line_dash: { value: kind }, // solid or dashed
         });
-        line.tags = ["loss"];
-        renderers.get(each.id).push(line);
       }
-      for (const [key, group] of renderers) for (const one of group) one.visible = shown.has(key);
-      const points = new Bokeh.ColumnDataSource({ data: this.points(series, shown) });
       const at = [{ field: "x" }, { field: "y" }];
       figure.scatter(...at, {
-        source: points, marker: { field: "marker" }, size: { field: "size" },
-        fill_color: { field: "color" }, line_color: { field: "color" },
+        source: drawn.points, marker: { field: "marker" }, size: { field: "size" }, fill_color: color, line_color: color,
       });
-      const catcher = figure.scatter(...at, { source: points, size: 14, fill_alpha: 0, line_alpha: 0 });
+      const catcher = figure.scatter(...at, { source: drawn.points, size: 14, fill_alpha: 0, line_alpha: 0 });
       this.hover(figure, catcher, [
         ["run", "@name"], ["", "@what"], [options.x, "@x{0,0}"], ["tokens", "@tokens"],
         [options.unit, "@y{0.0000}@note"],
       ]);
-      return { renderers, points, series, options };
+      return drawn;
     });
+  },
+
+  // Gives the sources of `drawn` what is shown; lines of another key than `lit` are faint.
+  fill(drawn, lit = null) {
+    const seen = drawn.series.filter((each) => drawn.shown.has(each.id));
+    const faint = (each) => (lit === null || each.id === lit ? 1 : 0.2);
+    const color = (each) => this.mark(each.number).color;
+    for (const [kind, source] of Object.entries(drawn.lines)) {
+      const those = seen.filter((each) => each.dashed === (kind === "dashed"));
+      source.data = {
+        xs: those.map((each) => each.x), ys: those.map((each) => each.y),
+        color: those.map(color), alpha: those.map(faint),
+      };
+    }
+    const banded = seen.filter((each) => each.low);
+    drawn.bands.data = {
+      xs: banded.map((each) => [...each.x, ...each.x.toReversed()]),
+      ys: banded.map((each) => [...each.low, ...each.high.toReversed()]),
+      color: banded.map(color), alpha: banded.map((each) => (each.dashed ? 0.1 : 0.25) * faint(each)),
+    };
+    if (lit === null) drawn.points.data = this.points(seen);
+  },
+
+  // Shows the lines whose ids are in `shown`, without drawing anew.
+  show(id, shown) {
+    const drawn = this.places.get(id);
+    if (!drawn || !this.somethingIn(id, drawn.series.some((each) => shown.has(each.id)))) return;
+    drawn.shown = shown;
+    this.fill(drawn);
+    const { withoutStart, yLog } = drawn.options;
+    const span = withoutStart ? this.spanOf(drawn.series, shown, yLog) : null;
+    if (span) drawn.figure.y_range.setv({ ...span, reset_start: span.start, reset_end: span.end });
+  },
+
+  // Lets the lines of `key` stand out; null ends that.
+  highlight(id, key) {
+    const drawn = this.places.get(id);
+    if (drawn) this.fill(drawn, key);
   },
 
   // Returns the range of what is shown after the start, null where there is nothing.
@@ -158,8 +190,7 @@ const charts = {
     return something;
   },
 
-  points(series, shown) {
-    const seen = series.filter((each) => shown.has(each.id));
+  points(seen) {
     const few = seen.reduce((sum, each) => sum + each.x.length, 0) <= MOST_MARKERS;
     const data = { x: [], y: [], name: [], what: [], tokens: [], note: [], marker: [], color: [], size: [] };
     for (const each of seen) {
@@ -179,26 +210,6 @@ const charts = {
       });
     }
     return data;
-  },
-
-  // Shows the lines whose ids are in `shown`, without drawing anew.
-  show(id, shown) {
-    const drawn = this.places.get(id);
-    if (!drawn || !this.somethingIn(id, drawn.series.some((each) => shown.has(each.id)))) return;
-    for (const [key, group] of drawn.renderers) for (const one of group) one.visible = shown.has(key);
-    drawn.points.data = this.points(drawn.series, shown);
-    const { withoutStart, yLog } = drawn.options;
-    const span = withoutStart ? this.spanOf(drawn.series, shown, yLog) : null;
-    if (span) drawn.figure.y_range.setv({ ...span, reset_start: span.start, reset_end: span.end });
-  },
-
-  // Lets the lines of `key` stand out; null ends that.
-  highlight(id, key) {
-    for (const [each, group] of this.places.get(id)?.renderers ?? []) {
-      for (const one of group.filter((renderer) => renderer.tags.includes("loss"))) {
-        one.glyph.line_alpha = key === null || each === key ? 1 : 0.2;
-      }
-    }
   },
 
   // Marks by category: each of `series` has a name, a number, labels and values.

@@ -57,8 +57,8 @@ def still(browser: Browser, page: Path) -> Browser:
     return browser
 
 
-LINES = """report.charts.places.get("curves-chart").figure.renderers
-    .filter((one) => one.tags.includes("loss") && one.visible).length"""
+LINES = """Object.values(report.charts.places.get("curves-chart").lines)
+    .reduce((sum, source) => sum + source.data.xs.length, 0)"""
 PAINTED = """[...document.querySelectorAll(".chart")].map((chart) => {
     const found = [];
     const look = (node) => {
@@ -150,7 +150,7 @@ def test_axes_are_logarithmic_on_request_and_count_tokens(shown: Browser) -> Non
     shown.run("""{const by = [...document.querySelectorAll("#curves-controls select")][0];
         by.value = "tokens"; by.dispatchEvent(new Event("change"));}""")
     shown.wait(f"{figure}.below[0].axis_label === 'tokens'")
-    x = shown.run(f"{figure}.renderers.find((one) => one.tags.includes('loss')).data_source.data.x")
+    x = shown.run("report.charts.places.get('curves-chart').lines.solid.data.xs[0]")
     assert x[-1] == 1600 * 32 * 128
 
 
