@@ -46,6 +46,7 @@ class Workspace:
         self.env = os.environ | {
             "PATH": os.pathsep.join([self.bin(warm.executable()), self.cold_path()]),
             "DVC_NO_ANALYTICS": "1",
+            "CI": "1",  # no sign of life in a pipe after 4 seconds
             "NANOGPT2_FORKS": "0",  # the warm Python forks already
             "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
             "OMP_NUM_THREADS": "1",

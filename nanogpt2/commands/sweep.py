@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import ConfigError, exit_with_one_line
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.commands.command import shown
 
 SPACE = click.Path(path_type=Path, dir_okay=False)
 AT_LEAST_1 = click.IntRange(min=1)
@@ -28,7 +29,7 @@ AT_LEAST_1 = click.IntRange(min=1)
 @click.option("--jobs", type=AT_LEAST_1, help="Trials side by side; all GPUs, or cores.")
 @click.option("--stop-hopeless", is_flag=True, help="Stop trials that are worse than most.")
 @click.option("--dry-run", is_flag=True, help="Only check and list the trials.")
-@exit_with_one_line()
+@shown
 def main(settings: tuple[str, ...], space: Path | None, seeds: int | None, **options: Any) -> None:
     """Train and evaluate params.yaml with every combination of values, each a DVC experiment.
 

@@ -10,13 +10,14 @@ from nanogpt2.base.repository import check_repository
 from nanogpt2.config import yaml12
 from nanogpt2.config.schema import with_defaults
 from nanogpt2.experiments.significance import compare, describe, describe_runs
+from nanogpt2.screen.screen import done, phase, still
 from nanogpt2.trials.board import Board
 from nanogpt2.trials.copies import Base, check_inputs, read_base
 from nanogpt2.trials.dvc import read_metrics
 from nanogpt2.trials.places import find_places
 from nanogpt2.trials.runner import Grid, Runner, Source, failures
 from nanogpt2.trials.space import Setting, apply, check_settings, split
-from nanogpt2.trials.trial import Trial, digest, make_trial
+from nanogpt2.trials.trial import FINISHED, STOPPED, Trial, digest, make_trial
 
 PARAMS = Path("params.yaml")
 FIGURES = ("loss", "bits_per_byte", "tokens")
@@ -87,9 +88,12 @@ def run_all(
         processes=max(row["num_processes"] for row in rows),
         jobs=jobs,
     )
-    Runner(base, needed, places, Board(split), stop_hopeless=stop_hopeless).run(
-        source, more=most or 0
-    )
+    board = Board(split)
+    runner = Runner(base, needed, places, board, stop_hopeless=stop_hopeless)
+    with still() if board.live else phase("running trials"):
+        runner.run(source, more=most or 0)
+    ended = sum(trial.state in (FINISHED, STOPPED) for trial in source.trials)
+    done(f"{ended} of {len(source.trials)} trials")
 
 
 def seed_trials(

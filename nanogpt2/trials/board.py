@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from nanogpt2.base.output import is_animated
 from nanogpt2.base.words import describe_seconds
+from nanogpt2.screen import screen
+from nanogpt2.screen.state import is_quiet
 from nanogpt2.trials.trial import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Trial
 
 SECONDS = 0.5  # between two drawings
@@ -18,14 +21,14 @@ class Board:
 
     def __init__(self, split: str = "val") -> None:
         self.split = split
-        self.live = sys.stderr.isatty()
+        self.live = is_animated(sys.stderr) and not is_quiet()
         self.drawn = 0  # lines
         self.next = 0.0
 
     def say(self, *lines: str) -> None:
         """Show lines that stay."""
         self._clear()
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        screen.say("\n".join(lines))
 
     def began(self, trial: Trial) -> None:
         """Say that a trial runs."""
@@ -38,7 +41,9 @@ class Board:
         done = sum(each.state in (FINISHED, STOPPED, FAILED) for each in trials)
         said = describe(trial, self.split)
         if trial.state == FAILED:
-            self.say(f"{trial.name}: failed: {trial.title}", *(f"  {line}" for line in lines))
+            self._clear()
+            failed = [f"{trial.name}: failed: {trial.title}", *(f"  {line}" for line in lines)]
+            print(*failed, sep="\n", file=sys.stderr, flush=True)
         elif not self.live:
             took = describe_seconds(trial.seconds)
             self.say(f"{trial.name}: {said} in {took} ({done} of {len(trials)})")
