@@ -16,7 +16,7 @@ from nanogpt2.text import corpus
 UNPACKED = 5
 BYTES_OF_TOKEN = {"char": 1, "byte": 1}  # of text, at least; of another tokenizer:
 BYTES_OF_MERGED = 2
-COPIES_PERCENT = 130  # of the text: what the search for near copies writes, if all of it is copies
+COPIES_PERCENT = 150  # of the text: what the search for near copies writes, if all of it is copies
 WORKER_BYTES = 150 << 20  # measured: benchmarks/README.md
 SHOWN_FROM = 1 << 25  # bytes of text of which it is worth to speak
 
