@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, Protocol
 
 import torch
 
@@ -23,6 +23,15 @@ from nanogpt2.screen.screen import done
 
 P = ParamSpec("P")
 OnEvaluation = Callable[[Sequence[Mapping[str, float]]], None]
+
+
+class Record(Protocol):
+    """What a run has found out so far."""
+
+    step: int
+    history: list[dict[str, float]]
+
+    def is_over(self, config: Config) -> bool: ...
 
 
 def harmless(
@@ -87,13 +96,13 @@ class RunDisplay:
         device: torch.device,
         step: int,
         *,
-        windows_per_step: int,
-        fingerprint: str | None = None,
+        windows: int,
+        name: str | None = None,
     ) -> None:
-        """Begin at `step`, on `device`; loggers know a run that goes on by its `fingerprint`."""
-        self.logger.begin(step, fingerprint)
+        """Begin at `step` of `windows` each; loggers know a run that goes on by its `name`."""
+        self.logger.begin(step, name)
         self.energy = EnergyMeter(device)
-        self.first, self.tokens_per_step = step, windows_per_step * self.config.block_size
+        self.first, self.tokens_per_step = step, windows * self.config.block_size
         self.step = step
         last, tokens = self.config.max_iters, self.tokens_per_step
         self.progress.begin(step, last, tokens_per_step=tokens)
@@ -145,27 +154,16 @@ class RunDisplay:
             self.on_evaluation(history)
 
     @harmless
-    def end(
-        self,
-        model: GPT,
-        step: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        history: Sequence[Mapping[str, float]],
-        over: bool,
-    ) -> None:
-        """Take the bar away, and show the report of the steps since `begin`.
-
-        Loggers are told whether the run is `over`; they may lack rows of `history`.
-        """
+    def end(self, model: GPT, record: Record, device: torch.device, dtype: torch.dtype) -> None:
+        """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()
+        step, history = record.step, record.history
         if self.live:
             self.live.end()
         if self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
         self.logger.log(history)
-        self.logger.end(step, final_figures(history) if over else None)
+        self.logger.end(step, final_figures(history) if record.is_over(self.config) else None)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

@@ -182,15 +182,15 @@ class Logger:
         self.name, self.logged = "", -1  # the last step
         self.note = Path()
 
-    def begin(self, step: int, fingerprint: str | None) -> None:
-        """Begin at `step` of a run; by its `fingerprint` the log is found in which it goes on."""
+    def begin(self, step: int, run: str | None) -> None:
+        """Begin at `step` of a `run`; by its name the log is found in which it goes on."""
         if self.tool is not None:
-            self._guard(lambda: self._begin(str(self.tool), step, fingerprint or "unnamed"))
+            self._guard(lambda: self._begin(str(self.tool), step, run or "unnamed"))
 
-    def _begin(self, tool: str, step: int, fingerprint: str) -> None:
+    def _begin(self, tool: str, step: int, run: str) -> None:
         # copies of the project, in which experiments run, do not last
         folder = Path(os.environ.get("DVC_ROOT", "."), "logs", tool).resolve()
-        self.note = folder / "runs" / f"{fingerprint}.json"
+        self.note = folder / "runs" / f"{run}.json"
         is_new = step == 0 or not self.note.exists()
         if is_new:
             label = re.sub(r"[^\w.-]", "-", os.environ.get("DVC_EXP_NAME") or "run")

@@ -59,11 +59,6 @@ class RunStates:
         }
         self.files = resume.StateFiles(root / resume.fingerprint(facts), stepper.group)
 
-    @property
-    def fingerprint(self) -> str | None:
-        """The name of the run, the same when it goes on; None where no state is kept."""
-        return None if self.files is None else self.files.folder.name
-
     @contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Keep other processes from this run; see StateFiles."""

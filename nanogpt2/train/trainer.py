@@ -105,20 +105,17 @@ class Trainer:
             stopwatch=self.stopwatch,
         )
         with kept_generators(self.stepper.device), states.locked(wait=wait):
-            self.record, stepper = states.load(), self.stepper
-            windows, name = stepper.windows_per_step, states.fingerprint
-            self.display.begin(
-                stepper.device, self.record.step, windows_per_step=windows, fingerprint=name
-            )
+            self.record = states.load()
+            device, windows = self.stepper.device, self.stepper.windows_per_step
+            name = states.files.folder.name if states.files else None
+            self.display.begin(device, self.record.step, windows=windows, name=name)
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
                 merge_lora(self.model)
             finally:
-                over, history = self.record.is_over(self.config), self.record.history
-                where = stepper.device, stepper.dtype
-                self.display.end(self.model, self.record.step, *where, history=history, over=over)
-                stepper.release()
+                self.display.end(self.model, self.record, device, self.stepper.dtype)
+                self.stepper.release()
         return self.record
 
     def _check(

@@ -15,7 +15,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
     "optional-dependencies"
 ]
 PINS = dict(
-    line.split("==")
+    line.lower().split("==")
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if "==" in line
 )
