@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from click import Command
 from click.testing import CliRunner, Result
 from imports import ROOT
 
@@ -92,22 +91,13 @@ def test_the_table_has_every_stage_and_command() -> None:
     assert set(COMMANDS) - {name.split()[0] for name in COMMANDS_RUN} <= ELSEWHERE
 
 
-def commands() -> Iterator[tuple[str, Command]]:
-    """Yield every stage and command, those of a group too, with its name."""
-    for name in STAGES:
-        yield name, import_module(f"stages.{name}").main
-    for name, module in COMMANDS.items():
-        command = import_module(module).main
-        yield name, command
-        yield from getattr(command, "commands", {}).items()
-
-
-@pytest.mark.parametrize(
-    ("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_it_can_be_quiet_or_tell_more(name: str, command: Command) -> None:
-    flags = {flag for option in command.params for flag in option.opts}
-    assert flags >= {"-q", "--quiet", "-v", "--verbose", "--no-color"}
+def test_each_can_be_quiet_or_tell_more() -> None:
+    stages = [import_module(f"stages.{name}").main for name in STAGES]
+    commands = [import_module(module).main for module in COMMANDS.values()]
+    within = [each for command in commands for each in getattr(command, "commands", {}).values()]
+    for command in [*stages, *commands, *within]:
+        flags = {flag for option in command.params for flag in option.opts}
+        assert flags >= {"-q", "--quiet", "-v", "--verbose", "--no-color"}, command.callback
 
 
 @pytest.mark.parametrize("name", ALL)
