@@ -96,8 +96,9 @@ def kill(
                 found.append((each, " ".join(each.cmdline()[:4])))
         except psutil.Error:
             continue
-    if not found:
-        return "nothing: no trial ran"
+    if not found:  # between two trials
+        time.sleep(0.2)
+        return kill(workspace, whom, process, draw) if process.poll() is None else "nothing"
     chosen, words = draw.choice(found)
     chosen.send_signal(signal.SIGKILL)
     return f"a trial: {words}"

@@ -78,7 +78,7 @@ def run_all(
     """
     kept = base.kept()
     for trial in source.trials:
-        trial.recall(base.identity, kept)
+        trial.recall(base.identity, kept, stopped=stop_hopeless)
     written = settings or [trial.setting for trial in source.trials]
     rows = [with_defaults(apply(values, each)) for each in written]
     needed = check_inputs(base, rows)

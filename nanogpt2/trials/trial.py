@@ -73,17 +73,18 @@ class Trial:
         del kept["left"]
         write_json(FOLDER / f"{self.name}.json", kept)
 
-    def recall(self, base: str, kept: set[str]) -> None:
+    def recall(self, base: str, kept: set[str], *, stopped: bool = True) -> None:
         """Take over what an earlier call on the same `base` found out.
 
-        An experiment that is not among the `kept` any more is run again, and so is what failed.
+        An experiment that is not among the `kept` any more is run again, and so is what failed, and
+        what was `stopped` where that does not count.
         """
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((FOLDER / f"{self.name}.json").read_text(encoding="utf-8"))
             if found["base"] == base and tuple(found["setting"]) == self.setting:
                 losses = {int(step): float(loss) for step, loss in found["losses"].items()}
                 state, seconds, figures = found["state"], found["seconds"], found["figures"]
-                if state == STOPPED or (state == FINISHED and self.name in kept):
+                if (state == STOPPED and stopped) or (state == FINISHED and self.name in kept):
                     self.state, self.seconds, self.figures = state, seconds, figures
                     self.losses, self.attempts = losses, found["attempts"]
         self.base = base

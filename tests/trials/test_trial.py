@@ -108,6 +108,13 @@ def test_a_trial_is_recalled_only_on_the_base_that_it_ran_on(
         again = make_trial("a", ("dropout=0",), VALUES)
         again.recall(base, kept)
         assert (again.state, again.base) == (state, base)
+    trial.state = STOPPED
+    trial.write()
+    for stopped, state in ((True, STOPPED), (False, "waiting")):  # which goes on with it
+        again = make_trial("a", ("dropout=0",), VALUES)
+        again.recall("base", set(), stopped=stopped)
+        assert again.state == state
+    again = make_trial("a", ("dropout=0",), VALUES)
     Path("logs/sweeps/a.json").write_text("{", encoding="utf-8")
     again.recall("base", {"a"})
     assert again.state == "waiting"
