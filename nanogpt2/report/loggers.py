@@ -141,6 +141,7 @@ class Trackio:
     def __init__(self, run: Run) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(run.folder))
         trackio = import_extra("trackio", extra="trackio")
+        self.finish = trackio.finish
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self.shown_by = f"TRACKIO_DIR={os.environ['TRACKIO_DIR']} trackio show --project {project}"
         with redirect_stdout(io.StringIO()):
@@ -161,7 +162,7 @@ class Trackio:
         if final is not None:
             self.log(step, {f"final/{name}": value for name, value in final.items()})
         with redirect_stdout(io.StringIO()):
-            self.run.finish()
+            self.finish()
 
 
 SINKS: dict[str, Callable[[Run], Sink]] = {
