@@ -3,16 +3,16 @@
 import gc
 import os
 import signal
+import tempfile
+from typing import Any
 
 import pytest
-import torch
+import warm
 from hypothesis import settings
 
 from nanogpt2.config.config import Config, get_config
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU run here too, slowly
 # A shell lets what it has put behind ignore SIGINT, nohup SIGHUP, and so would what tests start.
 for number, usual in (
     (signal.SIGINT, signal.default_int_handler),
@@ -30,6 +30,20 @@ LONGEST = (
     *("test_pipeline", "test_crash", "test_distributed", "test_seeds", "test_gpu_decoding"),
     *("test_gpu_kernels", "test_faults", "test_checks", "test_variants", "test_resume"),
 )
+
+
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Let the processes that test be forked from one that has imported what tests import."""
+    for spec in specs:
+        spec.python = warm.worker()
+
+
+def pytest_collectstart() -> None:
+    """Prepare what a process that tests needs, and the one that hands out tests does not."""
+    import torch  # takes a second
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU run here too, slowly
 
 
 def pytest_collection_finish() -> None:
@@ -60,7 +74,9 @@ TINY = {
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in an empty folder, so that none writes into the project."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    import torch
+
+    monkeypatch.chdir(tempfile.mkdtemp(prefix="cwd-", dir=tmp_path_factory.getbasetemp()))
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the tests of two processes share the cores
 

@@ -6,104 +6,151 @@ standard streams, passes signals on, and ends as the process does; a `dvc` lies 
 process imports the project anew, from its own folder, and what it starts with sys.executable is
 warm too. Its name (/proc/<number>/comm) is the module that it runs. Tests of what becomes of a
 process when its parent ends, or of how one starts, take sys.executable.
+
+`worker()` is another such file, for the processes of pytest-xdist: forked from one that has
+imported what tests import; their sys.executable is the usual one.
 """
 
 import array
 import atexit
 import gc
-import json
+import importlib
+import marshal
 import os
 import runpy
-import select
+import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
-PRELOADED = (
-    *("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil"),
-    *("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.experiments", "dvc_data.index"),
-    *("dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.experiments.queue.celery"),
-    *("dvc.repo.experiments.executor.local", "dvc.utils.hydra", "dvc_data.hashfile.checkout"),
-    *("networkx", "ruamel.yaml", "hydra._internal.config_loader_impl", "numpy.random"),
-    *("dvc.repo.plots", "dvc.repo.datasets", "dvc.repo.artifacts", "dvc.repo.stage", "pyparsing"),
-    *("dvc.repo.index", "dvc.repo.experiments.queue.tempdir"),
-    *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
-    *("torch.utils.data", "torch.profiler", "numpy.ma"),
-)
+HAS_SERVER = hasattr(os, "pidfd_open")  # on Linux alone
+PRELOADED = {
+    "processes": (
+        *("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil"),
+        *("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.experiments", "dvc_data.index"),
+        *("dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.experiments.queue.celery"),
+        *("dvc.repo.experiments.executor.local", "dvc.utils.hydra", "dvc_data.hashfile.checkout"),
+        *("networkx", "ruamel.yaml", "hydra._internal.config_loader_impl", "numpy.random"),
+        *("dvc.repo.plots", "dvc.repo.datasets", "dvc.repo.artifacts", "dvc.repo.stage"),
+        *("dvc.repo.index", "dvc.repo.experiments.queue.tempdir", "pyparsing", "tabulate"),
+        *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
+        *("torch.utils.data", "torch.profiler", "numpy.ma", "dvc.dirs", "dvc.utils.strictyaml"),
+    ),
+    "workers": (
+        *("hypothesis", "sympy", "torch.fx", "torch.distributed.tensor", "huggingface_hub.hf_api"),
+        *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
+        *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
+        *("onnxruntime", "nbformat", "matplotlib", "yaml", "click.testing", "jsonschema", "tqdm"),
+    ),
+}
+FOLDER = "NANOGPT2_TESTS"  # the folder of this run of the tests
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched a group
 CLIENT = """#!{python} -ISB
-import array, json, os, signal, socket, sys
-server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+import _signal, _socket, marshal, os, sys  # what takes least
+server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 server.connect({address!r})
 def tell(number, frame=None):
     server.send(bytes([number]))
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, tell)
+for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+    _signal.signal(number, tell)
 arguments = {first} + sys.argv[1:]
-order = json.dumps([arguments, {executable!r}, os.getcwd(), dict(os.environ)]).encode()
-streams = array.array("i", [0, 1, 2])
+order = marshal.dumps([arguments, {executable!r}, os.getcwd(), dict(os.environ)])
+streams = b"".join(stream.to_bytes(4, sys.byteorder) for stream in (0, 1, 2))
 server.sendmsg([len(order).to_bytes(8, "little")],
-               [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+               [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
 server.sendall(order)
 for stream in (0, 1, 2):  # only the process itself keeps a pipe open
     os.dup2(os.open(os.devnull, os.O_RDWR), stream)
 status = server.recv(4)
 code = int.from_bytes(status, "little", signed=True) if status else 1
 if code < 0:
-    if -code != signal.SIGKILL:
-        signal.signal(-code, signal.SIG_DFL)
+    if -code != _signal.SIGKILL:
+        _signal.signal(-code, _signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
 
 
-@cache
 def executable() -> str:
-    """Return the path of the warm Python, whose server starts now; Linux alone has one."""
-    if not hasattr(os, "pidfd_open"):
-        return sys.executable
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    address = str(folder / "socket")
-    client = folder / "python"
-    for name, first in (("python", []), ("dvc", ["-m", "dvc"])):
+    """Return the path of the warm Python, whose server starts where none runs."""
+    return str(folder() / "python") if HAS_SERVER else sys.executable
+
+
+def worker() -> str:
+    """Return the path of the Python for processes of pytest-xdist."""
+    return str(folder("workers") / "worker") if HAS_SERVER else sys.executable
+
+
+@cache
+def folder(*also: str) -> Path:
+    """Return the folder of this run of the tests, with the files of its server.
+
+    The workers of pytest-xdist share it.
+    """
+    if FOLDER in os.environ:
+        return Path(os.environ[FOLDER])
+    path = Path(tempfile.mkdtemp(prefix="warm-"))
+    os.environ[FOLDER] = str(path)
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    if HAS_SERVER:
+        start_server(path, *also)
+    return path
+
+
+def start_server(path: Path, *also: str) -> None:
+    """Start the server, which hears the sockets `processes` and those of `also` in `path`."""
+    for name, kind, first, python in (
+        ("python", "processes", [], str(path / "python")),
+        ("dvc", "processes", ["-m", "dvc"], str(path / "python")),
+        ("worker", "workers", [], sys.executable),
+    ):
         code = CLIENT.format(
-            python=sys.executable, address=address, first=first, executable=str(client)
+            python=sys.executable, address=str(path / kind), first=first, executable=python
         )
-        (folder / name).write_text(code, encoding="utf-8")
-        (folder / name).chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
+        (path / name).write_text(code, encoding="utf-8")
+        (path / name).chmod(0o755)
+    command = [sys.executable, __file__, str(path), "processes", *also]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens
     atexit.register(server.kill)
-    return str(client)
 
 
-def serve(address: str) -> None:
+def serve(path: Path, *names: str) -> None:
     """Import what takes long, then run each order that comes in a process of its own."""
-    for name in PRELOADED:
-        __import__(name)
-    gc.freeze()  # or each process copies the pages that its collector looks at
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(16)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve an order
+    listeners = {name: socket.socket(socket.AF_UNIX) for name in names}
+    for name, listener in listeners.items():
+        listener.bind(str(path / name))
+        listener.listen(16)
     print("ready", flush=True)
+    importlib.import_module("torch")
+    server = os.pidfd_open(os.getpid())
+    kind = "workers" if "workers" in names and os.fork() == 0 else "processes"
+    listener = listeners.pop(kind)
+    for other in listeners.values():
+        other.close()
+    for name in PRELOADED[kind]:
+        with suppress(ImportError):  # of an extra
+            importlib.import_module(name)
+    gc.freeze()  # or each process copies the pages that its collector looks at
+    ready = selectors.DefaultSelector()
+    ready.register(listener, selectors.EVENT_READ, partial(accept, listener, ready))
+    ready.register(server, selectors.EVENT_READ, partial(os._exit, 0))
     while True:
-        client, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            os._exit(serve_one(client))
-        client.close()
+        for key, _ in ready.select():
+            key.data()
 
 
-def serve_one(client: socket.socket) -> int:
-    """Run one order, pass on what its client is told by signals, and tell how it ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def accept(listener: socket.socket, ready: selectors.BaseSelector) -> None:
+    """Run an order; until it ends, pass on what its client is told by signals."""
+    client, _ = listener.accept()
     streams = array.array("i")
     head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
     streams.frombytes(ancillary[0][2])
@@ -112,19 +159,33 @@ def serve_one(client: socket.socket) -> int:
         order += client.recv(2**20)
     process = os.fork()
     if process == 0:
-        client.close()
-        run(*json.loads(order), streams=list(streams))
+        run(*marshal.loads(order), streams=list(streams))
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(process)
-    while ended not in select.select([client.fileno(), ended], [], [])[0]:
-        told = client.recv(1)
+
+    def pass_on() -> None:
+        if ended not in ready.get_map():  # since this came
+            return
+        told = b""
+        with suppress(ConnectionError):
+            told = client.recv(1)
         os.kill(process, told[0] if told else signal.SIGKILL)
-        if not told:
-            break  # its client is gone
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    client.sendall(code.to_bytes(4, "little", signed=True))
-    return 0
+        if not told:  # the client is gone
+            ready.unregister(client)
+
+    def end() -> None:
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if client in ready.get_map():
+            ready.unregister(client)
+            with suppress(ConnectionError):
+                client.sendall(code.to_bytes(4, "little", signed=True))
+        client.close()
+        ready.unregister(ended)
+        os.close(ended)
+
+    ready.register(client, selectors.EVENT_READ, pass_on)
+    ready.register(ended, selectors.EVENT_READ, end)
 
 
 def run(
@@ -138,7 +199,7 @@ def run(
     """Be the Python that `arguments` ask for."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, 64)
+    os.closerange(3, 1024)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -172,4 +233,4 @@ def run(
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Path(sys.argv[1]), *sys.argv[2:])
