@@ -1,17 +1,16 @@
 """A clone of the project in a temporary folder, with real git and real DVC."""
 
-import atexit
 import compileall
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 import warm
+from filelock import FileLock
 from imports import ROOT
 
 from nanogpt2.base.files import sha256
@@ -32,6 +31,7 @@ SMALL_RUN = {
     "device": "cpu",
 }
 TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 60
+LEFT_OUT = ("metrics/", "plots/", "dvc.lock", "tests/", "benchmarks/", "docs/", "notebooks/")
 OUTPUTS = ("checkpoints", "data/prepared", "metrics", "plots", "samples", "dvc.lock")
 
 
@@ -42,31 +42,21 @@ class Workspace:
     """
 
     def __init__(self, root: Path, params: Mapping[str, object] = SMALL_RUN) -> None:
-        self.root = root
-        self.env = os.environ | {
-            "PATH": os.pathsep.join([self.bin(warm.executable()), self.cold_path()]),
-            "DVC_NO_ANALYTICS": "1",
-            "CI": "1",  # no sign of life in a pipe after 4 seconds
-            "NANOGPT2_FORKS": "0",  # the warm Python forks already
-            "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
-            "OMP_NUM_THREADS": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "PYTHONDONTWRITEBYTECODE": "",  # or each stage compiles what it imports
-        }
+        self.root, self.env = root, environment(root)
         shutil.copytree(template(), root, symlinks=True)
-        path = root / "params.yaml"
-        text = yaml12.replace_values(path.read_text(encoding="utf-8"), params)
-        path.write_text(text.replace("max_new_tokens: 500", "max_new_tokens: 20"), encoding="utf-8")
+        self.put(params)
         self.commit("start")
 
     @staticmethod
-    def bin(python: str) -> str:
-        """Return the folder of `python`."""
-        return str(Path(python).parent)
-
-    def cold_path(self) -> str:
+    def cold_path() -> str:
         """Return the PATH with which DVC and Python start as they do for people."""
-        return os.pathsep.join([self.bin(sys.executable), os.environ["PATH"]])
+        return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    @classmethod
+    def trained(cls, root: Path) -> "Workspace":
+        """Return one in which `dvc repro` has run and was committed; repro.txt has what it said."""
+        shutil.copytree(once("trained", run_all), root, symlinks=True)
+        return cls.at(root, environment(root))
 
     @classmethod
     def at(cls, root: Path, env: Mapping[str, str]) -> "Workspace":
@@ -79,6 +69,12 @@ class Workspace:
         """Return a copy at `root`, with all that DVC keeps."""
         shutil.copytree(self.root, root, symlinks=True)
         return self.at(root, self.env)
+
+    def put(self, values: Mapping[str, object]) -> None:
+        """Put `values` into params.yaml."""
+        path = self.root / "params.yaml"
+        text = yaml12.replace_values(path.read_text(encoding="utf-8"), values)
+        path.write_text(text.replace("max_new_tokens: 500", "max_new_tokens: 20"), encoding="utf-8")
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -108,20 +104,52 @@ class Workspace:
         return {str(p.relative_to(self.root)): sha256(p.read_bytes()) for p in sorted(paths)}
 
 
+def environment(root: Path) -> dict[str, str]:
+    """Return the environment of DVC in the project at `root`, which has nothing of the user's."""
+    settings = warm.folder() / "dvc-settings"
+    settings.mkdir(exist_ok=True)
+    (settings / "config").write_text("[core]\n    check_update = false\n", encoding="utf-8")
+    return os.environ | {
+        "PATH": os.pathsep.join([str(Path(warm.executable()).parent), Workspace.cold_path()]),
+        "DVC_GLOBAL_CONFIG_DIR": str(settings),
+        "DVC_NO_ANALYTICS": "1",
+        "CI": "1",  # no sign of life in a pipe after 4 seconds
+        "NANOGPT2_FORKS": "0",  # the warm Python forks already
+        "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
+        "OMP_NUM_THREADS": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "PYTHONDONTWRITEBYTECODE": "",  # or each stage compiles what it imports
+    }
+
+
 @cache
+def once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder that `make` fills: once, for all workers that run tests."""
+    path = warm.folder() / name
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            parts = path.with_suffix(".part")
+            make(parts)
+            parts.rename(path)
+    return path
+
+
 def template() -> Path:
     """Return a repository of the project's files with a small text, of which nothing is committed.
 
-    The record and the results of the last run are left out. What a stage imports is compiled.
+    What no command reads, the record and the results of the last run are left out. What a stage
+    imports is compiled.
     """
-    root = Path(tempfile.mkdtemp(prefix="workspace-")) / "project"
-    atexit.register(shutil.rmtree, root.parent, ignore_errors=True)
+    return once("template", fill_template)
+
+
+def fill_template(root: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith(("metrics/", "plots/", "dvc.lock")) and (ROOT / name).is_file():
+        if not name.startswith(LEFT_OUT) and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     for package in ("nanogpt2", "stages"):
@@ -135,7 +163,12 @@ def template() -> Path:
         [warm.executable(), "-m", "dvc", "add", "--quiet", "data/raw"],
     ):
         subprocess.run(command, cwd=root, check=True)
-    return root
+
+
+def run_all(root: Path) -> None:
+    workspace = Workspace(root)
+    (root / "repro.txt").write_text(workspace.dvc("repro"), encoding="utf-8")
+    workspace.commit("first run")
 
 
 def files_in(path: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from huggingface_hub import ModelCard
-from workspace import SMALL_RUN, Workspace
+from workspace import Workspace
 
 from nanogpt2.__main__ import main
 from nanogpt2.base import checksums
@@ -30,9 +30,8 @@ from nanogpt2.proof.signature import verify_signature
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project whose run was committed, and pushed to a remote: a folder."""
     folder = tmp_path_factory.mktemp("proof")
-    workspace = Workspace(folder / "project", SMALL_RUN)
+    workspace = Workspace.trained(folder / "project")
     workspace.dvc("remote", "add", "--default", "place", str(folder / "remote"))
-    workspace.dvc("repro")
     workspace.dvc("push")
     workspace.commit("a run")
     return workspace

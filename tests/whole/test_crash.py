@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from processes import start, states, training_process, wait_for
 from workspace import SMALL_RUN, Workspace
 
@@ -16,7 +17,7 @@ PARAMS = SMALL_RUN | {
     "eval_interval": 20,
     "eval_iters": 30,
     "checkpoint_interval": 2,
-    "gradient_accumulation_steps": 8,
+    "gradient_accumulation_steps": 3,
 }
 
 
@@ -29,7 +30,7 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
     if arrived and moment == "while it writes a state":
         arrived = wait_for(lambda: list(resume.glob("*/.partial.*")), process, every=0.002)
     elif arrived:
-        time.sleep(random.uniform(0, 0.6))
+        time.sleep(random.uniform(0, 0.3))
     victim = training_process(workspace)
     if not arrived or victim is None:
         process.communicate()
@@ -45,7 +46,8 @@ def kill_at(workspace: Workspace, moment: str) -> bool:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone in which everything before training has run."""
-    workspace = Workspace(tmp_path_factory.mktemp("prepared") / "project", PARAMS)
+    workspace = Workspace.trained(tmp_path_factory.mktemp("prepared") / "project")
+    workspace.put(PARAMS)
     workspace.dvc("repro", "prepare")
     return workspace
 
@@ -75,11 +77,12 @@ def test_when_dvc_is_killed_its_training_saves_and_ends(
     prepared: Workspace, unbroken: Workspace, tmp_path: Path
 ) -> None:
     workspace = prepared.copy(tmp_path / "project")
+    dvc = str(Path(warm.executable()).with_name("dvc"))
     cold = Workspace.at(workspace.root, workspace.env | {"PATH": workspace.cold_path()})
     for shell in ("/bin/sh", "/bin/bash"):  # dash stays between, bash does not
         cold.env["SHELL"] = shell
         before = states(workspace)
-        process = start(cold, "dvc", "repro", "train")
+        process = start(cold, dvc, "repro", "train")
         assert wait_for(lambda: set(states(workspace)) - set(before), process)  # noqa: B023
         process.kill()
         ended = time.monotonic() + 5
@@ -93,7 +96,7 @@ def test_when_dvc_is_killed_its_training_saves_and_ends(
 
 def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(unbroken: Workspace) -> None:
     unbroken.commit("trained")
-    experiment = ["exp", "run", "--temp", "-S", "max_iters=20", "-S", "learning_rate=5e-4", "train"]
+    experiment = ["exp", "run", "--temp", "-S", "max_iters=40", "-S", "learning_rate=5e-4", "train"]
     process = start(unbroken, "dvc", *experiment)
     assert wait_for(lambda: states(unbroken), process)  # in the main workspace
     crashed = {path.parent for path in states(unbroken)}

@@ -10,19 +10,17 @@ from processes import start, states, training_process, wait_for
 from workspace import SMALL_RUN, Workspace
 
 from nanogpt2.base.files import read_json
-from nanogpt2.config import yaml12
 from nanogpt2.model.checkpoint import load_checkpoint, load_tensors, save_tensors
 
 BASE = "base.pt"
 LORA = {"init_from": BASE, "lora_rank": 2, "dropout": 0.1, "max_iters": 60, "eval_interval": 20}
-OFTEN = {"checkpoint_interval": 2, "gradient_accumulation_steps": 8, "eval_iters": 30}
+OFTEN = {"checkpoint_interval": 2, "gradient_accumulation_steps": 3, "eval_iters": 30}
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace that has trained, with its last model put aside as base.pt."""
-    workspace = Workspace(tmp_path_factory.mktemp("finetune") / "project")
-    workspace.dvc("repro", "train")
+    workspace = Workspace.trained(tmp_path_factory.mktemp("finetune") / "project")
     last = (workspace.root / "checkpoints/final_model.pt").read_bytes()
     (workspace.root / BASE).write_bytes(last)
     workspace.commit("base")
@@ -30,9 +28,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def put(workspace: Workspace, **values: object) -> None:
-    path = workspace.root / "params.yaml"
-    text = yaml12.replace_values(path.read_text(encoding="utf-8"), SMALL_RUN | values)
-    path.write_text(text, encoding="utf-8")
+    workspace.put(SMALL_RUN | values)
 
 
 def origin(workspace: Workspace) -> dict[str, object]:
