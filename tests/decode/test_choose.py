@@ -25,6 +25,8 @@ from nanogpt2.sample.request import Request
 
 pytest.importorskip("triton", reason="needs Triton")
 
+import interpreter  # noqa: F401
+
 from nanogpt2.decode import gpu_kernels as kernels
 from nanogpt2.decode.gpu import FusedDecoder
 

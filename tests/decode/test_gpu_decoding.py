@@ -16,6 +16,8 @@ from nanogpt2.sample.request import Request
 
 pytest.importorskip("triton", reason="needs Triton")
 
+import interpreter  # noqa: F401
+
 from nanogpt2.decode import gpu as decode_gpu
 from nanogpt2.decode.gpu import FusedDecoder, draw_fused
 

@@ -41,6 +41,8 @@ def compiled(config: Config) -> CompiledOperators:
 
 def fused(_: Config) -> Operators:
     gpu = pytest.importorskip("nanogpt2.kernels.gpu", reason="needs Triton")
+    import interpreter  # noqa: F401
+
     made: Operators = gpu.FusedOperators(GPU, in_parts=True)
     return made
 

@@ -18,6 +18,8 @@ from nanogpt2.model.operators import TORCH
 
 pytest.importorskip("triton", reason="needs Triton")
 
+import interpreter  # noqa: F401
+
 from nanogpt2.kernels import fp8
 from nanogpt2.kernels import gpu as fused
 
