@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +143,18 @@ def test_an_error_of_one_process_is_one_line_and_the_end_of_all(
 # --- The stage ---
 
 
+def rank_of(process: psutil.Process) -> int:
+    return int(process.environ()["RANK"])
+
+
 class Training:
     """`python -m stages.train` under way in a folder."""
 
-    def __init__(self, folder: Path, python: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         before = self.states()
         self.process = subprocess.Popen(
-            [python, "-m", "stages.train", "--config", "my.yaml"],
+            [warm.executable(), "-m", "stages.train", "--config", "my.yaml"],
             cwd=folder,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -167,8 +171,13 @@ class Training:
         while not self.states() - self.before:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.002)
-        ranks = psutil.Process(self.process.pid).children()
-        return sorted(ranks, key=lambda rank: rank.environ()["RANK"])
+        return sorted(filter(self.is_rank, psutil.process_iter()), key=rank_of)
+
+    def is_rank(self, process: psutil.Process) -> bool:
+        """Return whether `process` is one of those that train together in the folder."""
+        with suppress(psutil.Error):
+            return Path(process.cwd()) == self.folder and "RANK" in process.environ()
+        return False
 
     def end(self) -> tuple[int, str, str]:
         """Return the exit status, and what was printed on stdout and stderr."""
@@ -179,7 +188,7 @@ class Training:
 def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     folder: Path, found: list[dict[str, Any]]
 ) -> None:
-    killed = Training(folder, sys.executable)  # as its processes are killed
+    killed = Training(folder)
     ranks = killed.at_a_state()
     ranks[1].kill()
     asked = time.monotonic()
@@ -192,7 +201,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     assert time.monotonic() - asked < 5
     assert not any(rank.is_running() for rank in ranks)
 
-    stopped = Training(folder, warm.executable())
+    stopped = Training(folder)
     stopped.at_a_state()
     stopped.process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
@@ -203,7 +212,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     assert re.fullmatch(line, err)
     assert time.monotonic() - asked < 5
 
-    status, out, _ = Training(folder, warm.executable()).end()
+    status, out, _ = Training(folder).end()
     assert status == 0
     lines = out.splitlines()
     assert len([line for line in lines if re.match(r"going on from iteration \d+;", line)]) == 1
