@@ -28,7 +28,9 @@ settings.load_profile("busy")
 # two cores, since DVC waits for what it starts, and for the disk.
 LONGEST = (
     *("test_pipeline", "test_crash", "test_distributed", "test_seeds", "test_gpu_decoding"),
-    *("test_gpu_kernels", "test_faults", "test_checks", "test_variants", "test_resume"),
+    *("test_onnx_out", "test_checks", "test_faults", "test_finetune", "test_project"),
+    *("test_sizes", "test_resume", "test_variants", "test_cpu", "test_notebook", "test_inputs"),
+    *("test_experiments", "test_output", "test_gpu_kernels", "test_choose", "test_wheel"),
 )
 
 

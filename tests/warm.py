@@ -233,4 +233,5 @@ def run(
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), *sys.argv[2:])
+    with suppress(KeyboardInterrupt):
+        serve(Path(sys.argv[1]), *sys.argv[2:])
