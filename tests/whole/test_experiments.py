@@ -12,7 +12,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone with two commits and the experiment `kept`."""
     workspace = Workspace(tmp_path_factory.mktemp("clone") / "project")
     workspace.git("commit", "--quiet", "--allow-empty", "--message", "second")
-    workspace.dvc("exp", "run", "--temp", "--name", "kept", "-S", "max_iters=4", "validate")
+    workspace.dvc("exp", "run", "--temp", "--name", "kept", "-S", "max_iters=4", "prepare")
     return workspace
 
 
