@@ -130,7 +130,11 @@ def serve(path: Path, *names: str) -> None:
         listener.bind(str(path / name))
         listener.listen(16)
     print("ready", flush=True)
-    importlib.import_module("torch")
+    import torch
+
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a driver that has started cannot be forked
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
     server = os.pidfd_open(os.getpid())
     kind = "workers" if "workers" in names and os.fork() == 0 else "processes"
     listener = listeners.pop(kind)
