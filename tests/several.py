@@ -84,11 +84,11 @@ def poisoned(config: Config, group: Group) -> GPT:
     """Return a model whose loss becomes NaN in process 1, in the third step."""
     model, passes = GPT(config), iter(range(10**6))
 
-    def poison(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
-        now = module.training and next(passes) == 2
-        return output * torch.nan if now and group.rank == 1 else None
+    def poison(block: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        now = block.training and next(passes) == 2
+        return (arguments[0] * torch.nan, *arguments[1:]) if now and group.rank == 1 else None
 
-    model.ln_f.register_forward_hook(poison)
+    model.h[0].register_forward_pre_hook(poison)  # a fused norm calls no hook of its module
     return model
 
 
