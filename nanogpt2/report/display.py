@@ -157,13 +157,13 @@ class RunDisplay:
     def end(self, model: GPT, record: Record, device: torch.device, dtype: torch.dtype) -> None:
         """Take the bar away, and show the report of the steps since `begin`."""
         self.progress.end()
-        step, history = record.step, record.history
+        step, history, over = record.step, record.history, record.is_over(self.config)
         if self.live:
             self.live.end()
-        if self.progress.shown:
+        if over and self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
         self.logger.log(history)
-        self.logger.end(step, final_figures(history) if record.is_over(self.config) else None)
+        self.logger.end(step, final_figures(history) if over else None)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

@@ -88,4 +88,5 @@ def test_the_log_and_the_report_go_beside_the_metrics(metrics: str, log: str) ->
     assert shown.exit_code == 0, shown.output
     found = {path.as_posix() for path in Path().rglob("*-logs/*")}
     found |= {path.as_posix() for path in Path().rglob("logs/*")}
-    assert found == {f"{log}.log", f"{log}.json"}
+    live = Path(log).with_name("live.json").as_posix()
+    assert found == {f"{log}.log", f"{log}.json", live}

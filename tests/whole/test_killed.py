@@ -46,7 +46,7 @@ def start(body: str, stage: str = "train", terminal: int | None = None) -> subpr
     return subprocess.Popen(
         [sys.executable, "-c", STAGE.format(body=body)],
         cwd=ROOT,
-        env={**os.environ, "DVC_STAGE": stage},
+        env={**os.environ, "DVC_STAGE": stage, "NANOGPT2_QUIET": "1"},
         stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
