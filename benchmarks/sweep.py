@@ -7,7 +7,6 @@ training run tells, as it ran side by side with another one.
 """
 
 import argparse
-import os
 import re
 import resource
 import subprocess
@@ -55,9 +54,7 @@ def main() -> None:
 def prepared(root: Path, changes: dict[str, object]) -> Workspace:
     """Return a project whose text is prepared, and whose processes start as people's do."""
     project = Workspace(root, changes)
-    project.env["PATH"] = os.pathsep.join(
-        [Workspace.bin(sys.executable), project.env["PATH"].partition(os.pathsep)[2]]
-    )
+    project.env["PATH"] = Workspace.cold_path()
     project.dvc("repro", "prepare")
     project.commit("prepared")
     return project
