@@ -146,7 +146,7 @@ def test_a_released_model_is_fetched_without_a_clone_and_writes(team: Team) -> N
     team.follow(team.ours, release)
     (team.root / "user").mkdir()
     user = Workspace.at(team.root / "user", team.ours.env | {"PYTHONPATH": str(ROOT)})
-    assert "ROMEO:" in team.follow(user, fetch)
+    assert "Thou" in team.follow(user, fetch)
     model = (user.root / "best_model.pt").read_bytes()
     assert model == (team.ours.root / "checkpoints/best_model.pt").read_bytes()
     older = user.run("dvc", "artifacts", "get", team.hub, "model", "--rev", "v0.9.0", check=False)
