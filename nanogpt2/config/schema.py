@@ -17,6 +17,7 @@ from nanogpt2.config.yaml12 import is_number, printable, show
 
 LIBRARY = Path(__file__).parents[1]
 SCHEMA = "schemas/params.schema.json"  # in an installed library, or beside it in a checkout
+NOT_FINITE = "found a number that is not finite; allowed: a finite number"
 
 # Tokenizers by name; what has a slash or a dot is a path.
 TOKENIZERS = ("char", "byte", "bpe", "gpt2", "from_init")
@@ -53,10 +54,10 @@ ARCHITECTURES = {
 
 
 @cache
-def load_schema() -> dict[str, Any]:
-    """Return the JSON schema of params.yaml."""
-    installed = LIBRARY / SCHEMA
-    path = installed if installed.is_file() else LIBRARY.parent / SCHEMA
+def load_schema(name: str = SCHEMA) -> dict[str, Any]:
+    """Return a JSON schema, that of params.yaml unless another is named."""
+    installed = LIBRARY / name
+    path = installed if installed.is_file() else LIBRARY.parent / name
     schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema
 
@@ -103,8 +104,9 @@ def schema_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     import jsonschema  # slow to import, and not needed by `--help`
 
     validator = jsonschema.Draft202012Validator(load_schema())
-    for name in sorted(not_finite := set(_not_finite(values))):
-        yield name, "found a number that is not finite; allowed: a finite number"
+    not_finite = {".".join(place) for place in find_not_finite(values)}
+    for name in sorted(not_finite):
+        yield name, NOT_FINITE
     for error in validator.iter_errors(values):
         path = [printable(str(key)) for key in error.absolute_path]
         name = ".".join(path)
@@ -114,12 +116,13 @@ def schema_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, _wrong_value(error.instance, error.schema)
 
 
-def _not_finite(value: Any, name: str = "") -> Iterator[str]:
+def find_not_finite(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the keys that lead to each number that is not finite."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _not_finite(item, f"{name}.{key}".lstrip("."))
+            yield from find_not_finite(item, (*place, str(key)))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield name
+        yield place
 
 
 def _unknown_names(

@@ -1,17 +1,14 @@
 """ci/thresholds.yaml: how much worse each figure may be, checked against its schema."""
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config import yaml12
-from nanogpt2.config.schema import LIBRARY
+from nanogpt2.config.schema import NOT_FINITE, find_not_finite, load_schema
 
-SCHEMA = "schemas/thresholds.schema.json"  # in an installed library, or beside it in a checkout
+SCHEMA = "schemas/thresholds.schema.json"
 NOISE = "noise"
 ALLOWED = "noise, a number that is at least 0, or a share such as 2%"
 
@@ -78,7 +75,7 @@ def make_thresholds(values: Mapping[str, Any], *, name: str) -> Thresholds:
     """Return what `values` say; ConfigError, led by `name`, with one line a mistake."""
     if wrong := dict(find_mistakes(values)):
         raise ConfigError("\n".join(f"{name}: {key}: {what}" for key, what in wrong.items()))
-    defaults = {key: rule.get("default") for key, rule in load_schema()["properties"].items()}
+    defaults = {key: rule.get("default") for key, rule in load_schema(SCHEMA)["properties"].items()}
     values = defaults | dict(values)
     metrics = tuple(
         Threshold(file, key, each["better"] == "lower", each["allowed"], _accepted(each))
@@ -93,22 +90,13 @@ def _accepted(values: Mapping[str, Any]) -> Acceptance | None:
     return Acceptance(float(accept["figure"]), accept["because"]) if accept else None
 
 
-@cache
-def load_schema() -> dict[str, Any]:
-    """Return the JSON schema of the file."""
-    installed = LIBRARY / SCHEMA
-    path = installed if installed.is_file() else LIBRARY.parent / SCHEMA
-    schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return schema
-
-
 def find_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (key in full, what is wrong there)."""
     import jsonschema  # slow to import, and not needed by `--help`
 
-    validator = jsonschema.Draft202012Validator(load_schema())
-    for place in _not_finite(values):
-        yield _full(place), "found a number that is not finite; allowed: a finite number"
+    validator = jsonschema.Draft202012Validator(load_schema(SCHEMA))
+    for place in find_not_finite(values):
+        yield _full(place), NOT_FINITE
     for error in validator.iter_errors(values):
         path = [yaml12.printable(str(key)) for key in error.absolute_path]
         if error.validator == "additionalProperties":
@@ -122,14 +110,6 @@ def find_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         else:
             found = yaml12.show(error.instance)
             yield _full(path), f"found {found}; allowed: {_describe(error.schema)}"
-
-
-def _not_finite(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _not_finite(item, (*path, str(key)))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield path
 
 
 def _full(path: Sequence[str]) -> str:
