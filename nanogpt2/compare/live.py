@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.compare.runs import Run, flatten
+from nanogpt2.compare.runs import Run
+from nanogpt2.config.schema import flatten
 
 LIVE = "logs/live.json"
 COPIES = Path(".dvc/tmp")

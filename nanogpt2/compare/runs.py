@@ -12,6 +12,7 @@ from typing import Any
 from nanogpt2.base.files import sha256
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import NOT_TRAINING
+from nanogpt2.config.schema import flatten
 
 PARAMS, LOCK = "params.yaml", "dvc.lock"
 TRAIN, EVAL = "metrics/train.json", "metrics/eval.json"
@@ -92,17 +93,6 @@ def read_run(name: str, kind: str, contents: Mapping[str, bytes | None], **known
 def has_results(run: Run) -> bool:
     """Return whether there is anything to show of `run`."""
     return bool(run.curve or run.figures or run.progress)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return `values` without nesting: evaluate: {stride: 1} is evaluate.stride: 1."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def tokens_per_step(params: Mapping[str, Any]) -> int | None:

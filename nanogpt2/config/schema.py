@@ -99,6 +99,17 @@ def without(values: Mapping[str, Any], keys: Container[str], group: str = "") ->
     }
 
 
+def flatten(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Return `values`, those of `group`, by key in full: {"sample": {"seed": 1}} as sample.seed."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{group}{key}.")
+        else:
+            flat[f"{group}{key}"] = value
+    return flat
+
+
 def schema_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for each key whose name, type or range is wrong."""
     import jsonschema  # slow to import, and not needed by `--help`

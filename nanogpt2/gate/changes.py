@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanogpt2.config import yaml12
-from nanogpt2.gate.noise import Noise, flatten
-from nanogpt2.proof.record import entries_of, look_up, stages_of
+from nanogpt2.config.schema import flatten
+from nanogpt2.gate.noise import Noise
+from nanogpt2.proof.record import PARAMETERS, entries_of, look_up, stages_of
 
 ABSENT = "absent"
 
 
 def changed_parameters(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[list[str]]:
     """Return [key, value in the base, value in the head] of each parameter that differs."""
-    before, now = (dict(flatten(values)) for values in (base, head))
+    before, now = flatten(base), flatten(head)
     return [
         [key, *(_show(side, key) for side in (before, now))]
         for key in {**before, **now}
@@ -50,6 +51,4 @@ def _inputs(lock: Mapping[str, Any]) -> dict[str, Any]:
         for stage in stages
         for entry in entries_of(stage, "deps")
     }
-    return {
-        path: md5 for path, md5 in read.items() if path not in written and path != "params.yaml"
-    }
+    return {path: md5 for path, md5 in read.items() if path not in written and path != PARAMETERS}

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.repository import changed_files
 from nanogpt2.config import yaml12
+from nanogpt2.config.schema import flatten
 from nanogpt2.experiments.seeds import read_seeds
 from nanogpt2.experiments.significance import t_quantile
 from nanogpt2.proof.record import PARAMETERS, PLAN, look_up, parameters_read, stages_of
@@ -94,7 +95,7 @@ def measure_noise(path: str) -> str:
             f"found {len(rows)} seeds of {PARAMETERS} as this commit has it; needed: {FEWEST} or"
             f" more: {HOW}"
         )
-    flat = [dict(flatten(row)) for row in rows.values()]
+    flat = [flatten(row) for row in rows.values()]
     figures = {
         key: [row[key] for row in flat]
         for key, value in flat[0].items()
@@ -119,13 +120,4 @@ def experiment_parameters(plan: Mapping[str, Any], values: Mapping[str, Any]) ->
     """Return the parameters on which figures depend, by key in full, as dvc.yaml lists them."""
     keys = {key: None for stage in stages_of(plan).values() for key in parameters_read(stage)}
     read = {key: look_up(values, key) for key in keys if key.split(".")[0] not in NOT_COMPARED}
-    return dict(flatten(read))
-
-
-def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (key in full, value) of all that is in nested mappings."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flatten(item, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+    return flatten(read)

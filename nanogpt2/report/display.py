@@ -14,7 +14,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.report.advice import advise
 from nanogpt2.report.hardware import EnergyMeter
 from nanogpt2.report.live import LiveFile
-from nanogpt2.report.loggers import Logger, final_figures
+from nanogpt2.report.loggers import Logger
 from nanogpt2.report.progress import Progress
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
@@ -32,6 +32,7 @@ class Record(Protocol):
     history: list[dict[str, float]]
 
     def is_over(self, config: Config) -> bool: ...
+    def metrics(self) -> dict[str, float]: ...
 
 
 def harmless(
@@ -163,7 +164,7 @@ class RunDisplay:
         if over and self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
         self.logger.log(history)
-        self.logger.end(step, final_figures(history) if over else None)
+        self.logger.end(step, record.metrics() if over else None)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

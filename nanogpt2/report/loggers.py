@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from nanogpt2.base.extras import import_extra
 from nanogpt2.base.files import read_json, write_json
 from nanogpt2.config.config import Config
+from nanogpt2.config.schema import flatten
 
 PROJECT = "nanogpt2"
 Values = Mapping[str, float]
@@ -200,7 +201,11 @@ class Logger:
             found = read_json(self.note)
             self.name, self.logged = str(found["name"]), int(found["step"])
         folder.mkdir(parents=True, exist_ok=True)
-        self.sink = SINKS[tool](Run(folder, self.name, flat(self.config.to_dict()), is_new))
+        params = {
+            key: str(value) if isinstance(value, list) else value
+            for key, value in flatten(self.config.to_dict()).items()
+        }
+        self.sink = SINKS[tool](Run(folder, self.name, params, is_new))
         self.say(f"logged as {self.name}: {self.sink.shown_by}")
 
     def log(self, rows: Sequence[Values], *, speed: float | None = None) -> None:
@@ -221,7 +226,8 @@ class Logger:
         if self.sink is None:
             return
         sink = self.sink
-        self._guard(lambda: sink.end(step, final))
+        figures = final and {name: value for name, value in final.items() if name != "iter"}
+        self._guard(lambda: sink.end(step, figures))
         if final is not None:
             with suppress(OSError):
                 self.note.unlink(missing_ok=True)
@@ -234,25 +240,3 @@ class Logger:
             self.sink = None
             lines = str(error).splitlines() or [type(error).__name__]
             self.say(f"warning: nothing more goes to {self.tool}: {lines[0]}")
-
-
-def final_figures(history: Sequence[Values]) -> dict[str, float]:
-    """Return the last losses and the best, as metrics/train.json has them."""
-    last, best = history[-1], min(history, key=lambda row: row["val_loss"])
-    return {
-        "train_loss": last["train_loss"],
-        "val_loss": last["val_loss"],
-        "best_iter": best["iter"],
-        "best_val_loss": best["val_loss"],
-    }
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with those of groups under names such as `sample.seed`; lists as text."""
-    named: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            named |= {f"{key}.{name}": each for name, each in flat(value).items()}
-        else:
-            named[key] = str(value) if isinstance(value, list) else value
-    return named
