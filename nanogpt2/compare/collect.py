@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base import files
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.repository import (
     Revision,
@@ -16,7 +15,7 @@ from nanogpt2.base.repository import (
 )
 from nanogpt2.compare.cache import read_here
 from nanogpt2.compare.live import LIVE, list_running
-from nanogpt2.compare.runs import PATHS, Run, has_results, read_run
+from nanogpt2.compare.runs import PATHS, Run, has_results, parse_json, read_run
 
 REPORT = Path("logs/train.json")  # of the training in the workspace
 NONE = (
@@ -62,19 +61,11 @@ def read_workspace() -> Run:
 
 def _read_report(run: Run) -> Mapping[str, Any]:
     """Return logs/train.json where it is of `run`: the same losses, or at least as many steps."""
-    report, live = (_read_log(path) for path in (REPORT, Path(LIVE)))
+    report, live = (parse_json(read_here(path)) for path in (REPORT, Path(LIVE)))
     if rows := live.get("history"):
         losses = [row.get("val_loss") for row in rows if isinstance(row, dict)]
         return report if losses == [*run.curve.get("val_loss", ())] else {}
     return report if report.get("max_iters") == run.params.get("max_iters") else {}
-
-
-def _read_log(path: Path) -> Mapping[str, Any]:
-    try:
-        found = files.read_json(path) if files.exists(path) else {}
-    except DataError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_same(run: Run, here: Run) -> bool:

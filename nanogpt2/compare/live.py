@@ -1,11 +1,11 @@
 """Trainings under way, as `report.live` writes them: here, and in DVC's copies of the project."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.compare.runs import Run
+from nanogpt2.compare.cache import read_here
+from nanogpt2.compare.runs import Run, parse_json
 from nanogpt2.config.schema import flatten
 
 LIVE = "logs/live.json"
@@ -26,7 +26,7 @@ def list_running() -> list[Run]:
 
 def _read_running() -> Iterator[Run]:
     for path in list_live_files():
-        live = _read(path)
+        live = parse_json(read_here(path))
         if not _is_alive(live):
             continue
         rows = live["history"]
@@ -41,14 +41,6 @@ def _read_running() -> Iterator[Run]:
             progress={key: live[key] for key in ("iter", "max_iters", "tokens_per_second")},
             notes=["is being trained"],
         )
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # none, or of another version
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_alive(live: Mapping[str, Any]) -> bool:

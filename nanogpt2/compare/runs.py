@@ -13,11 +13,11 @@ from nanogpt2.base.files import sha256
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import NOT_TRAINING
 from nanogpt2.config.schema import flatten
+from nanogpt2.proof.record import LOCK, PARAMETERS, entries_of, parameters_of, stages_of
 
-PARAMS, LOCK = "params.yaml", "dvc.lock"
 TRAIN, EVAL = "metrics/train.json", "metrics/eval.json"
 LOSS, POSITION, TOKENS = "plots/loss.csv", "plots/position.csv", "plots/tokens.csv"
-PATHS = (PARAMS, LOCK, TRAIN, EVAL, LOSS, POSITION, TOKENS)  # all of them in git
+PATHS = (PARAMETERS, LOCK, TRAIN, EVAL, LOSS, POSITION, TOKENS)  # all of them in git
 SAMPLES, COPIES, PREPARED = "samples", "metrics/copies.txt", "data/prepared"
 HASHED = {  # output: what it is, in words
     PREPARED: "prepared data",
@@ -65,13 +65,11 @@ def read_run(name: str, kind: str, contents: Mapping[str, bytes | None], **known
         path: (contents.get(path) or b"").decode("utf-8", "replace").replace("\r\n", "\n")
         for path in PATHS
     }
-    given = flatten(_parse_yaml(texts[PARAMS]))
-    stages = _parse_yaml(texts[LOCK]).get("stages")
-    stages = stages if isinstance(stages, dict) else {}
-    recorded = flatten(dict(_recorded_params(stages)))
+    given, stages = flatten(_parse_yaml(texts[PARAMETERS])), stages_of(_parse_yaml(texts[LOCK]))
+    recorded = flatten({k: v for each in stages.values() for k, v in parameters_of(each).items()})
     stale = sorted(key for key, value in recorded.items() if key in given and given[key] != value)
-    figures = _parse_json(texts[EVAL])
-    train = _parse_json(texts[TRAIN])
+    figures = parse_json(texts[EVAL])
+    train = parse_json(texts[TRAIN])
     params, used = {**given, **recorded}, _used(stages)
     return Run(
         name,
@@ -85,7 +83,7 @@ def read_run(name: str, kind: str, contents: Mapping[str, bytes | None], **known
         hashes={path: md5 for path, md5 in _outputs(stages) if path in {*HASHED, COPIES}},
         setting=_digest([_without_seed(params), used]) if figures or train else "",
         code=_digest({k: v for k, v in used.items() if k.startswith(CODE)}) if used else "",
-        notes=[f"not run with what {PARAMS} says of {', '.join(stale)}"] if stale else [],
+        notes=[f"not run with what {PARAMETERS} says of {', '.join(stale)}"] if stale else [],
         **known,
     )
 
@@ -111,9 +109,10 @@ def _parse_yaml(text: str) -> dict[str, Any]:
     return yaml12.parse_record(text)
 
 
-def _parse_json(text: str) -> dict[str, Any]:
+def parse_json(content: str | bytes | None) -> dict[str, Any]:
+    """Return the object in JSON, an empty one where there is none."""
     try:
-        found = json.loads(text) if text else {}
+        found = json.loads(content) if content else {}
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -144,32 +143,20 @@ def _columns(text: str) -> dict[str, list[float]]:
     return {key: [row[place] for row in numbers] for place, key in enumerate(head) if numbers}
 
 
-def _recorded_params(stages: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for stage in stages.values():
-        recorded = stage.get("params") if isinstance(stage, dict) else None
-        values = recorded.get(PARAMS) if isinstance(recorded, dict) else None
-        yield from (values if isinstance(values, dict) else {}).items()
-
-
-def _entries(stages: Mapping[str, Any], kind: str, names: Sequence[str] = ()) -> Iterator[Any]:
-    for name, stage in stages.items():
-        entries = stage.get(kind) if isinstance(stage, dict) else None
-        if isinstance(entries, list) and (not names or name in names):
-            yield from (each for each in entries if isinstance(each, dict))
-
-
 def _outputs(stages: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for entry in _entries(stages, "outs"):
-        yield str(entry.get("path")), str(entry.get("md5"))
+    for stage in stages.values():
+        for entry in entries_of(stage, "outs"):
+            yield str(entry["path"]), str(entry.get("md5"))
 
 
 def _used(stages: Mapping[str, Any]) -> dict[str, str]:
     """Return the data and code that a run was made of: their hashes, by their paths."""
     made = {path for path, _ in _outputs(stages)} - {PREPARED, "data/init/model.pt"}
     return {
-        str(entry.get("path")): str(entry.get("md5"))
-        for entry in _entries(stages, "deps", ("train", "evaluate"))
-        if entry.get("path") not in made
+        str(entry["path"]): str(entry.get("md5"))
+        for name in ("train", "evaluate")
+        for entry in entries_of(stages.get(name, {}), "deps")
+        if entry["path"] not in made
     }
 
 
