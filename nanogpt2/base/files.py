@@ -187,6 +187,15 @@ def read_text(path: str | Path) -> str:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
+def parse_object(content: str | bytes | None) -> dict[str, Any]:
+    """Return the object in JSON `content`, an empty one where there is none."""
+    try:
+        found = json.loads(content) if content else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_json(path: str | Path) -> Any:
     """Return the JSON value in `path`; DataError where it is missing or damaged."""
     try:

@@ -114,19 +114,18 @@ def has_experiments() -> bool:
     return bool(_ask_git(Path(), "for-each-ref", "--count=1", "refs/exps"))
 
 
-def list_experiments() -> list[Revision]:
-    """Return DVC's experiments on all commits, the oldest first."""
+def list_experiments(base: str = "") -> list[Revision]:
+    """Return DVC's experiments on the commit `base`, or on all, the oldest first."""
     lines = _ask_git(
         Path(),
-        *("for-each-ref", "--sort=committerdate", "refs/exps"),
+        *("for-each-ref", "--sort=committerdate", f"refs/exps/{base[:2]}/{base[2:]}".rstrip("/")),
         "--format=%(objectname) %(committerdate:unix) %(refname)",
     )
     found = []
     for line in (lines or "").splitlines():
         commit, time, ref = line.split(" ", 2)
         if match := EXPERIMENTS.fullmatch(ref):
-            base = match[1] + match[2]
-            found.append(Revision(match[3], commit, int(time or 0), "", base))
+            found.append(Revision(match[3], commit, int(time or 0), "", match[1] + match[2]))
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.base.errors import DataError
+from nanogpt2.base.files import parse_object
 from nanogpt2.base.repository import (
     Revision,
     current_commit,
@@ -15,7 +16,7 @@ from nanogpt2.base.repository import (
 )
 from nanogpt2.compare.cache import read_here
 from nanogpt2.compare.live import LIVE, list_running
-from nanogpt2.compare.runs import PATHS, Run, has_results, parse_json, read_run
+from nanogpt2.compare.runs import PATHS, Run, has_results, read_run
 
 REPORT = Path("logs/train.json")  # of the training in the workspace
 NONE = (
@@ -61,7 +62,7 @@ def read_workspace() -> Run:
 
 def _read_report(run: Run) -> Mapping[str, Any]:
     """Return logs/train.json where it is of `run`: the same losses, or at least as many steps."""
-    report, live = (parse_json(read_here(path)) for path in (REPORT, Path(LIVE)))
+    report, live = (parse_object(read_here(path)) for path in (REPORT, Path(LIVE)))
     if rows := live.get("history"):
         losses = [row.get("val_loss") for row in rows if isinstance(row, dict)]
         return report if losses == [*run.curve.get("val_loss", ())] else {}

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanogpt2.base.files import parse_object
 from nanogpt2.compare.cache import read_here
-from nanogpt2.compare.runs import Run, parse_json
+from nanogpt2.compare.runs import Run
 from nanogpt2.config.schema import flatten
 
 LIVE = "logs/live.json"
@@ -26,7 +27,7 @@ def list_running() -> list[Run]:
 
 def _read_running() -> Iterator[Run]:
     for path in list_live_files():
-        live = parse_json(read_here(path))
+        live = parse_object(read_here(path))
         if not _is_alive(live):
             continue
         rows = live["history"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from nanogpt2.base.files import sha256
+from nanogpt2.base.files import parse_object, sha256
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import NOT_TRAINING
 from nanogpt2.config.schema import flatten
@@ -68,8 +68,8 @@ def read_run(name: str, kind: str, contents: Mapping[str, bytes | None], **known
     given, stages = flatten(_parse_yaml(texts[PARAMETERS])), stages_of(_parse_yaml(texts[LOCK]))
     recorded = flatten({k: v for each in stages.values() for k, v in parameters_of(each).items()})
     stale = sorted(key for key, value in recorded.items() if key in given and given[key] != value)
-    figures = parse_json(texts[EVAL])
-    train = parse_json(texts[TRAIN])
+    figures = parse_object(texts[EVAL])
+    train = parse_object(texts[TRAIN])
     params, used = {**given, **recorded}, _used(stages)
     return Run(
         name,
@@ -107,15 +107,6 @@ def tokens_per_step(params: Mapping[str, Any]) -> int | None:
 @cache
 def _parse_yaml(text: str) -> dict[str, Any]:
     return yaml12.parse_record(text)
-
-
-def parse_json(content: str | bytes | None) -> dict[str, Any]:
-    """Return the object in JSON, an empty one where there is none."""
-    try:
-        found = json.loads(content) if content else {}
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

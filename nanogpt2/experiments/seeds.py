@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.base.errors import ConfigError, TrainingError
-from nanogpt2.base.repository import check_repository
+from nanogpt2.base.files import parse_object
+from nanogpt2.base.repository import (
+    check_repository,
+    current_commit,
+    list_experiments,
+    read_committed,
+)
 from nanogpt2.config import yaml12
 from nanogpt2.config.schema import with_defaults
 from nanogpt2.experiments.significance import compare, describe, describe_runs
 from nanogpt2.screen.screen import done, phase, still
 from nanogpt2.trials.board import Board
 from nanogpt2.trials.copies import Base, check_inputs, read_base
-from nanogpt2.trials.dvc import read_metrics
+from nanogpt2.trials.dvc import METRICS
 from nanogpt2.trials.places import find_places
 from nanogpt2.trials.runner import Grid, Runner, Source, failures
 from nanogpt2.trials.space import Setting, apply, check_settings, split
@@ -76,7 +82,7 @@ def run_all(
     What an earlier call has found out is taken over. `settings` are those that a source makes
     trials of as it goes on, at the ends of what they may be.
     """
-    kept = base.kept()
+    kept = {each.name for each in list_experiments(base.head)}
     for trial in source.trials:
         trial.recall(base.identity, kept, stopped=stop_hopeless)
     written = settings or [trial.setting for trial in source.trials]
@@ -137,12 +143,11 @@ def check_keys(settings: Iterable[str]) -> None:
 def read_seeds() -> dict[int, Mapping[str, Any]]:
     """Return metrics/eval.json of params.yaml as it was committed, for each seed that `seeds` ran.
 
-    TrainingError where DVC fails.
+    Git has it in the commits that DVC makes of experiments.
     """
     pattern = re.compile(rf"seed-(\d+)-{digest(())}")
-    rows = {
-        int(match[1]): figures
-        for name, figures in read_metrics().items()
-        if figures and (match := pattern.fullmatch(name))
-    }
-    return dict(sorted(rows.items()))
+    experiments = list_experiments(current_commit() or "none")
+    commits = {each.commit: m for each in experiments if (m := pattern.fullmatch(each.name))}
+    contents = read_committed([*commits], [METRICS])
+    rows = {int(commits[commit][1]): parse_object(text) for (commit, _), text in contents.items()}
+    return {seed: figures for seed, figures in sorted(rows.items()) if figures}

@@ -49,11 +49,6 @@ class Base:
         """Return where DVC keeps the experiments of this commit."""
         return f"refs/exps/{self.head[:2]}/{self.head[2:]}"
 
-    def kept(self) -> set[str]:
-        """Return the names of the experiments of this commit in the person's repository."""
-        found = git(self.project, "for-each-ref", "--format=%(refname)", self.namespace)
-        return {line.rpartition("/")[2] for line in found.splitlines()}
-
 
 def read_base() -> Base:
     """Return the base in the current folder; DataError where no DVC project is here."""

@@ -1,12 +1,10 @@
 """DVC and git, run as the commands that a person would type: the one place that calls them."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nanogpt2.base.errors import DataError, TrainingError
 
@@ -87,14 +85,3 @@ def start_experiment(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def read_metrics() -> dict[str, Mapping[str, Any]]:
-    """Return the content of METRICS by the names of all experiments on this commit."""
-    revisions = json.loads(dvc("exp", "show", "--json"))
-    experiments = [each for revision in revisions for each in revision.get("experiments") or []]
-    return {
-        each["name"]: each["revs"][0]["data"]["metrics"].get(METRICS, {}).get("data", {})
-        for each in experiments
-        if each["name"] and each["revs"] and each["revs"][0].get("data")
-    }
