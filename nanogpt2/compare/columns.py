@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nanogpt2.compare.groups import Group
@@ -59,9 +59,13 @@ class Noise:
     margin: float
 
 
-def known_columns(runs: Sequence[Run]) -> list[Column]:
-    """Return the columns that any of `runs` has a figure for."""
-    return [column for column in COLUMNS if any(column.key in run.figures for run in runs)]
+Noises = Mapping[Column, Noise | None]  # by the columns that are shown, in their order
+
+
+def measure_noises(runs: Sequence[Run], groups: Sequence[Group]) -> Noises:
+    """Return the columns that any of `runs` has a figure for, each with its noise."""
+    known = (column for column in COLUMNS if any(column.key in run.figures for run in runs))
+    return {column: measure_noise(column, runs, groups) for column in known}
 
 
 def measure_noise(column: Column, runs: Sequence[Run], groups: Sequence[Group]) -> Noise | None:

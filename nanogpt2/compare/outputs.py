@@ -26,9 +26,10 @@ def read_copies(run: Run, cache: Cache) -> str | None:
     return None if text is None else text[: 2 * LENGTH]
 
 
-def read_datasets(
-    runs: Sequence[Run], cache: Cache
-) -> list[tuple[list[Run], Mapping[str, Any] | None]]:
+Datasets = Sequence[tuple[list[Run], Mapping[str, Any] | None]]
+
+
+def read_datasets(runs: Sequence[Run], cache: Cache) -> Datasets:
     """Return the data that runs were trained on: the runs, and dataset.json where it is cached."""
     users: dict[str, list[Run]] = {}
     for run in runs:

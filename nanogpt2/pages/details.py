@@ -114,10 +114,10 @@ def memorised(runs: Sequence[Run], cache: Cache) -> str:
     return table("What samples copy of the training text", head, rows, identifier="memorised-table")
 
 
-def data(runs: Sequence[Run], cache: Cache) -> str:
+def data(datasets: outputs.Datasets) -> str:
     """Return the data at a glance, for each that runs were trained on."""
     found = []
-    for users, dataset in outputs.read_datasets(runs, cache):
+    for users, dataset in datasets:
         names = name_some([run.name for run in users], 5)
         if dataset is None:
             hint = reproduce.how_to_fetch(users[0])

@@ -14,7 +14,7 @@ from typing import Any
 
 from nanogpt2.compare import outputs
 from nanogpt2.compare.cache import Cache
-from nanogpt2.compare.columns import known_columns, measure_noise
+from nanogpt2.compare.columns import Noises, measure_noises
 from nanogpt2.compare.groups import BAND, Group, group_runs
 from nanogpt2.compare.runs import PREPARED, Run, tokens_per_step
 from nanogpt2.experiments.significance import CONFIDENCE, t_quantile
@@ -39,18 +39,18 @@ def make_page(runs: Sequence[Run], project: Path, *, live: int | None = None) ->
     and asks its server for later ones.
     """
     cache = Cache(project)
-    groups = group_runs(runs)
-    base = choose_base(runs)
+    groups, base = group_runs(runs), choose_base(runs)
+    noises, datasets = measure_noises(runs, groups), outputs.read_datasets(runs, cache)
     scripts = [*read_scripts(), _resource("charts.js"), _resource("page.js")]
     parts = {
         "Curves": sections.curves(runs),
-        "Figures": sections.figures(runs, groups, base),
-        "Over seeds": sections.seeds(runs, groups, base),
+        "Figures": sections.figures(runs, groups, base, noises),
+        "Over seeds": sections.seeds(runs, groups, base, noises),
         "Loss by position": details.positions(runs),
         "Loss by token": details.tokens(runs),
         "Samples": details.samples(runs, cache),
         "Memorised": details.memorised(runs, cache),
-        "Data": details.data(runs, cache),
+        "Data": details.data(datasets),
         "Speed and energy": details.speed(runs),
         "Reproduce": "".join(details.reproducing(runs)),
     }
@@ -60,7 +60,7 @@ def make_page(runs: Sequence[Run], project: Path, *, live: int | None = None) ->
         element("section", f"<h2>{title}</h2>{parts[title]}", id=name)
         for title, name in names.items()
     )
-    known = json.dumps(_data(runs, groups, base, cache), ensure_ascii=False, default=str)
+    known = json.dumps(_data(runs, groups, base, noises, datasets), ensure_ascii=False, default=str)
     known = known.replace("<", "\\u003c")  # no text can end the element
     policy = _policy(scripts, live=live is not None)
     title = text(f"Runs of {project.resolve().name}")
@@ -128,23 +128,21 @@ def _summary(runs: Sequence[Run], groups: Sequence[Group]) -> str:
 
 
 def _data(
-    runs: Sequence[Run], groups: Sequence[Group], base: int, cache: Cache
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    base: int,
+    noises: Noises,
+    datasets: outputs.Datasets,
 ) -> Mapping[str, Any]:
     """Return what page.js works with."""
-    columns = known_columns(runs)
-    noises = [measure_noise(column, runs, groups) for column in columns]
-    datasets = {
-        users[0].hashes[PREPARED]: found
-        for users, found in outputs.read_datasets(runs, cache)
-        if found
-    }
+    cached = {users[0].hashes[PREPARED]: found for users, found in datasets if found}
     return {
         "base": base,
-        "runs": [_run(run, outputs.bytes_per_token(run, datasets)) for run in runs],
+        "runs": [_run(run, outputs.bytes_per_token(run, cached)) for run in runs],
         "groups": [asdict(group) for group in groups],
         "columns": [
             asdict(column) | {"split": column.split, "noise": noise and noise.margin}
-            for column, noise in zip(columns, noises, strict=True)
+            for column, noise in noises.items()
         ],
         "band": BAND,
         "confidence": CONFIDENCE,

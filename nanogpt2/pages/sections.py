@@ -3,15 +3,7 @@
 import datetime
 from collections.abc import Sequence
 
-from nanogpt2.compare.columns import (
-    Column,
-    Noise,
-    changes,
-    known_columns,
-    measure_noise,
-    show_value,
-    values_of,
-)
+from nanogpt2.compare.columns import Noises, changes, show_value, values_of
 from nanogpt2.compare.groups import BAND, Group, interval
 from nanogpt2.compare.runs import Run
 from nanogpt2.experiments.significance import CONFIDENCE
@@ -48,10 +40,8 @@ def curves(runs: Sequence[Run]) -> str:
     )
 
 
-def figures(runs: Sequence[Run], groups: Sequence[Group], base: int) -> str:
+def figures(runs: Sequence[Run], groups: Sequence[Group], base: int, noises: Noises) -> str:
     """Return the table of figures; page.js adds differences to the row that is chosen."""
-    columns = known_columns(runs)
-    noises = [measure_noise(column, runs, groups) for column in columns]
     group_of = {at: place for place, group in enumerate(groups) for at in group.members}
     rows = []
     for at, run in enumerate(runs):
@@ -59,7 +49,7 @@ def figures(runs: Sequence[Run], groups: Sequence[Group], base: int) -> str:
             element("td", text(", ".join(changes(run, runs[base])) or NONE), class_="changed"),
             number(_seed(run), show_value(run.params.get("seed"))),
         ]
-        for column in columns:
+        for column in noises:
             value = run.figures.get(column.key)
             shown = "" if value is None else column.show(value)
             cells.append(number(value, shown, data_key=column.key))
@@ -67,12 +57,12 @@ def figures(runs: Sequence[Run], groups: Sequence[Group], base: int) -> str:
         rows.append(
             row(_name(run, at), cells, data_run=at, data_group=group_of.get(at), id=f"run-{at}")
         )
-    head = ["run", "changed", "seed", *(text(column.title) for column in columns), "committed"]
+    head = ["run", "changed", "seed", *(text(column.title) for column in noises), "committed"]
     every = table("Figures of every run", head, rows, identifier="figures-table", sortable=True)
     return (
         '<div id="figures-controls" class="script"></div>'
         + f'<div class="tall">{every}</div>'
-        + f"<p>{_describe_noise(columns, noises)}</p>"
+        + f"<p>{_describe_noise(noises)}</p>"
     )
 
 
@@ -107,10 +97,10 @@ def _seed(run: Run) -> float | None:
     return float(seed) if isinstance(seed, int) else None
 
 
-def _describe_noise(columns: Sequence[Column], noises: Sequence[Noise | None]) -> str:
+def _describe_noise(noises: Noises) -> str:
     known = [
         f"{column.title} {column.show(noise.margin)}"
-        for column, noise in zip(columns, noises, strict=True)
+        for column, noise in noises.items()
         if noise and column.better
     ]
     if not known:
@@ -118,7 +108,7 @@ def _describe_noise(columns: Sequence[Column], noises: Sequence[Noise | None]) -
             "How much seeds alone change these figures is not known: no setting here has several"
             " seeds. python -m nanogpt2 seeds --n 5 finds out."
         )
-    freedom = max(noise.freedom for noise in noises if noise)
+    freedom = max(noise.freedom for noise in noises.values() if noise)
     return (
         f"Of 100 differences between two runs that differ by their seeds alone, 99 are within:"
         f" {text('; '.join(known))} (standard deviation over seeds, pooled over the settings that"
@@ -127,14 +117,14 @@ def _describe_noise(columns: Sequence[Column], noises: Sequence[Noise | None]) -
     )
 
 
-def seeds(runs: Sequence[Run], groups: Sequence[Group], base: int) -> str:
+def seeds(runs: Sequence[Run], groups: Sequence[Group], base: int, noises: Noises) -> str:
     """Return the means of settings that have several seeds."""
     if not groups:
         return (
             "<p>No setting here has several seeds. <code>python -m nanogpt2 seeds --n 5 -S"
             " key=value</code> runs them.</p>"
         )
-    columns = [column for column in known_columns(runs) if column.better and column.split == "val"]
+    columns = [column for column in noises if column.better and column.split == "val"]
     rows = []
     for at, group in enumerate(groups):
         first = runs[group.members[0]]
