@@ -38,6 +38,12 @@ def describe_work(amount: float, unit: str, seconds: float, *, what: str = "") -
     return f"{words} in {describe_time(seconds)} ({speed}/s)"
 
 
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of as many cells as lines, in which the cells of a column begin at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def name_some(names: Sequence[object], most: int) -> str:
     """Return the first `most` of `names`, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -19,7 +19,7 @@ from nanogpt2.experiments.seeds import comparable_figure, figures_of
 from nanogpt2.trials.copies import Base
 from nanogpt2.trials.runner import Grid
 from nanogpt2.trials.space import Axis, Setting, Space, apply
-from nanogpt2.trials.trial import FAILED, FINISHED, FOLDER, STOPPED, Trial, make_trial
+from nanogpt2.trials.trial import FAILED, FINISHED, FOLDER, STOPPED, Trial, digest, make_trial
 
 TRIES = 20  # to draw a setting that is valid and new
 
@@ -118,7 +118,7 @@ class Search:
 
 def name_of(setting: Setting) -> str:
     """Return the name of the experiment of a setting that is run once."""
-    return f"trial-{sha256(chr(10).join(setting).encode())[:8]}"
+    return f"trial-{digest(setting, 8)}"
 
 
 def _texts(setting: Setting) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nanogpt2.base.errors import ConfigError, TrainingError
 from nanogpt2.base.repository import check_repository
+from nanogpt2.base.words import in_columns
 from nanogpt2.config import yaml12
 from nanogpt2.experiments.search import Search, name_of
 from nanogpt2.experiments.seeds import (
@@ -149,12 +150,8 @@ def _values(trial: Trial, keys: Sequence[str]) -> list[str]:
 
 def _columns(rows: Sequence[Sequence[str]], *, best: bool) -> list[str]:
     """Return rows in columns, below the first one as their heads; the second one is marked."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for at, row in enumerate(rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(f"{'*' if best and at == 1 else ' '} {'  '.join(cells)}".rstrip())
-    return lines
+    marks = [" ", "*" if best else " ", *" " * len(rows)]
+    return [f"{mark} {line}".rstrip() for mark, line in zip(marks, in_columns(rows), strict=False)]
 
 
 def _describe_best(trials: Sequence[Trial], figure: str) -> list[str]:

@@ -1,7 +1,6 @@
 """A report of the check as lines for a terminal, and as Markdown for a page of a job."""
 
-from collections.abc import Sequence
-
+from nanogpt2.base.words import in_columns
 from nanogpt2.doctor.markdown import table
 from nanogpt2.gate.check import Report
 from nanogpt2.gate.judge import Row
@@ -15,7 +14,7 @@ def as_lines(report: Report) -> list[str]:
     """Return the report in plain lines, tables in columns."""
     lines = [report.fit] if report.fit else []
     for title, head, rows in _tables(report):
-        lines += ["", title, *_columns(head, rows)]
+        lines += ["", title, *in_columns([head, *rows])]
     lines += ["", *_remarks(report)]
     return [*lines, *report.faults, report.verdict]
 
@@ -49,9 +48,3 @@ def _cells(row: Row) -> list[str]:
     figures = (row.base, ".6g"), (row.head, ".6g"), (row.difference, "+.4g"), (row.allowed, ".4g")
     shown = ("" if figure is None else format(figure, form) for figure, form in figures)
     return [row.name, *shown, row.verdict]
-
-
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [list(head), *map(list, rows)]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

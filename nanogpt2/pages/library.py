@@ -12,7 +12,6 @@ from nanogpt2.base.files import read_text
 
 EXTRA = "report"
 SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
-LICENCE = "LICENSE.txt"
 
 
 def read_scripts() -> list[str]:

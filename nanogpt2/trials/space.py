@@ -25,7 +25,6 @@ FORMS = {
     "uniform": "uniform(low,high)",
     "loguniform": "loguniform(low,high)",
 }
-DRAWN = ("uniform", "loguniform")
 MOST = 10_000  # trials of a grid
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 

@@ -99,6 +99,6 @@ def make_trial(name: str, setting: Setting, values: Mapping[str, Any]) -> Trial:
     return Trial(name, setting, data_key, train_key, of=config.max_iters)
 
 
-def digest(settings: Sequence[str]) -> str:
+def digest(settings: Sequence[str], length: int = 6) -> str:
     """Return a short name of settings as they are written."""
-    return sha256("\n".join(settings).encode("utf-8"))[:6]
+    return sha256("\n".join(settings).encode("utf-8"))[:length]
