@@ -102,7 +102,7 @@ class Search:
             done = [figures_of(t, "val") for t in self.trials if t.state == FINISHED]
             figure = comparable_figure(done) if done else "loss"
             for setting in self.drawn:
-                trial, texts = trials.get(setting, Trial("", (), state=STOPPED)), _texts(setting)
+                trial, texts = trials.get(setting, Trial("", (), state=STOPPED)), texts_of(setting)
                 finished = trial.state == FINISHED
                 study.add_trial(
                     self.optuna.trial.create_trial(
@@ -121,7 +121,8 @@ def name_of(setting: Setting) -> str:
     return f"trial-{digest(setting, 8)}"
 
 
-def _texts(setting: Setting) -> dict[str, str]:
+def texts_of(setting: Setting) -> dict[str, str]:
+    """Return the values of a setting, as they are written, by their keys."""
     return {key: text for key, _, text in (each.partition("=") for each in setting)}
 
 

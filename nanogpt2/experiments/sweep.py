@@ -8,7 +8,7 @@ from nanogpt2.base.errors import ConfigError, TrainingError
 from nanogpt2.base.repository import check_repository
 from nanogpt2.base.words import in_columns
 from nanogpt2.config import yaml12
-from nanogpt2.experiments.search import Search, name_of
+from nanogpt2.experiments.search import Search, name_of, texts_of
 from nanogpt2.experiments.seeds import (
     PARAMS,
     check_keys,
@@ -144,7 +144,7 @@ def describe_trials(trials: Sequence[Trial], varied: Sequence[str]) -> list[str]
 
 
 def _values(trial: Trial, keys: Sequence[str]) -> list[str]:
-    texts = {key: text for key, _, text in (each.partition("=") for each in trial.setting)}
+    texts = texts_of(trial.setting)
     return [texts[key] for key in keys]
 
 
