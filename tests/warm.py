@@ -11,10 +11,10 @@ process when its parent ends, or of how one starts, take sys.executable.
 imported what tests import; their sys.executable is the usual one.
 """
 
-import array
 import atexit
 import gc
 import importlib
+import importlib.util
 import marshal
 import os
 import runpy
@@ -25,23 +25,32 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 HAS_SERVER = hasattr(os, "pidfd_open")  # on Linux alone
+
+
+def _load_forks() -> Any:
+    """Return what sweeps fork with, by its path: a server holds no module of the project."""
+    path = Path(__file__).parents[1] / "nanogpt2/trials/forks.py"
+    spec = importlib.util.spec_from_file_location("forks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+forks = _load_forks()
 PRELOADED = {
     "processes": (
-        *("torch", "numpy", "click", "jsonschema", "yaml", "filelock", "tqdm", "psutil"),
-        *("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.experiments", "dvc_data.index"),
-        *("dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.experiments.queue.celery"),
-        *("dvc.repo.experiments.executor.local", "dvc.utils.hydra", "dvc_data.hashfile.checkout"),
-        *("networkx", "ruamel.yaml", "hydra._internal.config_loader_impl", "numpy.random"),
-        *("dvc.repo.plots", "dvc.repo.datasets", "dvc.repo.artifacts", "dvc.repo.stage"),
-        *("dvc.repo.index", "dvc.repo.experiments.queue.tempdir", "pyparsing", "tabulate"),
-        *("dulwich.porcelain", "pygit2", "rich.table", "rich.status", "dvc_task.proc.manager"),
-        *("torch.utils.data", "torch.profiler", "numpy.ma", "dvc.dirs", "dvc.utils.strictyaml"),
+        *forks.PRELOADED,
+        *("dvc.repo.plots", "rich.table", "tabulate", "numpy.ma", "dvc.dirs"),
+        "dvc.utils.strictyaml",
     ),
     "workers": (
         *("hypothesis", "sympy", "torch.fx", "torch.distributed.tensor", "huggingface_hub.hf_api"),
@@ -155,15 +164,10 @@ def serve(path: Path, *names: str) -> None:
 def accept(listener: socket.socket, ready: selectors.BaseSelector) -> None:
     """Run an order; until it ends, pass on what its client is told by signals."""
     client, _ = listener.accept()
-    streams = array.array("i")
-    head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
-    streams.frombytes(ancillary[0][2])
-    order = b""
-    while len(order) < int.from_bytes(head, "little"):
-        order += client.recv(2**20)
+    order, streams = forks.receive(client)
     process = os.fork()
     if process == 0:
-        run(*marshal.loads(order), streams=list(streams))
+        run(*marshal.loads(order), streams=streams)
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(process)
@@ -201,39 +205,23 @@ def run(
     streams: list[int],
 ) -> None:
     """Be the Python that `arguments` ask for."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-    os.closerange(3, 1024)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    forks.take_place(folder, environment, streams)
     if LAUNCHER in environment:  # a process ends where its parent is another one
         os.environ[LAUNCHER] = str(os.getppid())
     while arguments[0] in ("-u", "-B"):
         arguments = arguments[1:]
     kind, target, *rest = arguments if arguments[0] in ("-m", "-c") else ["", *arguments]
-    sys.argv, sys.executable = [kind or target, *rest], executable
-    sys.orig_argv = [executable, *filter(None, [kind, target]), *rest]
-    Path("/proc/self/comm").write_text(target[:15], encoding="utf-8")
+    asked = [*filter(None, [kind, target]), *rest]
+    forks.name_process(target, executable, [kind or target, *rest], asked)
     given = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
     first = {"-c": "", "-m": folder}.get(kind, str(Path(target).parent))
     sys.path[:] = [first, *given, *sys.path[1:]]
-    code = 0
-    try:
-        if kind == "-m":
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        elif kind == "-c":
-            exec(compile(target, "<string>", "exec"), {"__name__": "__main__"})
-        else:
-            runpy.run_path(target, run_name="__main__")
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    works: dict[str, Callable[[], object]] = {
+        "-m": lambda: runpy.run_module(target, run_name="__main__", alter_sys=True),
+        "-c": lambda: exec(compile(target, "<string>", "exec"), {"__name__": "__main__"}),
+        "": lambda: runpy.run_path(target, run_name="__main__"),
+    }
+    forks.end_with(works[kind])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -167,16 +167,11 @@ def serve_one(client: socket.socket) -> int:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    streams = array.array("i")
-    head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
-    streams.frombytes(ancillary[0][2])
-    order = b""
-    while len(order) < int.from_bytes(head, "little"):
-        order += client.recv(2**20)
+    order, streams = receive(client)
     process = os.fork()
     if process == 0:
         client.close()
-        run(*json.loads(order), streams=list(streams))
+        run(*json.loads(order), streams=streams)
     for stream in streams:
         os.close(stream)
     with suppress(OSError):  # its client may have been killed by now
@@ -193,6 +188,17 @@ def serve_one(client: socket.socket) -> int:
     return 0
 
 
+def receive(client: socket.socket) -> tuple[bytes, list[int]]:
+    """Return the order that a client sends, and its standard streams."""
+    streams = array.array("i")
+    head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
+    streams.frombytes(ancillary[0][2])
+    order = b""
+    while len(order) < int.from_bytes(head, "little"):
+        order += client.recv(2**20)
+    return order, list(streams)
+
+
 def run(
     arguments: Sequence[str],
     executable: str,
@@ -202,20 +208,37 @@ def run(
     streams: Sequence[int],
 ) -> NoReturn:
     """Be the Python that `arguments`, `-m` and a module, ask for."""
+    take_place(folder, environment, streams)
+    _, target, *rest = arguments
+    name_process(target, executable, ["-m", *rest], arguments)
+    sys.path.insert(0, folder)
+    end_with(lambda: runpy.run_module(target, run_name="__main__", alter_sys=True))
+
+
+def take_place(folder: str, environment: Mapping[str, str], streams: Sequence[int]) -> None:
+    """Have the folder, environment and standard streams of a client, and no other open file."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, 64)
+    os.closerange(3, 1024)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    _, target, *rest = arguments
-    sys.argv, sys.executable = ["-m", *rest], executable
+
+
+def name_process(
+    target: str, executable: str, argv: Sequence[str], arguments: Sequence[str]
+) -> None:
+    """Seem to be the process that runs `target`, to itself and to those who look."""
+    sys.argv, sys.executable = [*argv], executable
     sys.orig_argv = [executable, *arguments]
     Path("/proc/self/comm").write_text(target[:15], encoding="utf-8")
-    sys.path.insert(0, folder)
+
+
+def end_with(work: Callable[[], object]) -> NoReturn:
+    """Do `work`, and end as Python does after a program."""
     code = 0
     try:
-        runpy.run_module(target, run_name="__main__", alter_sys=True)
+        work()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
