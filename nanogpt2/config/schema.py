@@ -23,6 +23,7 @@ NOT_FINITE = "found a number that is not finite; allowed: a finite number"
 TOKENIZERS = ("char", "byte", "bpe", "gpt2", "from_init")
 SMALLEST = {"byte": 256, "bpe": 256, "gpt2": 50_257}  # vocab_size
 
+NEED_WHOLE = ("muon", "normuon")  # optimizers of whole matrices
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
 
 # What the switch `architecture` sets, where the key itself is null.
@@ -202,8 +203,12 @@ def parallel_errors(
         yield "num_processes", f"found {processes}; allowed: 1 with device mps"
     elif windows % processes and not {"num_processes", *BATCH_KEYS} & wrong:
         yield "num_processes", describe_indivisible(processes, windows)
-    if values["parallel"] == "fsdp" and values["optimizer"] == "muon" and "optimizer" not in wrong:
-        yield "parallel", "found fsdp; allowed: ddp with optimizer muon, which needs whole matrices"
+    optimizer = values["optimizer"]
+    if values["parallel"] == "fsdp" and optimizer in NEED_WHOLE and "optimizer" not in wrong:
+        yield (
+            "parallel",
+            f"found fsdp; allowed: ddp with optimizer {optimizer}, which needs whole matrices",
+        )
 
 
 def tuning_errors(

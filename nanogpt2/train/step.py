@@ -22,19 +22,19 @@ from nanogpt2.finetune.trainable import choose_trainable
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH
+from nanogpt2.optimizers.choose import make_optimizers
+from nanogpt2.optimizers.ema import EMA
+from nanogpt2.optimizers.loss_scale import LossScale
+from nanogpt2.optimizers.rates import (
+    keep_rates_on_device,
+    learning_rate_factor,
+    set_learning_rates,
+)
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train.batches import Batches
-from nanogpt2.train.ema import EMA
 from nanogpt2.train.losses import StepReport
 from nanogpt2.train.micro_batch import MicroBatch
-from nanogpt2.train.optimizer import (
-    LossScale,
-    keep_rates_on_device,
-    learning_rate_factor,
-    make_optimizers,
-    set_learning_rates,
-)
 
 
 def no_check() -> None:

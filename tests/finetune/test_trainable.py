@@ -8,8 +8,8 @@ from variants import warmed
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
+from nanogpt2.optimizers.choose import make_optimizers
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.optimizer import make_optimizers
 from nanogpt2.train.trainer import Trainer
 
 

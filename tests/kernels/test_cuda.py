@@ -30,10 +30,14 @@ from nanogpt2.train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-SETTINGS = [{}, {"architecture": "modern", "optimizer": "muon", "ema_decay": 0.99}]
+SETTINGS: list[dict[str, object]] = [
+    {},
+    {"architecture": "modern", "optimizer": "muon", "ema_decay": 0.99},
+    {"architecture": "qwen3", "optimizer": "normuon"},
+]
 
 
-@pytest.fixture(params=SETTINGS, ids=["gpt2", "modern"])
+@pytest.fixture(params=SETTINGS, ids=["gpt2", "modern", "qwen3"])
 def config(request: pytest.FixtureRequest, tiny: Config) -> Config:
     changes = {
         "device": "cuda",

@@ -11,8 +11,8 @@ from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.choose import prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.optimizers.rates import learning_rate_factor
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.optimizer import Muon, learning_rate_factor, orthogonalise
 from nanogpt2.train.trainer import Trainer
 
 
@@ -123,48 +123,7 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], message: 
         get_config("nano", **changes)
 
 
-# --- Muon, the mean of the weights, schedules, patience ---
-
-
-def matrices() -> list[torch.nn.Parameter]:
-    torch.manual_seed(0)
-    shapes = [(8, 8), (24, 8), (8, 32), (8, 8), (24, 8)]
-    return [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
-
-
-def test_muon_is_torchs_muon() -> None:
-    ours, theirs = matrices(), matrices()
-    pair = (
-        Muon(ours, lr=0.02, weight_decay=0.1),
-        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95),
-    )
-    for step in range(5):
-        for weights, optimizer in zip((ours, theirs), pair, strict=True):
-            torch.manual_seed(step)
-            for weight in weights:
-                weight.grad = torch.randn_like(weight)
-            optimizer.step()
-    for our, their in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(our, their, atol=2e-3, rtol=0)  # products are in bfloat16
-        assert (our - their).abs().mean() < 2e-4
-
-
-@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 48, 16), (1, 16, 64)])
-def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)).float())
-    assert values.min() > 0.3
-    assert values.max() < 1.3
-
-
-def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tiny: Config) -> None:
-    config = get_config({**tiny.to_dict(), "optimizer": "muon", "architecture": "modern"})
-    model = GPT(config)
-    adamw, muon = Trainer(model, config).stepper.optimizers
-    by_muon = {id(p) for group in muon.param_groups for p in group["params"]}
-    by_adamw = [id(p) for group in adamw.param_groups for p in group["params"]]
-    assert by_muon == {id(p) for p in model.h.parameters() if p.dim() == 2}
-    assert sorted([*by_muon, *by_adamw]) == sorted(id(p) for p in model.parameters())
+# --- The mean of the weights, schedules, patience ---
 
 
 def test_the_kept_weights_are_the_running_mean(tiny: Config, text: str) -> None:

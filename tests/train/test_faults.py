@@ -23,9 +23,9 @@ from nanogpt2.base.errors import CheckpointError, DataError, DeviceError, Traini
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
+from nanogpt2.optimizers.loss_scale import LossScale
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.tokens.tokenizer import ByteTokenizer
-from nanogpt2.train.optimizer import LossScale
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.trainer import Trainer
 

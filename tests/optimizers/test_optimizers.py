@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
-from nanogpt2.train.optimizer import LossScale, Muon, learning_rate_factor, make_optimizers
+from nanogpt2.optimizers.choose import make_optimizers
+from nanogpt2.optimizers.loss_scale import LossScale
+from nanogpt2.optimizers.muon import Muon
+from nanogpt2.optimizers.rates import learning_rate_factor
 
 
 def test_each_weight_is_in_one_group_and_only_matrices_decay(tiny: Config) -> None:

@@ -1,0 +1,1 @@
+"""In: weights and their gradients. Out: updated weights, and their running mean."""
