@@ -188,9 +188,10 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 190 * 2**20,) * 2)
 Trainer(GPT(config), config).train(data, data)
 """
     # a process of its own, in which a thread takes no 64 MB of addresses for its heap (malloc(3));
-    # on a busy machine more threads begin, and sleep (device/threads.py)
+    # on a busy machine more threads begin, and sleep (device/threads.py): each takes a stack
     env = os.environ | {"MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    command = ["sh", "-c", 'ulimit -s 2048 && exec "$0" -c "$1"', sys.executable, script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "warning: out of memory: going on with 64 sequences at a time" in done.stdout
     assert "iter 1: train loss" in done.stdout
