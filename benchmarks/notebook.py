@@ -53,7 +53,7 @@ def change_settings(notebook: Any, assignments: tuple[str, ...]) -> None:
         name = assignment.partition("=")[0].strip()
         if name not in known:
             raise click.UsageError(f"--set {assignment}: allowed: {', '.join(known)}")
-    changed = nbformat.v4.new_code_cell("\n".join(assignments), id="changes")  # type: ignore[no-untyped-call]
+    changed = nbformat.v4.new_code_cell("\n".join(assignments), id="changes")
     cells.insert(at + 1, changed)
 
 
@@ -88,7 +88,7 @@ def cpu_seconds() -> float:
 @click.option("--keep", type=Path, help="Receives the notebook with its outputs.")
 def main(changes: tuple[str, ...], keep: Path | None) -> None:
     """Run the notebook, and print the seconds of each cell."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
     change_settings(notebook, changes)
     began = time.perf_counter()
     with TemporaryDirectory() as name:

@@ -53,9 +53,7 @@ def random_gpt2(**settings: Any) -> Any:
 def as_theirs(hf: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     """Return the model of transformers that `hf` describes, with exactly these tensors."""
     none = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        AutoConfig.for_model(**(hf | none))
-    )
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**(hf | none)))
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected
     assert missing == (["lm_head.weight"] if hf["tie_word_embeddings"] else [])

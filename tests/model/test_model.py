@@ -73,7 +73,7 @@ def test_gradients_are_those_of_transformers_gpt2(pair: "tuple[GPT2LMHeadModel, 
 def test_greedy_text_is_that_of_transformers_gpt2(pair: "tuple[GPT2LMHeadModel, GPT]") -> None:
     theirs, ours = pair
     idx = torch.randint(65, (1, 8))
-    expected = theirs.generate(  # type: ignore[misc]  # its own types do not take it
+    expected = theirs.generate(
         idx, attention_mask=torch.ones_like(idx), max_new_tokens=20, do_sample=False, pad_token_id=0
     )
     assert isinstance(expected, Tensor)
