@@ -23,7 +23,7 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
     if run_as_group(settings.num_processes):
         return
     from nanogpt2.device.group import joined
-    from nanogpt2.finetune.start import make_model
+    from nanogpt2.distil.teachers import make_start
     from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
     from nanogpt2.tokens.dataset import load_split
@@ -32,9 +32,9 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
 
     with joined(settings) as group:
         train, val = (load_split(data, name, settings.block_size) for name in ("train", "val"))
-        start = make_model(settings, init, data)
+        start = make_start(settings, init, data)
         trainer = Trainer(
-            *(start.model, start.config),
+            *(start.model, start.config, start.teachers),
             resume_root=command.state_folder(),
             log_file=log or command.log_beside(metrics),
             stopwatch=Stopwatch.of_process(),

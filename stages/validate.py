@@ -19,12 +19,14 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
     """Check every key of the configuration, and that its corpus and device are there."""
     from nanogpt2.base.files import make_newer, write_json
     from nanogpt2.base.repository import check_repository, find_project
-    from nanogpt2.exchange.init_from import check_init
+    from nanogpt2.distil.paths import FOLDER, check_paths
+    from nanogpt2.exchange.init_from import INIT_KEYS, check_init
     from nanogpt2.survey.preflight import check_copy, check_run, check_tokens
     from nanogpt2.tokens.choice import check_tokenizer
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))
+        make_newer(*Path().glob(f"{FOLDER}/*.dvc"))
     if project := find_project():
         check_repository(project)
         check_copy(config, project)
@@ -34,12 +36,9 @@ def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: P
         checkpoint_dir=checkpoint_dir,
         needs_all=all_keys,
         also=[
-            (
-                {"init_from", "tokenizer", "block_size", "freeze", "lora_rank"}
-                | {"corpus", "sample", "sample.prompt", "sample.prompt_file"},
-                partial(check_init, check_tokens=check_tokens),
-            ),
+            (INIT_KEYS, partial(check_init, check_tokens=check_tokens)),
             ({"tokenizer", "vocab_size"}, partial(check_tokenizer, in_pipeline=all_keys)),
+            ({"teachers"}, partial(check_paths, in_pipeline=all_keys)),
         ],
     )
     write_json(out, {"configuration": "valid"})  # constant: only a broken one reruns other stages

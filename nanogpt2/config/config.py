@@ -113,6 +113,9 @@ class Config:
     freeze: list[str]
     layer_decay: float
     lora_rank: int
+    teachers: list[str]
+    teacher_weight: float
+    teacher_temperature: float
     batch_size: int
     gradient_accumulation_steps: int
     sampling: str

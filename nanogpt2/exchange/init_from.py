@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # torch takes its time, and most runs start from scratch
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
 
+# What check_init relies on.
+INIT_KEYS = {"init_from", "tokenizer", "block_size", "freeze", "lora_rank", "corpus"} | {
+    *("sample", "sample.prompt", "sample.prompt_file")
+}
 HUB_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 OF_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 

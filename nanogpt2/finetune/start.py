@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class Start:
 
     model: GPT
     notes: list[str] = field(default_factory=list)
-    origin: dict[str, str] = field(default_factory=dict)  # the SHA-256 of the weights
+    origin: dict[str, Any] = field(default_factory=dict)  # the SHA-256 of the weights
 
     @property
     def config(self) -> Config:

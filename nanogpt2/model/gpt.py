@@ -50,6 +50,12 @@ class RMSNorm(Computes, nn.RMSNorm):
         return self.operators.rms_norm(x, self.weight, float(self.eps or 0))
 
 
+class Criterion(Protocol):
+    """What `Operators.cross_entropy` is: a loss of hidden states (B, T, C) under a head (V, C)."""
+
+    def __call__(self, x: Tensor, weight: Tensor, targets: Tensor, *, softcap: float) -> Tensor: ...
+
+
 class LayerCache(Protocol):
     """Keys and values that one layer has seen; `nanogpt2.decode.decoder` has the real one."""
 
@@ -252,15 +258,16 @@ class GPT(Computes):
         logits = self.head(self.hidden(idx))
         return logits if targets is None else (logits, mean_loss(logits, as_targets(targets, idx)))
 
-    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, idx: Tensor, targets: Tensor, criterion: Criterion | None = None) -> Tensor:
         """Return the mean cross-entropy in nats per token; a target of -1 does not count.
 
         It is what training computes: `forward`'s loss, in less time and memory, since a device
-        may do without the logits as a whole.
+        may do without the logits as a whole. A `criterion` is computed in its place.
         """
         cap = float(self.config.logit_softcap or 0)
         hidden, targets = self.hidden(idx), as_targets(targets, idx)
-        return self.operators.cross_entropy(hidden, self.head_weight, targets, softcap=cap)
+        criterion = criterion or self.operators.cross_entropy
+        return criterion(hidden, self.head_weight, targets, softcap=cap)
 
     def hidden(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the final hidden states (B, T, C); DataError where T exceeds block_size.

@@ -59,9 +59,10 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
 def describe_shortage(config: Config, device: torch.device) -> str:
     """Return one line for a run of which not even one sequence fits into memory."""
     available = available_bytes(device)
+    beside = f", beside {len(config.teachers)} teachers," if config.teachers else ""
     return (
         f"out of memory on {device.type} even with one sequence: {count_weights(config):,}"
-        f" parameters need about {_gib(step_bytes(config, 1))}, and there are"
+        f" parameters{beside} need about {_gib(step_bytes(config, 1))}, and there are"
         f" {_gib(available)}; what fits by this estimate: {what_fits(config, available)}"
     )
 

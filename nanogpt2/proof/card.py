@@ -44,6 +44,7 @@ class Facts:
     changed: Sequence[str] = ()  # files that are not as in the commit
     hashes: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
     started_from: str | None = None  # the SHA-256 of the weights that were fine-tuned
+    followed: Sequence[str] = ()  # the SHA-256 of the weights of each teacher
     proof: Sequence[str] = ()  # lines of what was compared after an export
     notes: Sequence[str] = ()  # what is left out, and why
 
@@ -129,11 +130,13 @@ def _summary(facts: Facts) -> str:
     began = "from scratch"
     if facts.started_from:
         began = f"from other weights (SHA-256 `{facts.started_from}`)"
+    hashes = ", ".join(f"`{each}`" for each in facts.followed)
+    taught = f", following the probabilities of other models (SHA-256 {hashes})" if hashes else ""
     return (
         f"A language model with {facts.n_parameters:,} parameters: n_layer {config['n_layer']},"
         f" n_embd {config['n_embd']}, {config['block_size']} tokens of context, a"
-        f" {facts.tokenizer}. Trained {began} with nanoGPT2. It goes on from a text as its training"
-        " text would; it follows no instructions and knows no facts."
+        f" {facts.tokenizer}. Trained {began} with nanoGPT2{taught}. It goes on from a text as its"
+        " training text would; it follows no instructions and knows no facts."
     )
 
 

@@ -44,6 +44,7 @@ def gather(
         dataset=data,
         hashes=_hashes(path, *([DATASET] if data else [])),
         started_from=loaded.origin.get("init"),
+        followed=loaded.origin.get("teachers", ()),
         proof=_proof(export) if export else (),
         notes=[] if data else [f"the training data: {DATASET} is not here, or of other data"],
     )

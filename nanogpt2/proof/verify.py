@@ -4,7 +4,7 @@ A chain leads from a checkpoint to its data: the checkpoint has the SHA-256 of d
 has those of the token files. dvc.lock has the hash of each file that a stage read and wrote.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,12 @@ def _mismatches(checkpoint: Any) -> Iterator[str]:
 
     figures = dict(checkpoint.origin)
     dataset, init = figures.pop("dataset", None), figures.pop("init", None)
+    teachers = figures.pop("teachers", [])
     decided = () if init is None else (*SHAPE_KEYS, "vocab_size")  # by the weights it began with
     try:
         if init is not None and files.exists(INIT):
             yield from _other_start(init)
+        yield from _other_teachers(teachers)
         if files.exists(DATA):
             yield from _other_data(checkpoint, dataset)
         if files.exists(TRAINED) and files.read_json(TRAINED) != figures:
@@ -170,6 +172,16 @@ def _other_start(init: object) -> Iterator[str]:
         here = None
     if here != init:
         yield f"was trained from other weights than those of {INIT}"
+
+
+def _other_teachers(teachers: Sequence[str]) -> Iterator[str]:
+    from nanogpt2.model.checkpoint import hash_weights, load_checkpoint
+
+    for path, sha256 in zip(get_config(PARAMETERS).teachers, teachers, strict=False):
+        if not files.exists(path):
+            continue
+        if hash_weights(load_checkpoint(path, device="cpu").model.state_dict()) != sha256:
+            yield f"followed another teacher than {path}"
 
 
 def _other_data(checkpoint: Any, dataset: object) -> Iterator[str]:

@@ -60,15 +60,16 @@ def check_copy(source: str | Path, project: Path) -> None:
     """Raise ConfigError where a text that `project` has is missing in this copy of it."""
     name, values = read_values(source)
     config = complete(without(values, find_errors(values)))
-    texts = {
-        "corpus": config.corpus,
-        "init_from": config.init_from,
-        "sample.prompt_file": config.sample.prompt_file,
-    }
+    texts = [
+        ("corpus", config.corpus),
+        ("init_from", config.init_from),
+        ("sample.prompt_file", config.sample.prompt_file),
+        *(("teachers", path) for path in config.teachers),
+    ]
     lines = [
         f"{name}: {key}: {path} is not in the copy of the project in which DVC runs an experiment,"
         f" since git does not know of it: {_track(path, project)}"
-        for key, path in texts.items()
+        for key, path in texts
         if (project / path).exists() and not _is_tracked(Path(path))
     ]
     if lines:
@@ -84,6 +85,8 @@ def _track(path: str, project: Path) -> str:
     """Return the commands with which git and DVC take `path` along."""
     if (project / path).is_dir():
         return f"dvc add {path} && git add {path}.dvc {Path(path).parent / '.gitignore'}"
+    if Path(path).suffix == ".pt":
+        return f"dvc add {path} && git add {Path(path).parent}"
     return f"git add {path}"
 
 

@@ -20,7 +20,7 @@ from nanogpt2.train.step import Stepper
 # The rooms on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_ROOMS = (
     *("base", "config", "device", "bpe", "tokens", "model", "kernels", "finetune"),
-    *("optimizers", "train"),
+    *("distil", "optimizers", "train"),
 )
 
 
@@ -52,6 +52,7 @@ class RunStates:
             "data": [dataset.sha256() for dataset in known],
             "separator": known[0].separator,
             "weights": hash_weights(stepper.model.state_dict(), whole=stepper.group.whole),
+            "teachers": [teacher.sha256 for teacher in stepper.teachers],
             "code": hash_code(TRAINING_ROOMS),
             "torch": torch.__version__,
             "device": stepper.device.type,

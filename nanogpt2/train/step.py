@@ -1,6 +1,6 @@
 """One step of the optimizer: forward and backward over micro-batches, then clip and update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import share_cores
 from nanogpt2.device.torch_private import foreach_mul_
+from nanogpt2.distil.follow import make_objective
+from nanogpt2.distil.teachers import Teacher, load_teachers
 from nanogpt2.finetune.trainable import choose_trainable
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
@@ -46,13 +48,14 @@ class Stepper:
 
     `say` receives a line when memory runs out and the micro-batch is halved; `stopwatch` tells
     the time in which batches are made; `group` shares the batch, and perhaps the model, among
-    processes.
+    processes. Without `teachers` those that `config` names are read.
     """
 
     def __init__(
         self,
         model: GPT,
         config: Config,
+        teachers: Sequence[Teacher] | None = None,
         *,
         say: Callable[[str], None] = print,
         stopwatch: Stopwatch | None = None,
@@ -65,6 +68,7 @@ class Stepper:
         self.device = find_device(config.device)
         self.captures = self.device.type == "cuda" and group.captures
         self.model = model
+        self.teachers = load_teachers(config) if teachers is None else tuple(teachers)
         choose_trainable(model, config)
         group.place(model, model.h, self.device)
         self.optimizers = make_optimizers(model, config)
@@ -78,6 +82,9 @@ class Stepper:
         compiled = self.operators is not TORCH
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
         self.autocast = autocast(self.device, self.dtype)
+        self.objective = make_objective(
+            self.teachers, config, self.operators, self.device, self.dtype, say=say
+        )
         self.loss_scale = LossScale(self.device) if self.dtype == torch.float16 else None
         self.batches = Batches(config.seed, self.device, sampling=config.sampling)
         self.micro_batch = MicroBatch(
@@ -136,15 +143,16 @@ class Stepper:
         return torch.stack([loss, norm])
 
     def _backward(self, dataset: Dataset, windows: Tensor, check: Callable[[], None]) -> Tensor:
-        """Add up the gradient over all windows and return the mean loss."""
+        """Add up the gradient over all windows and return the mean loss, mixed with teachers."""
         self._forget_gradients()
         total = torch.zeros((), device=self.device)
         batches = self.batches.read(dataset, windows, self.micro_batch.size)
-        with self.operators.cast_weights(self.factors, self.dtype):
+        with self.objective.cast_weights(self.operators, self.factors, self.dtype):
             for idx, targets in self.stopwatch.each("data", batches):
                 check()
                 with self.autocast():
-                    loss = self.model.loss(idx, targets) * (len(idx) / len(windows))
+                    loss = self.objective.loss(self.model, idx, targets)
+                    loss = loss * (len(idx) / len(windows))
                 scaled = loss if self.loss_scale is None else loss * self.loss_scale.value
                 scaled.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()

@@ -4,7 +4,7 @@ Every random number is a function of the seed and the step: a run that goes on f
 with the bytes of one that was never interrupted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nanogpt2.base.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
 from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
+from nanogpt2.distil.teachers import Teacher, check_together
 from nanogpt2.finetune.lora import merge_lora, merged
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.model.modes import kept_generators
@@ -36,13 +37,15 @@ class Trainer:
     which `stopwatch` tells the time. Losses far behind those of the `recorded` run are told.
     `on_evaluation` is called with the history after each evaluation, to show it elsewhere. Each
     process of a `group` has a trainer of its own, and calls the same methods; the main one alone
-    prints and writes. ConfigError where `config` describes another model.
+    prints and writes. Evaluations tell the plain loss, also where training follows `teachers`,
+    those of `config` unless given. ConfigError where `config` describes another model.
     """
 
     def __init__(
         self,
         model: nn.Module,
         config: Config | Mapping[str, Any],
+        teachers: Sequence[Teacher] | None = None,
         *,
         resume_root: str | Path = Path(".resume"),
         log_file: str | Path | None = None,
@@ -56,7 +59,7 @@ class Trainer:
         self.config, self.model, self.group = config, unwrapped(model), group
         check_same_model(self.model.config, config)
         self.resume_root = Path(resume_root)
-        self.stopwatch = stopwatch or Stopwatch()
+        self.stopwatch = clock = stopwatch or Stopwatch()
         self.display = RunDisplay(
             config,
             self.stopwatch,
@@ -67,7 +70,7 @@ class Trainer:
             on_evaluation=on_evaluation,
         )
         say = self.display.say
-        self.stepper = Stepper(self.model, config, say=say, stopwatch=self.stopwatch, group=group)
+        self.stepper = Stepper(self.model, config, teachers, say=say, stopwatch=clock, group=group)
         self.record = TrainingRecord()
         self.losses = LossWatch(
             config.on_nonfinite,
@@ -133,6 +136,7 @@ class Trainer:
         sizes = {"block_size": self.config.block_size, "vocab_size": self.config.vocab_size}
         for name, dataset in zip(("train_dataset", "val_dataset"), datasets, strict=True):
             check_dataset(dataset, name=name, **sizes)
+            check_together(self.stepper.teachers, dataset)
         if line := self.stepper.batches.prepare(train_dataset):
             self.display.say(line)
         return datasets
@@ -207,9 +211,8 @@ class Trainer:
     def _losses(
         self, datasets: tuple[Dataset, Dataset], interruption: Interruption
     ) -> tuple[float, float]:
-        train, val = (
-            estimate_loss(self.stepper, dataset, check=interruption.check) for dataset in datasets
-        )
+        check = interruption.check
+        train, val = (estimate_loss(self.stepper, each, check=check) for each in datasets)
         return train, val
 
     def _save_results(self, save: Save, states: RunStates) -> None:

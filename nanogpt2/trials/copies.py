@@ -71,6 +71,7 @@ def check_inputs(base: Base, values: Iterable[Mapping[str, Any]]) -> list[str]:
     keys = ("corpus", "init_from", "tokenizer")
     paths = {str(each[key]) for each in values for key in keys}
     paths |= {str(each["sample"]["prompt_file"]) for each in values}
+    paths |= {str(path) for each in values for path in each["teachers"]}
     listed = git(base.project, "ls-tree", "-r", "--name-only", "-z", "--full-tree", base.tree)
     known = {name.removeprefix(base.prefix) for name in listed.split("\0")}
     known |= {str(place) for name in known for place in Path(name).parents} | set(_outputs())

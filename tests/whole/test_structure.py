@@ -14,8 +14,8 @@ from nanogpt2.train.states import TRAINING_ROOMS
 # Each room imports only from those before it.
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
-    *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "optimizers"),
-    *("report", "train"),
+    *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "distil"),
+    *("optimizers", "report", "train"),
     *("decode", "sample", "evaluate", "trials", "experiments", "exchange", "export", "proof"),
     *("compare", "pages", "gate", "commands"),
 )
