@@ -4,29 +4,30 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, done, stage_command
+from stages.shared.command import checkpoints_option, config_option, done, stage_command
 
 
 @stage_command
 @config_option
-@click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
+@checkpoints_option
 @click.option("--data", type=Path, default="data/prepared", help="Folder of the prepare stage.")
 @click.option("--metrics", type=Path, default="metrics/eval.json", help="Figures to write.")
 @click.option("--copies", type=Path, default="metrics/copies.txt", help="Copied text to write.")
 @click.option("--curve", type=Path, default="plots/position.csv", help="Losses to write.")
 @click.option("--tokens", type=Path, default="plots/tokens.csv", help="Costly tokens to write.")
-def main(config: str, checkpoint: Path, data: Path, **outputs: Path) -> None:
+def main(config: str, checkpoints: tuple[Path, ...], data: Path, **outputs: Path) -> None:
     """Predict each token of the held-out splits once, and look samples up in the training text."""
     from nanogpt2.base import files
     from nanogpt2.config.config import get_config
     from nanogpt2.device.device import find_device
+    from nanogpt2.ensemble.checkpoints import load_checkpoints
     from nanogpt2.evaluate import evaluate as evaluation
     from nanogpt2.evaluate import memorisation
-    from nanogpt2.model.checkpoint import load_checkpoint
 
     settings = get_config(config)
     knobs = settings.evaluate
-    loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
+    place, tokenizer = find_device(settings.device), data / "tokenizer.json"
+    loaded = load_checkpoints(checkpoints, device=place, tokenizer=tokenizer)
     result = evaluation.evaluate_splits(
         loaded,
         data,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from stages.shared.command import config_option, done, stage_command
+from stages.shared.command import checkpoints_option, config_option, done, stage_command
 
 
 @stage_command
 @config_option
-@click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
+@checkpoints_option
 @click.option(
     "--tokenizer",
     type=Path,
@@ -17,16 +17,17 @@ from stages.shared.command import config_option, done, stage_command
     help="Read where the model file holds no tokenizer.",
 )
 @click.option("--out", type=Path, default="samples", help="Folder to write.")
-def main(config: str, checkpoint: Path, tokenizer: Path, out: Path) -> None:
+def main(config: str, checkpoints: tuple[Path, ...], tokenizer: Path, out: Path) -> None:
     """Draw samples, print the first and write each to a file."""
     from nanogpt2.base.errors import DataError
     from nanogpt2.config.config import get_config
     from nanogpt2.device.device import find_device
-    from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
+    from nanogpt2.ensemble.checkpoints import load_checkpoints, tokenizer_of
     from nanogpt2.sample.sample import read_prompt, sample_texts, write_samples
 
     settings = get_config(config)
-    loaded = load_checkpoint(checkpoint, device=find_device(settings.device))
+    place = find_device(settings.device)
+    loaded = load_checkpoints(checkpoints, device=place, tokenizer=tokenizer)
     prompt = read_prompt(settings.sample)
     texts = sample_texts(loaded.model, tokenizer_of(loaded, tokenizer), prompt, settings.sample)
     if read_prompt(settings.sample) != prompt:  # DVC would take the new one for what was read

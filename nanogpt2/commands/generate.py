@@ -8,7 +8,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.knobs import PARAMS, knob_options, read_knobs
-from nanogpt2.commands.model import model_options, open_model
+from nanogpt2.commands.model import model_options, open_models
 from nanogpt2.screen import screen
 
 
@@ -30,7 +30,7 @@ from nanogpt2.screen import screen
 @click.option("--half-precision", is_flag=True, help="bfloat16 weights: quicker on a GPU.")
 @shown
 def main(
-    checkpoint: Path,
+    checkpoints: tuple[Path, ...],
     tokenizer: Path,
     device: str,
     run: str | None,
@@ -54,7 +54,7 @@ def main(
     if sum([prompt is not None, prompt_file is not None, prompts is not None, interactive]) > 1:
         raise click.UsageError("give one of --prompt, --prompt-file, --prompts and --interactive")
     config, names_file = read_knobs(knobs, params)
-    loaded, known = open_model(checkpoint, tokenizer, device, run)
+    loaded, known = open_models(checkpoints, tokenizer, device, run)
     model = loaded.model.bfloat16() if half_precision else loaded.model
     sampler, seed = sampling.make_sampler(model, known, config), config.seed
     meter = sampling.Meter()

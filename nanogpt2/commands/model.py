@@ -1,6 +1,6 @@
 """What the commands on a trained model share: the options that name it, and opening it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,21 +9,36 @@ import click
 from nanogpt2.screen.screen import say
 
 if TYPE_CHECKING:
+    from nanogpt2.ensemble.checkpoints import Trained
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
 
 STATES = Path(".resume")
+BEST = "checkpoints/best_model.pt"
+FORMS = "Model file, a folder in Hugging Face's form, or a state of an unfinished run"
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the options that say which model reads or writes, and where."""
+    """Give `command` the options that say which model, or models, read or write, and where."""
     command = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")(command)
-    return file_options(command)
+    several = click.option(
+        "--checkpoint",
+        "checkpoints",
+        type=Path,
+        multiple=True,
+        default=[BEST],
+        help=f"{FORMS}; several are an ensemble, whose probabilities are averaged.",
+    )
+    return several(_other_options(command))
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that say in which files a model is."""
-    default = "checkpoints/best_model.pt"
+    one = click.option("--checkpoint", type=Path, default=BEST, help=f"{FORMS}.")
+    return one(_other_options(command))
+
+
+def _other_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--tokenizer",
@@ -38,12 +53,6 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="[NAME]",
             help="Instead, the newest state of a run that is not over; `runs` lists them.",
         ),
-        click.option(
-            "--checkpoint",
-            type=Path,
-            default=default,
-            help="Model file, a folder in Hugging Face's form, or a state of an unfinished run.",
-        ),
     ):
         command = option(command)
     return command
@@ -56,9 +65,27 @@ def open_model(
 
     Of an unfinished run stderr says at which iteration it is.
     """
+    from nanogpt2.model.checkpoint import tokenizer_of
+
+    loaded = _read(checkpoint, device, run)
+    return loaded, tokenizer_of(loaded, tokenizer)
+
+
+def open_models(
+    checkpoints: Sequence[Path], tokenizer: Path, device: str, run: str | None = None
+) -> "tuple[Trained, Tokenizer]":
+    """Return what `open_model` does, of several files as one model."""
+    from nanogpt2.ensemble.checkpoints import combine, tokenizer_of
+
+    paths = checkpoints if run is None else checkpoints[:1]
+    loaded = combine([(path, _read(path, device, run)) for path in paths], tokenizer)
+    return loaded, tokenizer_of(loaded, tokenizer)
+
+
+def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
     from nanogpt2.base import files
     from nanogpt2.device.device import find_device
-    from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
+    from nanogpt2.model.checkpoint import load_checkpoint
 
     place = find_device(device)
     if run is None and not files.exists(checkpoint):
@@ -76,7 +103,7 @@ def open_model(
         loaded.model.to(place)
     else:
         loaded = load_checkpoint(checkpoint, device=place)
-    return loaded, tokenizer_of(loaded, tokenizer)
+    return loaded
 
 
 def _open_state(path: Path) -> "Checkpoint":

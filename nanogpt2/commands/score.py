@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.model import model_options, open_model
+from nanogpt2.commands.model import model_options, open_models
 
 
 @click.command()
@@ -22,7 +22,7 @@ def main(file: Path, page: Path | None, **which: Any) -> None:
     from nanogpt2.text.plain import read_text
 
     text = read_text(file)
-    loaded, known = open_model(**which)
+    loaded, known = open_models(**which)
     scored = score.score_text(loaded.model, known, text)
     click.echo(score.describe_score(scored))
     if page is not None:

@@ -18,10 +18,10 @@ from nanogpt2.base.files import rounded
 from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.device.threads import share_cores
+from nanogpt2.ensemble.checkpoints import Trained, tokenizer_of
+from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.evaluate.parts import Part, choose_parts, count_bytes, largest_token
-from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
-from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
 from nanogpt2.screen.screen import phase
 from nanogpt2.tokens.dataset import (
@@ -73,7 +73,7 @@ class Tally:
 
 
 def evaluate_tokens(
-    model: GPT,
+    model: Model,
     tokens: TokenArray,
     tokenizer: Tokenizer,
     *,
@@ -163,7 +163,7 @@ def windows(
             yield torch.from_numpy(tokens[at].astype(np.int64)), n_new
 
 
-def predict_in_memory(model: GPT, batch: Tensor, *, advice: str) -> tuple[Tensor, Tensor]:
+def predict_in_memory(model: Model, batch: Tensor, *, advice: str) -> tuple[Tensor, Tensor]:
     """Return what `predict` returns; DeviceError with `advice` where memory runs out."""
     try:
         return predict(model, batch.to(model.wte.weight.device))
@@ -174,7 +174,7 @@ def predict_in_memory(model: GPT, batch: Tensor, *, advice: str) -> tuple[Tensor
 
 
 @torch.no_grad()
-def predict(model: GPT, batch: Tensor) -> tuple[Tensor, Tensor]:
+def predict(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Return of each prediction in `batch` (B, T + 1) its loss in nats, and 1 where it was right.
 
     Both are (B, T) on the CPU, float64 and int64.
@@ -210,14 +210,14 @@ def show_token(tokenizer: Tokenizer, token: int) -> str:
 
 
 def evaluate_splits(
-    checkpoint: Checkpoint,
+    checkpoint: Trained,
     data: str | Path,
     *,
     batch_size: int,
     stride: int | None = None,
     max_tokens: int | None = None,
 ) -> Evaluation:
-    """Return what the checkpoint makes of each held-out split in `data`.
+    """Return what a checkpoint, or several together, make of each held-out split in `data`.
 
     Of a split with more than `max_tokens` it is a part; the figures tell of how many tokens.
 

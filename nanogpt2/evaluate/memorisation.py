@@ -12,9 +12,9 @@ from nanogpt2.base.files import rounded
 from nanogpt2.config.config import EvaluateConfig
 from nanogpt2.copies.overlap import search_pieces
 from nanogpt2.copies.windows import character_codes
+from nanogpt2.ensemble.checkpoints import Trained, tokenizer_of
+from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.evaluate.parts import texts_of
-from nanogpt2.model.checkpoint import Checkpoint, tokenizer_of
-from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.continuing import continue_tokens
 from nanogpt2.screen.screen import phase, track
 from nanogpt2.tokens.dataset import load_tokens
@@ -42,7 +42,7 @@ class Copies:
 
 
 def check_memorisation(
-    checkpoint: Checkpoint, data: str | Path, config: EvaluateConfig
+    checkpoint: Trained, data: str | Path, config: EvaluateConfig
 ) -> tuple[dict[str, Any], str]:
     """Return figures, and a readable list of the longest stretches that samples copy.
 
@@ -74,7 +74,7 @@ def check_memorisation(
 
 
 def draw_texts(
-    model: GPT,
+    model: Model,
     tokenizer: Tokenizer,
     starts: Sequence[int],
     *,

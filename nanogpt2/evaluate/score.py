@@ -9,9 +9,9 @@ from operator import itemgetter
 
 from nanogpt2.base import arguments
 from nanogpt2.base.errors import DataError
+from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.evaluate.evaluate import predict_in_memory, windows
 from nanogpt2.evaluate.metrics import Totals, summarise
-from nanogpt2.model.gpt import GPT
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.stream import TextStream
 from nanogpt2.screen.screen import phase
@@ -37,7 +37,7 @@ class Score:
     nats: Sequence[float | None]
 
 
-def score_text(model: GPT, tokenizer: Tokenizer, text: str) -> Score:
+def score_text(model: Model, tokenizer: Tokenizer, text: str) -> Score:
     """Return the score of `text`, normalised, in windows of block_size as in the evaluate stage.
 
     Nothing precedes the first token, so it has none. DataError where the text has fewer than two

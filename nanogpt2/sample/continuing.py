@@ -1,15 +1,12 @@
 """Going on from tokens as nanoGPT does: `model.generate`, drawn with torch's generator."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
-from nanogpt2.decode.choose import prepare
-from nanogpt2.decode.decoder import MakeDecoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_token
 from nanogpt2.device.threads import share_cores
-from nanogpt2.model.gpt import GPT, unwrapped
+from nanogpt2.ensemble.decoding import prepare
+from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.request import (
     as_idx,
@@ -38,7 +35,7 @@ def continue_tokens(
     The model sees the last block_size tokens from position 0 on, with rotary positions too.
     ConfigError or DataError where an argument is out of range.
     """
-    model = unwrapped(model)
+    model = unwrapped_model(model)
     device, vocab_size = model.wte.weight.device, model.config.vocab_size
     controls = Controls(temperature, top_k)
     check_count(max_new_tokens)
@@ -59,7 +56,7 @@ def continue_tokens(
 
 
 def _continue(
-    model: GPT,
+    model: Model,
     idx: Tensor,
     max_new_tokens: int,
     controls: Controls,
@@ -69,9 +66,7 @@ def _continue(
 ) -> Tensor:
     """Return what `continue_tokens` does, of checked arguments and on the model's device."""
     (rows, length), block_size = idx.shape, model.config.block_size
-    make_decoder: MakeDecoder = partial(ModuleDecoder, model, n_tokens=n_tokens)
-    if max_new_tokens >= FEW:
-        make_decoder = prepare(model, n_tokens=n_tokens)
+    make_decoder = prepare(model, n_tokens=n_tokens, quick=max_new_tokens >= FEW)
     cached = max_new_tokens > 1 and length < block_size
     decoder = make_decoder(rows=rows if cached else 1)
     text = torch.cat([idx, idx.new_zeros(rows, max_new_tokens)], dim=1)

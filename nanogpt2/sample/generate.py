@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.base.arguments import whole_number
-from nanogpt2.decode.choose import choose_draw, prepare
+from nanogpt2.decode.choose import choose_draw
 from nanogpt2.decode.cpu import CompiledDecoder
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls, draw_uniforms
 from nanogpt2.device.threads import share_cores
-from nanogpt2.model.gpt import GPT, unwrapped
+from nanogpt2.ensemble.decoding import last_logits, prepare, slides
+from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.request import Request, as_idx, require_finite
 
@@ -36,7 +37,7 @@ def generate(
 
     Row i is drawn with seed + i, so it is the same text in any batch.
     """
-    model = unwrapped(model)
+    model = unwrapped_model(model)
     idx = as_idx(idx, vocab_size=model.config.vocab_size)
     seed = whole_number("seed", seed, least=0)
     seeds = range(seed, seed + len(idx))
@@ -49,7 +50,7 @@ def generate(
 
 @torch.no_grad()
 def generate_tokens(
-    model: GPT, request: Request, make_decoder: MakeDecoder | None = None
+    model: Model, request: Request, make_decoder: MakeDecoder | None = None
 ) -> Iterator[Tensor]:
     """Yield drawn tokens (B, 1 or more) until each row has `max_new_tokens`.
 
@@ -68,9 +69,9 @@ def generate_tokens(
 class Generation:
     """The state of a generation: tensors of fixed shape, which a CUDA graph can change in place."""
 
-    def __init__(self, model: GPT, request: Request, make_decoder: MakeDecoder) -> None:
+    def __init__(self, model: Model, request: Request, make_decoder: MakeDecoder) -> None:
         device, rows = model.wte.weight.device, len(request.prompts)
-        self.block_size, self.slides = model.config.block_size, not hasattr(model, "wpe")
+        self.block_size, self.slides = model.config.block_size, slides(model)
         self.model, self.request, self.device = model, request, device
         self.decoder = make_decoder(rows=rows)
         self.draw = choose_draw(model.wte.weight)
@@ -186,8 +187,7 @@ class Generation:
         idx = torch.stack(windows).to(self.device)
         if self.request.use_cache:
             return self.decoder.last_logits(idx)
-        hidden = self.model.hidden(idx)[:, -1]
-        return self.model.head(hidden)[:, : self.request.n_tokens].float()
+        return last_logits(self.model, idx, self.request.n_tokens)
 
     def take(self, logits: Tensor) -> None:
         """Draw a token for each row from `logits` (B, V) and take note of it, all in place."""

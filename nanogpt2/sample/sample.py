@@ -12,10 +12,10 @@ from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import DataError
 from nanogpt2.config.config import SampleConfig
-from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.model.gpt import GPT
+from nanogpt2.ensemble.decoding import prepare
+from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import NEUTRAL, Request, check_count
 from nanogpt2.sample.stream import TextStream
@@ -51,7 +51,7 @@ class Sampler:
     Prompts and stop strings are normalised, as the corpus is.
     """
 
-    model: GPT
+    model: Model
     tokenizer: Tokenizer
     max_new_tokens: int
     controls: Controls = NEUTRAL
@@ -139,7 +139,7 @@ class Sampler:
         return tokens or [start_token(self.tokenizer)]
 
 
-def make_sampler(model: GPT, tokenizer: Tokenizer, config: SampleConfig) -> Sampler:
+def make_sampler(model: Model, tokenizer: Tokenizer, config: SampleConfig) -> Sampler:
     """Return the sampler that `config` asks for."""
     controls = Controls(
         temperature=config.temperature,
@@ -153,7 +153,9 @@ def make_sampler(model: GPT, tokenizer: Tokenizer, config: SampleConfig) -> Samp
     )
 
 
-def sample_texts(model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig) -> list[str]:
+def sample_texts(
+    model: Model, tokenizer: Tokenizer, prompt: str, config: SampleConfig
+) -> list[str]:
     """Return `config.num_samples` texts, each the normalised prompt and what follows it.
 
     Each sample has a seed of its own, so that it does not depend on how many are drawn. Raises

@@ -97,3 +97,11 @@ def state_folder() -> Path:
 config_option = click.option(
     "--config", default="params.yaml", help="A YAML file, or a preset: nano, small, base."
 )
+checkpoints_option = click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=Path,
+    multiple=True,
+    default=["checkpoints/best_model.pt"],
+    help="Model file; several are an ensemble, whose probabilities are averaged.",
+)

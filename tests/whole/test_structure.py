@@ -15,9 +15,8 @@ from nanogpt2.train.states import TRAINING_ROOMS
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
     *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "distil"),
-    *("optimizers", "report", "train"),
-    *("decode", "sample", "evaluate", "trials", "experiments", "exchange", "export", "proof"),
-    *("compare", "pages", "gate", "commands"),
+    *("optimizers", "report", "train", "decode", "ensemble", "sample", "evaluate", "trials"),
+    *("experiments", "exchange", "export", "proof", "compare", "pages", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]
