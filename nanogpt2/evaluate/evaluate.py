@@ -1,6 +1,6 @@
 """Evaluation: a checkpoint on whole splits, each token predicted once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -81,10 +81,12 @@ def evaluate_tokens(
     stride: int | None = None,
     max_tokens: int | None = None,
     name: str = "evaluating",
+    take: Callable[[Tensor], object] | None = None,
 ) -> Score:
     """Predict each of `tokens` but the first, which nothing precedes, exactly once.
 
-    It is shown by `name`.
+    It is shown by `name`. `take` is given the losses in nats, some at a time, float64, in an order
+    that depends on the sizes alone.
 
     With `max_tokens`, parts of more tokens than that are predicted (`choose_parts`), each as if it
     were all.
@@ -118,6 +120,8 @@ def evaluate_tokens(
             )
             by_position.add(torch.arange(nats.shape[1]).expand(nats.shape), nats, correct)
             by_token.add(batch[:, -n_new:], nats[:, -n_new:], correct[:, -n_new:])
+            if take is not None:
+                take(nats[:, -n_new:].flatten())
             bar.add(len(batch) * n_new)
     totals = Totals(
         nats=by_token.nats.sum().item(),

@@ -76,15 +76,19 @@ def run_all(
     stop_hopeless: bool = False,
     most: int | None = None,
     settings: Sequence[Setting] = (),
+    more_follows: bool = False,
 ) -> None:
     """Run the trials of `source`, of which there are `most`, until all have ended.
 
     What an earlier call has found out is taken over. `settings` are those that a source makes
-    trials of as it goes on, at the ends of what they may be.
+    trials of as it goes on, at the ends of what they may be. Where `more_follows`, what is under
+    way already, from an earlier call, is left to that if nothing is to be run here.
     """
     kept = {each.name for each in list_experiments(base.head)}
     for trial in source.trials:
         trial.recall(base.identity, kept, stopped=stop_hopeless)
+    if more_follows and all(trial.state == FINISHED for trial in source.trials):
+        return
     written = settings or [trial.setting for trial in source.trials]
     rows = [with_defaults(apply(values, each)) for each in written]
     needed = check_inputs(base, rows)
@@ -95,6 +99,7 @@ def run_all(
         jobs=jobs,
     )
     board = Board(split)
+    needed += [path for path, _ in base.files if path.endswith(".dvc")]
     runner = Runner(base, needed, places, board, stop_hopeless=stop_hopeless)
     with still() if board.live else phase("running trials"):
         runner.run(source, more=most or 0)

@@ -111,6 +111,14 @@ def describe_runs(name: str, losses: Mapping[int, float]) -> str:
     )
 
 
+def describe_interval(losses: Sequence[float]) -> str:
+    """Return between which bounds the mean over all seeds is, as these tell, in a line."""
+    half = statistics.stdev(losses) / math.sqrt(len(losses))
+    half *= t_quantile(CONFIDENCE, len(losses) - 1)
+    low, high = (statistics.fmean(losses) + side * half for side in (-1, 1))
+    return f"  {CONFIDENCE:.0%} interval of the mean {low:.4f} to {high:.4f}"
+
+
 def describe(comparison: Comparison, first: str, second: str) -> str:
     """Return the differences by seed, their mean and what they show, in lines."""
     mean, low, high = comparison.mean, comparison.low, comparison.high

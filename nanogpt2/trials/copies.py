@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from nanogpt2.base.errors import ConfigError, DataError, TrainingError
-from nanogpt2.base.files import write_text
+from nanogpt2.base.files import sha256, write_text
 from nanogpt2.config import yaml12
 from nanogpt2.trials.dvc import METRICS, dvc, git
 
@@ -38,11 +38,13 @@ class Base:
     head: str
     tree: str
     cache: str
+    files: tuple[tuple[str, str], ...] = ()  # paths and texts that only the copies have besides
 
     @property
     def identity(self) -> str:
         """Return what changes with any file that git knows."""
-        return f"{self.head}:{self.tree}"
+        more = f":{sha256(repr(self.files).encode('utf-8'))[:12]}" if self.files else ""
+        return f"{self.head}:{self.tree}{more}"
 
     @property
     def namespace(self) -> str:
@@ -56,6 +58,7 @@ def read_base() -> Base:
     if not Path(".dvc").is_dir() or not Path("dvc.yaml").is_file():
         raise DataError(f"{project}: no project of DVC with a dvc.yaml; go to its folder")
     head = git(project, "rev-parse", "HEAD")
+    git(project, "status", "--porcelain")  # or a folder that was copied stashes nothing, and fails
     changed = git(project, "stash", "create")  # a commit of the changes; touches no file
     tree = git(project, "rev-parse", f"{changed or head}^{{tree}}")
     prefix = git(project, "rev-parse", "--show-prefix")
@@ -198,6 +201,9 @@ class Copy:
         git(self.root, *QUIET, "update-ref", "--no-deref", "HEAD", self.base.head)
         git(self.root, "read-tree", "--reset", "-u", self.base.tree)
         git(self.root, "clean", "-qfd")
+        for path, text in self.base.files:
+            write_text(self.project / path, text)
+            git(self.project, "add", "--force", path)  # which is enough for an experiment of DVC
         self._forget(f"{self.base.namespace}/*")
 
     def _forget(self, pattern: str) -> None:

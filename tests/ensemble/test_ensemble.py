@@ -118,6 +118,19 @@ def test_a_model_twice_draws_what_it_draws_alone(
         assert torch.equal(alone, twice)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, whose steps are graphs")
+@pytest.mark.parametrize("changes", [{}, ROTARY])
+def test_a_model_twice_draws_what_it_draws_alone_on_a_gpu(
+    tiny: Config, changes: dict[str, object]
+) -> None:
+    (model,) = make_models(tiny, [changes | {"block_size": 300}])
+    alone, twice = (
+        generate(each, torch.tensor([[5, 6], [7, 8]]), 400, controls=GREEDY, seed=3, window="half")
+        for each in (model.cuda(), Ensemble([model, model]))
+    )
+    assert torch.equal(alone, twice)
+
+
 def test_a_model_twice_has_the_figures_that_it_has_alone(tiny: Config) -> None:
     model, _ = make_models(tiny, ALIKE)
     tokens = np.random.default_rng(0).integers(64, size=500).astype(np.uint16)
