@@ -8,7 +8,7 @@ from pathlib import Path
 from nanogpt2.base.errors import CheckpointError, TrainingError
 from nanogpt2.base.files import is_folder
 from nanogpt2.base.words import describe_seconds
-from nanogpt2.finetune.lora import merged
+from nanogpt2.distil.ahead import released
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.resume import StateFiles
 
@@ -105,5 +105,5 @@ def load_unfinished(path: str | Path) -> Checkpoint:
         means = dict(zip(stepper["trained"], stepper["ema"], strict=False))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a state of this version's runs") from error
-    model = build_model(path, config, merged(weights | means))
+    model = build_model(path, config, released(weights | means))
     return Checkpoint(model.eval(), None, {"iter": step})

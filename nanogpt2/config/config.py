@@ -123,6 +123,7 @@ class Config:
     optimizer: str
     learning_rate: float
     muon_learning_rate: float
+    mtp_weight: float
     schedule: str
     decay_fraction: float
     min_learning_rate_fraction: float

@@ -12,7 +12,7 @@ from nanogpt2.distil.choose import find_loss
 from nanogpt2.distil.loss import Lesson, Mixture
 from nanogpt2.distil.teachers import Teacher
 from nanogpt2.kernels.choose import find_operators
-from nanogpt2.model.gpt import GPT
+from nanogpt2.model.gpt import GPT, Criterion
 from nanogpt2.model.operators import Operators
 
 # What of a model's shape operators are chosen and checked for, but for the head's.
@@ -22,9 +22,16 @@ SHAPE = ("n_head", "n_kv_head", "n_embd", "bias", "positions", "norm", "qk_norm"
 class Objective:
     """What training makes smaller: the model's own loss."""
 
+    def begin(self, step: int) -> None:
+        """Take note that `step` comes next."""
+
     def loss(self, model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of `model`, in nats per token, on a batch (B, T)."""
-        return model.loss(idx, targets)
+        return model.loss(idx, targets, self.criterion(model, idx))
+
+    def criterion(self, model: GPT, idx: Tensor) -> Criterion:
+        """Return the loss of the hidden states that `model` makes of `idx` (B, T)."""
+        return model.operators.cross_entropy
 
     def cast_weights(
         self, operators: Operators, factors: list[Tensor], dtype: torch.dtype
@@ -57,20 +64,20 @@ class Followed(Objective):
         n_tokens = teachers[0].tokenizer.size
         self.mixture = Mixture(config.teacher_weight, config.teacher_temperature, n_tokens)
         configs = [model.config for model in self.models]
-        self.criterion = find_loss(operators, config, configs, self.mixture, device, dtype, say=say)
+        self.soft_loss = find_loss(operators, config, configs, self.mixture, device, dtype, say=say)
 
-    def loss(self, model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
+    def criterion(self, model: GPT, idx: Tensor) -> Criterion:
         with torch.no_grad():
             lessons = [
                 Lesson(each.hidden(idx), each.head_weight, float(each.config.logit_softcap or 0))
                 for each in self.models
             ]
-        return model.loss(idx, targets, partial(self._mix, lessons))
+        return partial(self._mix, lessons)
 
     def _mix(
         self, lessons: list[Lesson], x: Tensor, head: Tensor, targets: Tensor, *, softcap: float
     ) -> Tensor:
-        return self.criterion(x, head, targets, lessons, softcap=softcap, mixture=self.mixture)
+        return self.soft_loss(x, head, targets, lessons, softcap=softcap, mixture=self.mixture)
 
     @contextmanager
     def cast_weights(

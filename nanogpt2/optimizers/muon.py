@@ -108,7 +108,8 @@ class NorMuon(Muon):
             mean.add_((now - mean) * weight)
         evened = update * torch.stack(means).clamp(min=1e-10).rsqrt().unsqueeze(along)
         norms = [each.norm(dim=(1, 2), keepdim=True) for each in (update, evened)]
-        return evened * (norms[0] / norms[1].clamp(min=1e-10))
+        length: Tensor = norms[0] / norms[1].clamp(min=1e-10)
+        return evened * length
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import share_cores
 from nanogpt2.device.torch_private import foreach_mul_
+from nanogpt2.distil.ahead import LookingAhead, add_ahead
 from nanogpt2.distil.follow import make_objective
 from nanogpt2.distil.teachers import Teacher, load_teachers
 from nanogpt2.finetune.trainable import choose_trainable
@@ -70,6 +71,7 @@ class Stepper:
         self.model = model
         self.teachers = load_teachers(config) if teachers is None else tuple(teachers)
         choose_trainable(model, config)
+        add_ahead(model, config)
         group.place(model, model.h, self.device)
         self.optimizers = make_optimizers(model, config)
         share_cores()
@@ -85,6 +87,8 @@ class Stepper:
         self.objective = make_objective(
             self.teachers, config, self.operators, self.device, self.dtype, say=say
         )
+        if config.mtp_weight:
+            self.objective = LookingAhead(self.objective, config, self.device)
         self.loss_scale = LossScale(self.device) if self.dtype == torch.float16 else None
         self.batches = Batches(config.seed, self.device, sampling=config.sampling)
         self.micro_batch = MicroBatch(
@@ -120,6 +124,7 @@ class Stepper:
             windows = self.group.share(self.batches.draw(dataset, self.windows_per_step, step))
         ema_share = self.ema.share(step)
         set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
+        self.objective.begin(step)
         self.operators.seed(step_seed(self.config.seed, step, self.group.rank))  # dropout's
         if self.captures and isinstance(dataset, TokenDataset):
             check()

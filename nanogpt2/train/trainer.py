@@ -14,8 +14,8 @@ from nanogpt2.base.errors import DataError, NanoGPT2Error, TrainingError
 from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
 from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
+from nanogpt2.distil.ahead import release, released
 from nanogpt2.distil.teachers import Teacher, check_together
-from nanogpt2.finetune.lora import merge_lora, merged
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.model.modes import kept_generators
 from nanogpt2.report.display import OnEvaluation, RunDisplay
@@ -115,7 +115,7 @@ class Trainer:
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
-                merge_lora(self.model)
+                release(self.model)
             finally:
                 self.display.end(self.model, self.record, device, self.stepper.dtype)
                 self.stepper.release()
@@ -205,7 +205,7 @@ class Trainer:
             train_loss, val_loss = self._losses(datasets, interruption)
             rate = stepper.learning_rate(record.step - 1)
             if record.add(train_loss=train_loss, val_loss=val_loss, learning_rate=rate):
-                record.keep_best(merged(self.model.state_dict()))
+                record.keep_best(released(self.model.state_dict()))
             self.display.evaluated(record.history, stepper.device, stepper.dtype)
 
     def _losses(
@@ -216,7 +216,7 @@ class Trainer:
         return train, val
 
     def _save_results(self, save: Save, states: RunStates) -> None:
-        weights = {"final": merged(self.model.state_dict()), "best": self.record.best_weights}
+        weights = {"final": released(self.model.state_dict()), "best": self.record.best_weights}
         try:
             with self.stopwatch.measure("saving"):
                 self._hand_over(save, weights)
