@@ -65,11 +65,11 @@ INLINE float largest(Floats x) {
     return m;
 }
 
-// 2^x to 2e-7 of its value: 2^whole by the exponent's bits, 2^rest by a polynomial on [-0.5, 0.5].
-INLINE Floats power_of_two(Floats x) {
+// 2^x, where x is at most 126, to 2e-7 of its value: 2^whole by the exponent's bits, 2^rest by a
+// polynomial on [-0.5, 0.5].
+INLINE Floats power_of_low(Floats x) {
     const float to_whole = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     x = choose(x > -126.0f, x, splat(-126.0f));
-    x = choose(x < 126.0f, x, splat(126.0f));
     Floats whole = (x + to_whole) - to_whole, rest = x - whole;
     Floats y = splat(1.5403530e-4f);
     y = y * rest + 1.3333558e-3f;
@@ -79,6 +79,11 @@ INLINE Floats power_of_two(Floats x) {
     y = y * rest + 6.9314718e-1f;
     y = y * rest + 1.0f;
     return (Floats)((Ints)y + (__builtin_convertvector(whole, Ints) << 23));
+}
+
+// The same for any x, of which none beyond 126 counts as more.
+INLINE Floats power_of_two(Floats x) {
+    return power_of_low(choose(x < 126.0f, x, splat(126.0f)));
 }
 
 // GELU's tanh form as x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3): returns the sigmoid.

@@ -114,19 +114,23 @@ class _Chunked(torch.autograd.Function):
             head = _padded(rows.cast(weight, x.dtype))
             size = rows.chunk(N, len(head), x.element_size())
             total = x.new_empty(size, n, dtype=torch.float32)
+            room = x.new_empty(size * max(map(len, [head, *heads])))  # of one head's at a time
             losses = x.new_empty(N, dtype=torch.float32)
             dx = torch.empty_like(x) if backward else None
             dhead = torch.empty_like(head, dtype=torch.float32) if backward else None
             for start in range(0, N, size):
                 part = slice(start, start + size)
-                shares = total[: len(x[part])]
+                R = len(x[part])
+                shares = total[:R]
                 for number, (own, rest) in enumerate(zip(heads, lessons, strict=True)):
-                    logits = rows.multiply(rest.hidden[part], own.t())
+                    logits = room[: R * len(own)].view(R, -1)
+                    rows.multiply(rest.hidden[part], own.t(), out=logits)
                     rows.add_probabilities(
                         shares, logits, rest.softcap, mixture.temperature,
                         share=1 / len(lessons), add=number > 0,
                     )  # fmt: skip
-                logits = rows.multiply(x[part], head.t())
+                logits = room[: R * len(head)].view(R, -1)
+                rows.multiply(x[part], head.t(), out=logits)
                 rows.replace_by_gradient(
                     logits, shares, targets[part], losses[part], V, softcap,
                     mixture.weight, mixture.temperature,

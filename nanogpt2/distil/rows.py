@@ -12,7 +12,7 @@ from torch import Tensor
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.operators import cap_logits
 
-CACHE_BYTES = 2.0**20  # of logits that a CPU works on at once: its nearest large cache has them
+CACHE_BYTES = 2.0**22  # of logits that a CPU works on at once: its nearest large cache has them
 MEMORY_BYTES = 2.0**28  # and that another device has at once
 
 
