@@ -1,10 +1,10 @@
-"""What following teachers costs: a step alone, with separate passes of the teachers, and distilling.
+"""What following teachers costs: a step alone, with passes of the teachers, and distilling.
 
 python benchmarks/distil.py                                    # the default run, 1 and 4 teachers
 python benchmarks/distil.py --device cuda --shape tinyshakespeare --teachers 4
 
 In each round the three take turns, and the ratios are medians over rounds. The separate passes are
-what anybody pays for the teachers' probabilities: their forward passes as evaluation has them, and a
+what anybody pays for the teachers' probabilities: forward passes as evaluation has them, and a
 softmax.
 """
 

@@ -151,6 +151,12 @@ def with_open(base: str, params: dict[str, Any]) -> list[Table]:
     return [with_changes(base, params, *OPEN)]
 
 
+RECIPE: list[dict[str, Any]] = [
+    {"mtp_weight": 0.3},
+    {"optimizer": "normuon"},
+    {"optimizer": "normuon", "mtp_weight": 0.3},
+]
+
 DEFAULT = read_values(Path(__file__).parents[1] / "params.yaml")[1]
 
 STUDIES: dict[str, list[Table]] = {
@@ -166,6 +172,8 @@ STUDIES: dict[str, list[Table]] = {
     ],
     "modern": [{"modern": MODERN}],
     "cpu": [{"cpu": CPU}],
+    "recipe": [with_changes("modern", MODERN, *RECIPE)],
+    "recipe-cpu": [with_changes("cpu", CPU, *RECIPE)],
     "sampling": [with_changes("default run", DEFAULT, {"sampling": "random"})],
     "sampling-modern": [with_changes("modern", MODERN, {"sampling": "random"})],
     "open-default": with_open("default run", DEFAULT),
