@@ -1,11 +1,11 @@
-"""What following teachers costs: a step alone, with passes of the teachers, and distilling.
+"""What following teachers costs: a step, separate passes of the teachers, and a step that follows.
 
 python benchmarks/distil.py                                    # the default run, 1 and 4 teachers
 python benchmarks/distil.py --device cuda --shape tinyshakespeare --teachers 4
 
 In each round the three take turns, and the ratios are medians over rounds. The separate passes are
-what anybody pays for the teachers' probabilities: forward passes as evaluation has them, and a
-softmax.
+what anybody pays for the teachers' probabilities: their forward passes as evaluation has them, and
+a softmax. With --cpu-time other work on the machine does not count (with OMP_NUM_THREADS=1).
 """
 
 import argparse
@@ -56,17 +56,9 @@ def passes(stepper: Stepper, models: list[GPT], dataset: TokenDataset) -> Callab
     return run
 
 
-def seconds(work: Callable[[int], object], stepper: Stepper, steps: int) -> float:
-    """Return the seconds of one step of `work`."""
-    stepper.synchronize()
-    start = time.perf_counter()
-    for step in range(steps):
-        work(step)
-    stepper.synchronize()
-    return (time.perf_counter() - start) / steps
-
-
-def measure(config: Config, count: int, *, rounds: int, steps: int) -> None:
+def measure(
+    config: Config, count: int, *, rounds: int, steps: int, clock: Callable[[], float]
+) -> None:
     rng = np.random.default_rng(0)
     dataset = TokenDataset(rng.integers(0, 256, 400_000).astype(np.uint16), config.block_size)
     teachers = [
@@ -82,6 +74,16 @@ def measure(config: Config, count: int, *, rounds: int, steps: int) -> None:
         "passes": passes(plain, models, dataset),
         "distilling": lambda step: taught.step(dataset, step),
     }
+
+    def seconds(work: Callable[[int], object], stepper: Stepper, steps: int) -> float:
+        """Return the seconds of one step of `work`."""
+        stepper.synchronize()
+        start = clock()
+        for step in range(steps):
+            work(step)
+        stepper.synchronize()
+        return (clock() - start) / steps
+
     for work in works.values():
         seconds(work, plain, max(4, steps // 4))  # and the captures of a GPU
     table = [{n: seconds(work, plain, steps) for n, work in works.items()} for _ in range(rounds)]
@@ -104,12 +106,14 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     changes = {"device": options.device, "teacher_temperature": options.temperature}
     config = get_config(SHAPES[options.shape] | changes)
     print(f"{options.shape} on {options.device}, temperature {options.temperature:g}")
     for count in options.teachers:
-        measure(config, count, rounds=options.rounds, steps=options.steps)
+        measure(config, count, rounds=options.rounds, steps=options.steps, clock=clock)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from nanogpt2.base.errors import NanoGPT2Error, TrainingError, exit_with_one_line
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
+from nanogpt2.distil.teachers import Teacher
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset, load_split
@@ -56,6 +57,8 @@ CASES: dict[str, dict[str, Any]] = {
     "muon": MUON,
     "muon, accumulated": {**MUON, "batch_size": 4, "gradient_accumulation_steps": 4},
     "fsdp": {"parallel": "fsdp", "ema_decay": 0.9, "gradient_accumulation_steps": 2},
+    "teachers": {"teachers": ["first", "second"], "teacher_temperature": 2.0},
+    "teachers, fsdp": {"teachers": ["first"], "parallel": "fsdp"},
 }
 SPLITS = ("train", "val")
 DATA = CharDataset(TEXT, 16)
@@ -67,13 +70,21 @@ def case_config(case: dict[str, Any], device: str) -> Config:
 
 def losses(config: Config, group: Group = SINGLE) -> list[list[float]]:
     """Return (loss, gradient norm) of all steps; then evaluations of the weights and their mean."""
-    stepper = Stepper(GPT(config), config, group=group)
+    stepper = Stepper(GPT(config), config, make_teachers(config), group=group)
     found = [stepper.step(DATA, step).figures.tolist() for step in range(STEPS)]
     own = estimate_loss(stepper, DATA)
     with stepper.ema.applied():
         found.append([own, estimate_loss(stepper, DATA)])
     stepper.release()
     return found
+
+
+def make_teachers(config: Config) -> list[Teacher]:
+    """Return teachers of other shapes by the names in `config`."""
+    shape = {"n_embd": 24, "zero_init": False, "device": config.device}
+    configs = [get_config({**TINY, **shape, "seed": len(name)}) for name in config.teachers]
+    models = [GPT(each).requires_grad_(False).eval() for each in configs]
+    return [Teacher(str(n), model, DATA.tokenizer, "") for n, model in enumerate(models)]
 
 
 class CrashError(Exception):

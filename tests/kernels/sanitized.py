@@ -1,4 +1,6 @@
-"""Run every function of a compiled cpu.c on odd shapes: `python sanitized.py LIBRARY ...`.
+"""Run every function of compiled C on odd shapes: `python sanitized.py LIBRARY ... ROWS`.
+
+The last is distil/cpu.c, the others kernels/cpu.c.
 
 The library is built with sanitizers, which end the process where memory is misused.
 """
@@ -9,6 +11,7 @@ import sys
 
 import torch
 
+from nanogpt2.distil.cpu import CompiledRows
 from nanogpt2.kernels.cpu_library import Library
 
 DTYPES = torch.float32, torch.bfloat16
@@ -39,8 +42,21 @@ def run(library: Library) -> None:
         library.rms_norm_gradients(x, weight, torch.randn(rows, C).to(dtype), 1e-5)
 
 
+def run_rows(rows: CompiledRows) -> None:
+    for (R, V, n), cap, t in itertools.product(
+        [(1, 1, 1), (3, 16, 15), (5, 40, 33), (4, 70, 64)], (0.0, 3.0), (1.0, 2.0)
+    ):
+        total, losses = torch.empty(R, n), torch.empty(R)
+        for width, add in ((n, False), (V, True)):
+            rows.add_probabilities(total, torch.randn(R, width), cap, t, share=0.5, add=add)
+        targets = torch.randint(-1, n, (R,))
+        rows.replace_by_gradient(torch.randn(R, V), total, targets, losses, V, cap, 0.7, t)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    for path in sys.argv[1:]:
+    *libraries, rows = sys.argv[1:]
+    for path in libraries:
         run(Library(ctypes.CDLL(path)))
+    run_rows(CompiledRows(ctypes.CDLL(rows)))
     print("done")

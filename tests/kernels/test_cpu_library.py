@@ -12,6 +12,7 @@ from imports import ROOT
 from torch import Tensor
 
 from nanogpt2.base.errors import DeviceError
+from nanogpt2.distil.cpu import SOURCE as ROWS_SOURCE
 from nanogpt2.kernels.cpu import SOURCE, compile_operators
 from nanogpt2.kernels.cpu_library import Library
 
@@ -132,6 +133,10 @@ def test_no_memory_is_misused(tmp_path: Path) -> None:
     for head_size, path in built.items():
         command = ["gcc", *flags, *sanitizers, f"-DHEAD_SIZE={head_size}", str(SOURCE)]
         subprocess.run([*command, "-o", path, "-lm"], check=True)
+    built[0] = str(tmp_path / "rows.so")
+    subprocess.run(
+        ["gcc", *flags, *sanitizers, str(ROWS_SOURCE), "-o", built[0], "-lm"], check=True
+    )
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),
         "LD_PRELOAD": found.stdout.strip(),
