@@ -105,6 +105,7 @@ class Config:
     norm: str | None
     qk_norm: bool | None
     mlp: str | None
+    mlp_conv: int | None
     n_kv_head: int | None
     tied_head: bool | None
     zero_init: bool | None
@@ -194,7 +195,7 @@ GROUPS = {"clean": CleanConfig, "evaluate": EvaluateConfig, "sample": SampleConf
 MODEL_KEYS = (
     *("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"),
     *("dropout", "attention_dropout", "bias", "positions", "norm", "qk_norm", "mlp"),
-    *("tied_head", "logit_softcap"),
+    *("mlp_conv", "tied_head", "logit_softcap"),
 )
 
 

@@ -33,6 +33,7 @@ GPT2: dict[str, Any] = {
     "norm": "layer",
     "qk_norm": False,
     "mlp": "gelu",
+    "mlp_conv": 0,
     "tied_head": True,
     "zero_init": False,
     "logit_softcap": 0.0,
@@ -43,6 +44,7 @@ MODERN: dict[str, Any] = {
     "norm": "rms",
     "qk_norm": True,
     "mlp": "gelu",
+    "mlp_conv": 0,
     "tied_head": False,
     "zero_init": True,
     "logit_softcap": 15.0,
@@ -171,7 +173,7 @@ def _wrong_value(value: Any, rule: Mapping[str, Any]) -> str:
 def describe_allowed(rule: Mapping[str, Any]) -> str:
     """Return in words what a schema rule allows, such as `an integer, at least 1`."""
     if "enum" in rule:
-        return ", ".join(value or "null" for value in rule["enum"])
+        return ", ".join("null" if value is None else str(value) for value in rule["enum"])
     if "examples" in rule:
         return f"{', '.join(rule['examples'])}, or a path"
     words = {

@@ -28,7 +28,7 @@ Shape: TypeAlias = tuple[tuple[str, Any], ...]
 CPU = torch.device("cpu")
 VARIANT = (
     *("n_embd", "n_head", "n_kv_head", "positions", "norm", "qk_norm", "mlp"),
-    *("tied_head", "bias", "logit_softcap"),
+    *("mlp_conv", "tied_head", "bias", "logit_softcap"),
 )
 MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels of a GPU
 MOST_ROWS = 48

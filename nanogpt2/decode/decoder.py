@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.operators import TORCH
 
 SHORTEST = 128  # tokens; attention reads the cache up to the next power of two
 
@@ -45,16 +46,31 @@ class MakeDecoder(Protocol):
 
 
 class LayerKVCache:
-    """Keys and values of one layer: k and v are (B, heads, slots, D)."""
+    """Keys and values of one layer: k and v are (B, heads, slots, D).
 
-    def __init__(self, owner: "KVCache", k: Tensor, v: Tensor) -> None:
-        self.owner, self.k, self.v = owner, k, v
+    And what mlp_conv, where there is one, has read: (B, slots, C).
+    """
+
+    def __init__(self, owner: "KVCache", k: Tensor, v: Tensor, read: Tensor) -> None:
+        self.owner, self.k, self.v, self.read = owner, k, v, read
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
         if self.owner.row is not None:
             return self._attend_from_start(q, k, v, self.owner.row)
         return self._attend_one(q, k, v)
+
+    def mix_tokens(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Keep `x` (B, T, C); return what the operator does of it and what was kept before."""
+        owner = self.owner
+        if owner.row is not None:
+            self.read[owner.row, : x.shape[1]] = x[0]
+            return TORCH.mix_tokens(x, weight)
+        self.read.index_put_((owner.rows, owner.slots), x)
+        places = owner.positions - owner.slot_numbers[: len(weight)]  # (B, taps)
+        seen = self.read[owner.rows, places % len(owner.slot_numbers)]
+        factors = weight[: places.shape[1], 0] * (places >= 0)[..., None]
+        return x + (seen * factors).sum(dim=1, keepdim=True)
 
     def _attend_from_start(self, q: Tensor, k: Tensor, v: Tensor, row: int) -> Tensor:
         T = k.shape[2]
@@ -82,7 +98,9 @@ class KVCache:
         heads = getattr(config, "n_kv_head", None) or config.n_head
         shape = (2, rows, heads, config.block_size, config.n_embd // config.n_head)
         stored = [weight.new_zeros(shape) for _ in range(config.n_layer)]
-        self.layers = [LayerKVCache(self, k, v) for k, v in stored]
+        slots = config.block_size if config.mlp_conv else 0
+        read = [weight.new_zeros(rows, slots, config.n_embd) for _ in stored]
+        self.layers = [LayerKVCache(self, k, v, x) for (k, v), x in zip(stored, read, strict=True)]
         self.rows = torch.arange(rows, device=weight.device)[:, None]
         self.heads = torch.arange(heads, device=weight.device)
         self.slot_numbers = torch.arange(config.block_size, device=weight.device)
@@ -120,7 +138,8 @@ class ModuleDecoder:
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
         for layer in self.cache.layers:
-            layer.k[row], layer.v[row] = layer.k[source], layer.v[source]
+            for kept in (layer.k, layer.v, layer.read):
+                kept[row] = kept[source]
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""

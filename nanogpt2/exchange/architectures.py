@@ -39,6 +39,7 @@ class Architecture:
 LIKE_LLAMA: Knobs = {
     "positions": ("rotary",),
     "norm": ("rms",),
+    "mlp_conv": (0,),
     "logit_softcap": (0.0,),
     "bias": (False,),
 }
@@ -56,6 +57,7 @@ ARCHITECTURES = {
             "norm": ("layer",),
             "qk_norm": (False,),
             "mlp": TWO_LAYERS,
+            "mlp_conv": (0,),
             "logit_softcap": (0.0,),
         },
         configs.export_gpt2,
@@ -97,7 +99,7 @@ ARCHITECTURES = {
     ),
     "nanochat": Architecture(
         "NanoChatForCausalLM",
-        {key: LIKE_LLAMA[key] for key in ("positions", "norm", "bias")}
+        {key: LIKE_LLAMA[key] for key in ("positions", "norm", "mlp_conv", "bias")}
         | {"mlp": TWO_LAYERS, "qk_norm": (True,)},
         configs.export_nanochat,
         configs.import_nanochat,
@@ -176,7 +178,7 @@ def read_architecture(
     for key, alone in configs.ALONE.items():
         configs.expect(hf_config, key, (alone, None))
     configs.expect(hf_config, "architectures", ([architecture.class_name], None))
-    keys = architecture.import_config(hf_config)
+    keys = architecture.import_config(hf_config) | {"mlp_conv": 0}
     tensors = plain_names(tensors, architecture.prefix)
     says_tied = hf_config.get("tie_word_embeddings", model_type == "gpt2")
     keys["tied_head"] = "lm_head.weight" not in tensors and says_tied

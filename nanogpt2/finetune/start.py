@@ -21,7 +21,7 @@ from nanogpt2.tokens.tokenizer import ByteTokenizer, Tokenizer, check_vocab_size
 # What the weights decide. block_size, dropout and all that is not the model is the run's.
 SHAPE_KEYS = (
     *("n_layer", "n_head", "n_kv_head", "n_embd", "bias", "positions", "norm", "qk_norm", "mlp"),
-    *("tied_head", "logit_softcap"),
+    *("mlp_conv", "tied_head", "logit_softcap"),
 )
 
 

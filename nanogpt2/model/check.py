@@ -23,6 +23,7 @@ EXACTNESS = {
     "split_linear": (64, 4),
     "rotate": (32, 3),  # stored between turn and norm
     "rms_norm": (32, 2),
+    "mix_tokens": (64, 2),  # sums over all rows
     "gelu": (32, 2),  # an exponential
     "gelu_mlp": (64, 6),  # what the first layer gives, GELU of it, and what the second gives
     "dropout": (2, 1),  # a quotient

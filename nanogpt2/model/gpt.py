@@ -8,7 +8,7 @@ B: batch, T: tokens, C: n_embd channels, H: heads, D: C / n_head, V: vocab_size.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.model.inputs import as_batch, as_targets
 from nanogpt2.model.operators import Computes, Operators, cap_logits, mean_loss, norm_heads
+
+Angles: TypeAlias = tuple[Tensor, Tensor]
+"""Cosines and sines of positions."""
 
 WRAPPERS = ("_orig_mod", "module")  # where torch.compile, and DataParallel and DDP keep a model
 
@@ -29,7 +32,7 @@ def make_norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.n_embd, bias=bool(config.bias))
 
 
-def rope_angles(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def rope_angles(positions: Tensor, size: int) -> Angles:
     """Return cosines and sines, each (..., 1, T, size / 2), at `positions` (..., T).
 
     RoPE, rotary position embedding: Su et al. 2021, "RoFormer".
@@ -57,10 +60,13 @@ class Criterion(Protocol):
 
 
 class LayerCache(Protocol):
-    """Keys and values that one layer has seen; `nanogpt2.decode.decoder` has the real one."""
+    """What one layer has seen of each token; `nanogpt2.decode.decoder` has the real one."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep `k` and `v` (B, heads, T, D); return what `q` reads of all kept: as q's shape."""
+
+    def mix_tokens(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Keep `x` (B, T, C); return what the operator does of it and what was kept before."""
 
 
 class Cache(Protocol):
@@ -90,22 +96,14 @@ class Attention(Computes):
         self.dropout = config.attention_dropout or 0.0
 
     def forward(
-        self,
-        x: Tensor,
-        rope: tuple[Tensor, Tensor] | None = None,
-        cache: LayerCache | None = None,
+        self, x: Tensor, rope: Angles | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """Return (B, T, C) for `x` (B, T, C); `rope` are the angles of its positions."""
         y = self.mix(*self.heads(x), rope, cache)
         return self.operators.linear(y, self.c_proj)
 
     def mix(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        rope: tuple[Tensor, Tensor] | None,
-        cache: LayerCache | None,
+        self, q: Tensor, k: Tensor, v: Tensor, rope: Angles | None, cache: LayerCache | None
     ) -> Tensor:
         """Return what queries (B, n_head, T, D) read of keys and values: (B, T, C)."""
         if rope is not None:
@@ -167,6 +165,8 @@ class Block(Computes):
     Each branch reads a normed copy of the stream and adds to it (pre-norm: Xiong et al. 2020). The
     second sum is handed on unmade, as (x, branch): the norm that comes next, the following block's
     first or the model's last, reads that very sum, and a device does both in one pass over memory.
+    mlp_conv mixes the last tokens into what the MLP reads, at first not at all: Primer (So et al.
+    2021) has such a convolution after each projection, Canon layers (Allen-Zhu 2025) as it is here.
     """
 
     def __init__(self, config: Config) -> None:
@@ -175,15 +175,15 @@ class Block(Computes):
         self.attn = Attention(config)
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
+        self.mlp_conv: nn.Parameter | None = None
+        if config.mlp_conv:  # three dimensions: Muon takes matrices, and AdamW this one, with decay
+            self.mlp_conv = nn.Parameter(torch.zeros(config.mlp_conv, 1, config.n_embd))
         self.dropout = config.dropout
 
     def forward(
-        self,
-        x: Tensor,
-        branch: Tensor | None,
-        rope: tuple[Tensor, Tensor] | None = None,
+        self, x: Tensor, branch: Tensor | None, rope: Angles | None = None,
         cache: LayerCache | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return the stream, and the branch still to be added to it: (B, T, C) each, as they came.
 
         The first block has no `branch`; `rope` are the angles of the positions.
@@ -192,6 +192,8 @@ class Block(Computes):
         x, normed = self.operators.add_norm(x, branch, self.ln_1, dropout=dropout)
         branch = self.attn(normed, rope, cache)
         x, normed = self.operators.add_norm(x, branch, self.ln_2, dropout=dropout)
+        if self.mlp_conv is not None:
+            normed = (cache or self.operators).mix_tokens(normed, self.mlp_conv)
         return x, self.mlp(normed)
 
 

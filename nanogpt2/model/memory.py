@@ -25,7 +25,8 @@ def step_bytes(config: Config, batch_size: int) -> int:
     the four-fold MLP, the residual stream), more with dropout; the head keeps three rows of logits.
     """
     width = 4 if config.resolved().precision == "fp32" else 2
-    per_layer = (17 * width + (3 if config.dropout else 0)) * config.n_embd
+    vectors = 18 if config.mlp_conv else 17  # what is mixed is kept too
+    per_layer = (vectors * width + (3 if config.dropout else 0)) * config.n_embd
     per_token = config.n_layer * per_layer + 3 * 4 * config.vocab_size
     if config.dropout:  # attention weights are kept only where dropout acts on them
         per_token += 2 * width * config.n_layer * config.n_head * config.block_size

@@ -72,6 +72,18 @@ class Operators:
         """Return `x` (..., C) RMS-normed, times `weight` (C,) (Zhang & Sennrich 2019)."""
         return F.rms_norm(x, weight.shape, weight, eps)
 
+    def mix_tokens(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return `x` (B, T, C) plus, over the k taps of `weight` (k, 1, C), x[t - j] * weight[j].
+
+        A causal depthwise convolution: zeros come before the first token.
+        """
+        (taps, _, _), T = weight.shape, x.shape[1]
+        padded, y = F.pad(x, (0, 0, taps - 1, 0)), x
+        for back, factors in enumerate(weight.to(x.dtype)):
+            first = taps - 1 - back
+            y = torch.addcmul(y, padded[:, first : first + T], factors)
+        return y
+
     def gelu(self, x: Tensor) -> Tensor:
         """Return GPT-2's GELU, the tanh form, of `x`."""
         return F.gelu(x, approximate="tanh")

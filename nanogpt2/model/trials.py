@@ -124,6 +124,15 @@ def try_rms_norm(fast: Operators, samples: Samples) -> Iterator[Pair]:
     yield from samples.compare(fast, lambda own, x, w: [own.rms_norm(x, w, eps)], [x, weight])
 
 
+def try_mix_tokens(fast: Operators, samples: Samples) -> Iterator[Pair]:
+    if taps := samples.config.mlp_conv:
+        x, weight = (
+            samples.draw_cast(samples.B, samples.T, samples.C),
+            samples.draw(taps, 1, samples.C),
+        )
+        yield from samples.compare(fast, lambda own, x, w: [own.mix_tokens(x, w)], [x, weight])
+
+
 def try_gelu(fast: Operators, samples: Samples) -> Iterator[Pair]:
     if samples.config.mlp == "gelu":
         x = samples.draw_cast(odd_count(samples), scale=2.0)
@@ -163,11 +172,8 @@ def try_add(fast: Operators, samples: Samples) -> Iterator[Pair]:
 
 
 def try_add_norm(fast: Operators, samples: Samples) -> Iterator[Pair]:
-    shape, rate, norm = (
-        (samples.B, samples.T, samples.C),
-        samples.config.dropout,
-        samples.draw_norm(),
-    )
+    shape, rate = (samples.B, samples.T, samples.C), samples.config.dropout
+    norm = samples.draw_norm()
     weights = list(norm.parameters())
     x, branch = samples.draw(*shape, scale=0.01), samples.draw_cast(*shape, scale=0.01)
 
@@ -253,6 +259,7 @@ TRIALS: dict[str, Callable[[Operators, Samples], Iterator[Pair]]] = {
     "split_linear": try_split_linear,
     "rotate": try_rotate,
     "rms_norm": try_rms_norm,
+    "mix_tokens": try_mix_tokens,
     "gelu": try_gelu,
     "gelu_mlp": try_gelu_mlp,
     "dropout": try_dropout,
