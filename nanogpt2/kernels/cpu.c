@@ -1,5 +1,5 @@
 // Kernels for training on a CPU: causal attention with dropout inside, rotary positions, RMS norm,
-// GELU, and dropout.
+// mixing tokens, GELU, and dropout.
 //
 // Tensors are float32 or, where `bf16` is 1, bfloat16; all arithmetic is float32. Every result is
 // the same whatever the number of threads, since no sum is shared between two of them.
@@ -387,6 +387,60 @@ void rms_norm_backward(const float *x, const float *weight, const void *dy, floa
     }
 }
 
+// --- Mixing tokens ---
+
+// to[i] += from[i] * by[i].
+INLINE void add_product(float *restrict to, const void *from, int64_t at, const float *by, int n,
+                        int bf16) {
+    const uint16_t *halves = (const uint16_t *)from + at;
+    const float *floats = (const float *)from + at;
+    if (bf16)
+        for (int i = 0; i < n; i++) to[i] += widen(halves[i]) * by[i];
+    else
+        for (int i = 0; i < n; i++) to[i] += floats[i] * by[i];
+}
+
+// y[t] = x[t] + the sum over taps j of x[t - j] * weight[j], of x (B, T, C) and weight (taps, C).
+void mix_forward(const void *x, const float *weight, void *y, int64_t rows, int T, int C, int taps,
+                 int bf16, Memory memory) {
+#pragma omp parallel num_threads(memory.threads)
+    {
+        float *out = own_memory(memory);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            const int t = (int)(r % T);
+            read_floats(out, x, r * C, C, bf16, 1);
+            for (int j = 0; j < taps && j <= t; j++)
+                add_product(out, x, (r - j) * C, weight + j * C, C, bf16);
+            write_floats(y, r * C, out, C, bf16, 1);
+        }
+    }
+}
+
+// dx, and in dweight (blocks, taps, C) the sum over each block of ROWS rows.
+void mix_backward(const void *x, const float *weight, const void *dy, void *dx, float *dweight,
+                  int64_t rows, int T, int C, int taps, int bf16, Memory memory) {
+#pragma omp parallel num_threads(memory.threads)
+    {
+        float *grad = own_memory(memory), *out = grad + C;
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < (rows + ROWS - 1) / ROWS; block++) {
+            float *dw = dweight + block * taps * C;
+            memset(dw, 0, sizeof(float) * taps * C);
+            for (int64_t r = block * ROWS; r < rows && r < (block + 1) * ROWS; r++) {
+                const int t = (int)(r % T);
+                read_floats(grad, dy, r * C, C, bf16, 1);
+                memcpy(out, grad, sizeof(float) * C);
+                for (int j = 0; j < taps && j <= t; j++)
+                    add_product(dw + j * C, x, (r - j) * C, grad, C, bf16);
+                for (int j = 0; j < taps && t + j < T; j++)
+                    add_product(out, dy, (r + j) * C, weight + j * C, C, bf16);
+                write_floats(dx, r * C, out, C, bf16, 1);
+            }
+        }
+    }
+}
+
 // --- Elementwise ---
 
 void gelu_forward(const void *x, void *y, int64_t n, int bf16) {
@@ -453,5 +507,5 @@ int64_t attention_backward_floats(int T) {
     return padded_rows(T) * (9 * D + 2 * QUERIES) + QUERIES * D;
 }
 
-// Rows of what rms_norm_backward leaves in dweight.
-int64_t rms_norm_blocks(int64_t rows) { return (rows + ROWS - 1) / ROWS; }
+// Rows of what rms_norm_backward and mix_backward leave in dweight.
+int64_t row_blocks(int64_t rows) { return (rows + ROWS - 1) / ROWS; }

@@ -50,6 +50,12 @@ class CompiledOperators(Operators):
         out: Tensor = _RMSNorm.apply(self, x, weight, eps)  # type: ignore[no-untyped-call]
         return out
 
+    def mix_tokens(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not fits(x) or not fits(weight) or weight.dtype != torch.float32:
+            return super().mix_tokens(x, weight)
+        out: Tensor = _MixTokens.apply(self, x, weight)  # type: ignore[no-untyped-call]
+        return out
+
     def gelu(self, x: Tensor) -> Tensor:
         if not fits(x):
             return super().gelu(x)
@@ -97,12 +103,7 @@ class _Attention(torch.autograd.Function):
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        operators: CompiledOperators,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        normed: bool,
+        ctx: Any, operators: CompiledOperators, x: Tensor, cos: Tensor, sin: Tensor, normed: bool
     ) -> Tensor:
         x = with_rows(x)
         ctx.operators, ctx.normed = operators, normed
@@ -133,6 +134,18 @@ class _RMSNorm(torch.autograd.Function):
         library: Library = ctx.operators.library
         dx, dweight = library.rms_norm_gradients(x, weight, dy.contiguous(), ctx.eps)
         return None, dx, dweight, None
+
+
+class _MixTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operators: CompiledOperators, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.library = operators.library
+        ctx.save_for_backward(x := x.contiguous(), weight := weight.contiguous())
+        return operators.library.mix_tokens(x, weight)[0]
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.library.mix_tokens(*ctx.saved_tensors, dy.contiguous())
 
 
 class _Gelu(torch.autograd.Function):

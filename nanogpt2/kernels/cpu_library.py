@@ -26,9 +26,7 @@ HEADS, DATA = POINTER(Heads), c_void_p
 SHAPE = c_int, c_int, c_int, c_int  # B, H, G, T
 # What each function takes and returns, as cpu.c has it.
 SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
-    "attention_forward": (
-        (*[HEADS] * 4, DATA, *SHAPE, c_int, c_float, c_uint64, Memory), None,
-    ),
+    "attention_forward": ((*[HEADS] * 4, DATA, *SHAPE, c_int, c_float, c_uint64, Memory), None),
     "attention_backward": (
         (*[HEADS] * 5, DATA, *[HEADS] * 3, *SHAPE, c_int, c_float, c_uint64, Memory), None,
     ),
@@ -36,13 +34,15 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "rotate_backward": ((HEADS, DATA, DATA, HEADS, HEADS, *[c_int] * 5, c_float), None),
     "rms_norm_forward": ((DATA, DATA, DATA, c_int64, c_int, c_int, c_float, Memory), None),
     "rms_norm_backward": ((*[DATA] * 5, c_int64, c_int, c_int, c_float, Memory), None),
+    "mix_forward": ((*[DATA] * 3, c_int64, *[c_int] * 4, Memory), None),
+    "mix_backward": ((*[DATA] * 5, c_int64, *[c_int] * 4, Memory), None),
     "gelu_forward": ((DATA, DATA, c_int64, c_int), None),
     "gelu_backward": ((DATA, DATA, DATA, c_int64, c_int), None),
     "dropout_add": ((DATA, DATA, DATA, c_int64, c_int, c_int, c_float, c_uint64), None),
     "head_size": ((), c_int),
     "attention_forward_floats": ((c_int,), c_int64),
     "attention_backward_floats": ((c_int,), c_int64),
-    "rms_norm_blocks": ((c_int64,), c_int64),
+    "row_blocks": ((c_int64,), c_int64),
 }  # fmt: skip
 DTYPES = torch.float32, torch.bfloat16
 
@@ -151,11 +151,24 @@ class Library:
         require_plain(torch.float32, (*x.shape[:-1], C), x)
         require_plain(torch.float32, (C,), weight)
         require_plain(dy.dtype, x.shape, dy)
-        dx, sums = torch.empty_like(x), torch.empty(self.c.rms_norm_blocks(rows), C)
+        dx, sums = torch.empty_like(x), torch.empty(self.c.row_blocks(rows), C)
         self.c.rms_norm_backward(
             *addresses(x, weight, dy, dx, sums), rows, C, is_bf16(dy), eps, self.memory(C)
         )
         return dx, sums.sum(0)
+
+    def mix_tokens(self, x: Tensor, weight: Tensor, dy: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return (`x` (B, T, C) mixed by `weight` (k, 1, C),), or with `dy` both gradients."""
+        (B, T, C), k, out = x.shape, len(weight), torch.empty_like(x)
+        require_plain(torch.float32, (k, 1, C), weight)
+        require_plain(x.dtype, x.shape, x, x if dy is None else dy)
+        sizes = B * T, T, C, k, is_bf16(x), self.memory(2 * C)
+        if dy is None:
+            self.c.mix_forward(*addresses(x, weight, out), *sizes)
+            return (out,)
+        sums = torch.empty(self.c.row_blocks(B * T), k, 1, C)
+        self.c.mix_backward(*addresses(x, weight, dy, out, sums), *sizes)
+        return out, sums.sum(0)
 
     def gelu(self, x: Tensor, dy: Tensor | None = None) -> Tensor:
         """Return GELU of `x`, or with `dy` the gradient of `x`."""

@@ -40,6 +40,12 @@ def run(library: Library) -> None:
         x, weight = torch.randn(rows, C), torch.randn(C)
         library.rms_norm(x, weight, 1e-5, dtype)
         library.rms_norm_gradients(x, weight, torch.randn(rows, C).to(dtype), 1e-5)
+    for dtype, (B, T, C), taps in itertools.product(
+        DTYPES, [(1, 1, 1), (3, 5, 7), (2, 65, 17)], [2, 8]
+    ):
+        x, weight = torch.randn(B, T, C).to(dtype), torch.randn(taps, 1, C)
+        library.mix_tokens(x, weight)
+        library.mix_tokens(x, weight, x)
 
 
 def run_rows(rows: CompiledRows) -> None:

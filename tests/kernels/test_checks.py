@@ -28,7 +28,8 @@ MODERN = ("rotate", "rms_norm")  # which the architecture gpt2 has not
 
 def config_of(tiny: Config, name: str, **changes: object) -> Config:
     architecture = "modern" if name in MODERN else "gpt2"
-    changes = {"architecture": architecture, "dropout": 0.1, "zero_init": False, **changes}
+    parts = {"architecture": architecture, "mlp_conv": 4 if name == "mix_tokens" else 0}
+    changes = {**parts, "dropout": 0.1, "zero_init": False, **changes}
     return get_config({**tiny.to_dict(), **changes})
 
 
@@ -104,7 +105,7 @@ def test_a_kernel_of_a_gpu_wrong_in_one_element_is_refused_and_torchs_serves(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"architecture": "modern", "n_kv_head": 1}, {"dropout": 0.0}]
+    "changes", [{}, {"architecture": "modern", "n_kv_head": 1, "mlp_conv": 8}, {"dropout": 0.0}]
 )
 @pytest.mark.parametrize("make", [compiled, fused])
 def test_what_is_right_is_kept_and_nothing_is_said(
@@ -120,7 +121,7 @@ def test_what_is_right_is_kept_and_nothing_is_said(
 def test_the_widths_of_the_presets_are_within_the_tolerances(
     preset: str, dtype: torch.dtype
 ) -> None:
-    config = get_config(preset)
+    config = get_config(preset, mlp_conv=4)
     assert check(compiled(config), config, dtype) == (set(), [])
 
 

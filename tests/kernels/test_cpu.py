@@ -97,6 +97,21 @@ def test_attention_with_dropout_is_that_of_its_mask(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("shape", [(1, 1, 5), (3, 2, 16), (2, 100, 40)], ids=str)
+def test_mixed_tokens_are_a_causal_convolution(
+    shape: tuple[int, int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    x, weight = draw(*shape, dtype=dtype), draw(4, 1, shape[-1], seed=2)
+    wide, T = x.detach().float().requires_grad_(), shape[1]
+    kernel = weight.permute(2, 1, 0).flip(2)  # conv1d's last tap is the token itself
+    convolved = F.conv1d(wide.mT, kernel, padding=3, groups=shape[-1])[..., :T].mT
+    expected = gradients(wide + convolved, wide, weight)
+    for operators in (compiled(16), TORCH):
+        found = gradients(operators.mix_tokens(x, weight), x, weight)
+        assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_gelu_rotation_and_norms_are_torchs(dtype: torch.dtype, tolerance: float) -> None:
     operators = compiled(16)
     x = draw(3, 700, dtype=dtype)

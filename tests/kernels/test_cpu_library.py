@@ -52,6 +52,12 @@ def rms_norm(library: Library, **changes: Tensor) -> None:
     library.rms_norm_gradients(given["x"], given["weight"], given["dy"], 1e-5)
 
 
+def mix(library: Library, **changes: Tensor) -> None:
+    given = {"x": torch.zeros(2, 5, 8), "weight": torch.zeros(4, 1, 8), **changes}
+    library.mix_tokens(given["x"], given["weight"])
+    library.mix_tokens(given["x"], given["weight"], given.get("dy", given["x"]))
+
+
 def gelu(library: Library, **changes: Tensor) -> None:
     library.gelu(*{"x": torch.zeros(9, 4), "dy": torch.zeros(9, 4), **changes}.values())
 
@@ -86,6 +92,10 @@ WRONG: list[tuple[Callable[..., None], dict[str, Tensor], str]] = [
     (rms_norm, {"x": torch.zeros(8, 5).t()}, "strides"),
     (rms_norm, {"weight": torch.zeros(8, dtype=torch.bfloat16)}, "torch.bfloat16 beside"),
     (rms_norm, {"dy": torch.zeros(4, 8)}, "(4, 8) where (5, 8) is right"),
+    (mix, {"x": torch.zeros(2, 8, 5).mT}, "strides"),
+    (mix, {"weight": torch.zeros(4, 1, 7)}, "(4, 1, 7) where (4, 1, 8) is right"),
+    (mix, {"weight": torch.zeros(4, 1, 8, dtype=torch.bfloat16)}, "torch.bfloat16 beside"),
+    (mix, {"dy": torch.zeros(2, 4, 8)}, "(2, 4, 8) where (2, 5, 8) is right"),
     (gelu, {"x": torch.zeros(4, 9).t()}, "strides"),
     (gelu, {"dy": torch.zeros(9, 4, dtype=torch.bfloat16)}, "torch.bfloat16 beside torch.float32"),
     (gelu, {"dy": torch.zeros(9, 5)}, "(9, 5) where (9, 4) is right"),
@@ -94,7 +104,7 @@ WRONG: list[tuple[Callable[..., None], dict[str, Tensor], str]] = [
 ]
 
 
-@pytest.mark.parametrize("call", [attention, gradients, rotate, rms_norm, gelu, add])
+@pytest.mark.parametrize("call", [attention, gradients, rotate, rms_norm, mix, gelu, add])
 def test_what_fits_is_taken(library: Library, call: Callable[..., None]) -> None:
     call(library)
 
