@@ -33,12 +33,13 @@ typedef struct {
 typedef struct {
     Norm norm_1, norm_2;
     Linear attention_in, attention_out, mlp_in, mlp_out;
+    const float *taps;  // of mix_tokens: a row of channels for each
 } Block;
 
 typedef struct {
     int n_layer, n_head, n_kv_head, head_size, n_embd, n_hidden, block_size, vocab_size;
     int centred;  // the norms are layer norms
-    int qk_norm, mlp;
+    int qk_norm, mlp, n_taps;  // 0 taps: no mix_tokens
     float eps, qk_eps, softcap;
     const float *tokens;       // (vocab_size, n_embd)
     const float *positions;    // (block_size, n_embd), or null: rotary
@@ -50,7 +51,7 @@ typedef struct {
 
 // Keys and values: from one layer to the next are `layer_step` floats, 0 where none is kept longer.
 // A row holds those of each head: keys in panels of WIDTH slots, as weights are, then values, a row of
-// channels for each slot.
+// channels for each slot. Where there are taps, what mix_tokens reads follows, likewise by slot.
 typedef struct {
     float *rows;
     int64_t layer_step;
@@ -83,7 +84,9 @@ INLINE int64_t head_floats(const Model *m) {
     return padded(m->block_size) * (m->head_size + padded(m->head_size));
 }
 
-INLINE int64_t row_floats(const Model *m) { return m->n_kv_head * head_floats(m); }
+INLINE int64_t row_floats(const Model *m) {
+    return m->n_kv_head * head_floats(m) + (m->n_taps ? m->block_size * padded(m->n_embd) : 0);
+}
 
 INLINE int64_t own_floats(const Model *m) {
     return ROWS * padded(m->block_size) + padded(m->head_size);
@@ -379,6 +382,31 @@ static void attend_all(const Work *work, int layer) {
     for (int at = 0; at < work->blocks * H; at++) attend(work, layer, at / H, at % H);
 }
 
+// y[t] += the sum over taps j of y[t - j] times tap j; none is older than what attention sees.
+static void mix_tokens(const Work *work, int layer, const float *taps) {
+    const Model *m = work->model;
+    const int64_t step = padded(m->n_embd);
+    const int most = m->n_taps < m->block_size ? m->n_taps : m->block_size;
+#pragma omp for schedule(static)
+    for (int t = 0; t < work->count; t++) {
+        const Place place = work->places[t];
+        float *kept = keys_of(work, layer, place.row, m->n_kv_head);
+        memcpy(kept + place.position % m->block_size * step, work->y + t * step,
+               sizeof(float) * step);
+    }
+#pragma omp for schedule(static)
+    for (int t = 0; t < work->count; t++) {
+        const Place place = work->places[t];
+        const float *kept = keys_of(work, layer, place.row, m->n_kv_head);
+        float *y = work->y + t * step;
+        for (int j = 0; j < most && j <= place.position; j++) {
+            const float *x = kept + (place.position - j) % m->block_size * step;
+            for (int i = 0; i < m->n_embd; i += LANES)
+                store(y + i, load(y + i) + load(x + i) * load(taps + j * step + i));
+        }
+    }
+}
+
 static void activate(const Work *work) {
     const Model *m = work->model;
     const int64_t width = padded(m->n_hidden), step = padded(hidden_width(m));
@@ -420,14 +448,16 @@ static void group_tokens(Work *work) {
     work->starts[work->blocks] = work->count;
 }
 
-// Goes on with the last token of each row alone.
-static void keep_last(Work *work) {
+// Goes on with the last `most` tokens of each row alone.
+static void keep_last(Work *work, int most) {
     const int64_t x_step = padded(work->model->n_embd), q_step = padded(qkv_width(work->model));
     int kept = 0;
     for (int t = 0; t < work->count; t++) {
-        if (t + 1 < work->count && work->places[t + 1].row == work->places[t].row) continue;
+        const int later = t + most;
+        if (later < work->count && work->places[later].row == work->places[t].row) continue;
         if (kept < t) {
             memcpy(work->x + kept * x_step, work->x + t * x_step, sizeof(float) * x_step);
+            memcpy(work->y + kept * x_step, work->y + t * x_step, sizeof(float) * x_step);
             memcpy(work->qkv + kept * q_step, work->qkv + t * q_step, sizeof(float) * q_step);
             work->places[kept] = work->places[t];
         }
@@ -488,11 +518,18 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
             keep(&work, layer);
             if (layer == m->n_layer - 1) {
 #pragma omp single
-                keep_last(&work);
+                keep_last(&work, m->n_taps ? m->n_taps : 1);
             }
             attend_all(&work, layer);
             apply(&block->attention_out, work.y, C, work.branch, C, work.count);
             add_norm(&work, &block->norm_2, 1);
+            if (m->n_taps) {
+                mix_tokens(&work, layer, block->taps);
+                if (layer == m->n_layer - 1) {
+#pragma omp single
+                    keep_last(&work, 1);
+                }
+            }
             apply(&block->mlp_in, work.y, C, work.hidden, H, work.count);
             activate(&work);
             apply(&block->mlp_out, work.hidden, H, work.branch, C, work.count);

@@ -63,6 +63,7 @@ class CompiledWeights:
             centred=isinstance(model.ln_f, nn.LayerNorm),
             qk_norm=attention.qk_norm,
             mlp=MLP_KINDS.index(str(first.mlp.kind)),
+            n_taps=config.mlp_conv or 0,
             eps=model.ln_f.eps,
             qk_eps=QK_EPS,
             softcap=config.logit_softcap or 0.0,
@@ -87,6 +88,9 @@ class CompiledWeights:
             attention_out=self._pack(attention.c_proj.weight, attention.c_proj.bias),
             mlp_in=self._pack(*mlp_in),
             mlp_out=self._pack(mlp.c_proj.weight, mlp.c_proj.bias),
+            taps=None
+            if block.mlp_conv is None
+            else self._keep(self._pad_rows(block.mlp_conv[:, 0])),
         )
 
     def _pack(self, weight: Tensor, bias: Tensor | None) -> LinearWeights:
@@ -109,6 +113,9 @@ class CompiledWeights:
 
     def _pad_halves(self, tensor: Tensor) -> Tensor:
         return torch.cat([self._pad(half) for half in tensor.detach().chunk(2)])
+
+    def _pad_rows(self, tensor: Tensor) -> Tensor:
+        return torch.stack([self._pad(row) for row in tensor.detach()])
 
     def _pad(self, tensor: Tensor) -> Tensor:
         """Return `tensor` (N, ...) with zeros up to the end of a panel."""

@@ -30,12 +30,13 @@ class BlockWeights(ctypes.Structure):
     _fields_ = (
         *((name, NormWeights) for name in ("norm_1", "norm_2")),
         *((name, LinearWeights) for name in ("attention_in", "attention_out", "mlp_in", "mlp_out")),
+        ("taps", POINTER),
     )
 
 
 SIZES = (
     *("n_layer", "n_head", "n_kv_head", "head_size", "n_embd", "n_hidden"),
-    *("block_size", "vocab_size", "centred", "qk_norm", "mlp"),
+    *("block_size", "vocab_size", "centred", "qk_norm", "mlp", "n_taps"),
 )
 
 

@@ -70,7 +70,12 @@ class FusedDecoder(ModuleDecoder):
             apply_linear(self.x, attention.c_attn, self.qkv, norm=block.ln_1)
             self.attend(attention, cache, positions)
             apply_linear(self.read, attention.c_proj, self.x, add=True)
-            apply_linear(self.x, mlp.c_fc, self.hidden, norm=block.ln_2, kind=str(mlp.kind))
+            if block.mlp_conv is None:
+                apply_linear(self.x, mlp.c_fc, self.hidden, norm=block.ln_2, kind=str(mlp.kind))
+            else:
+                self.cache.read_one(positions)
+                mixed = cache.mix_tokens(block.ln_2(self.x)[:, None], block.mlp_conv)[:, 0]
+                apply_linear(mixed, mlp.c_fc, self.hidden, kind=str(mlp.kind))
             apply_linear(self.hidden, mlp.c_proj, self.x, add=True)
         return self.head()
 

@@ -86,7 +86,7 @@ def test_prompts_steps_and_windows_get_the_modules_logits(
         assert_close(*(decoder.last_logits(idx[:, :5]) for decoder in (ours, theirs)))
 
 
-@pytest.mark.parametrize("name", ["rotary", "modern", "modern, some"])
+@pytest.mark.parametrize("name", ["rotary", "modern", "modern, conv", "modern, some"])
 def test_the_window_slides_past_the_block(tiny: Config, name: str) -> None:
     model = make_model(tiny, name, **ODD)
     idx = torch.randint(65, (2, 60))
@@ -95,9 +95,25 @@ def test_the_window_slides_past_the_block(tiny: Config, name: str) -> None:
         assert_close(*(run(decoder, idx, [18, 3], 40) for decoder in decoders))
 
 
-@pytest.mark.parametrize("shape", [ODD, WIDE], ids=["odd", "wide"])
-def test_a_rows_bits_are_the_same_in_any_batch(tiny: Config, shape: dict[str, object]) -> None:
-    model = make_model(tiny, "modern, some", **shape)
+def test_a_block_shorter_than_the_convolution_slides_too(tiny: Config) -> None:
+    model = make_model(tiny, "modern, conv", block_size=3, mlp_conv=8)
+    idx = torch.randint(64, (2, 20))
+    with torch.inference_mode():
+        decoders = make_decoder(model, rows=2), ModuleDecoder(model, rows=2, n_tokens=50)
+        ours, theirs = (run(decoder, idx, [1, 2], 12) for decoder in decoders)
+        assert_close(ours, theirs)
+        assert_close(ours[2, 0], model(idx[:1, :3])[0, -1, :50])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("modern, some", ODD), ("modern, some", WIDE), ("mlp_conv", ODD)],
+    ids=["odd", "wide", "conv"],
+)
+def test_a_rows_bits_are_the_same_in_any_batch(
+    tiny: Config, name: str, shape: dict[str, object]
+) -> None:
+    model = make_model(tiny, name, **shape)
     lengths = [1 + 5 * row % 14 for row in range(33)]
     idx = torch.randint(61, (33, 19))
     alone = [run(make_decoder(model, rows=1), idx[[r]], [n], 3) for r, n in enumerate(lengths)]
@@ -115,7 +131,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "modern", "modern, some"])
+@pytest.mark.parametrize("name", ["gpt2", "modern, conv", "modern, some"])
 def test_two_threads_compute_the_same_bits(
     tiny: Config, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -137,7 +153,7 @@ def text(model: GPT, controls: Controls, *, chunk: int = 16) -> Tensor:
     return torch.cat(list(generate_tokens(model, request)), dim=1)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "modern, some"])
+@pytest.mark.parametrize("name", ["mlp_conv", "modern, some"])
 @pytest.mark.parametrize(
     "controls", [Controls(), Controls(0.8, 20, 0.9, 0.01, 1.3), Controls(temperature=0)], ids=str
 )

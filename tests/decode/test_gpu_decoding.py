@@ -23,7 +23,7 @@ from nanogpt2.decode.gpu import FusedDecoder, draw_fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ODD = {"n_embd": 20, "n_head": 2, "vocab_size": 61, "block_size": 8, "n_layer": 1}
-SOME = ["gpt2", "modern, some"]  # which have all that there is between them
+SOME = ["mlp_conv", "modern, some"]  # which have all that there is between them
 
 
 def make_model(tiny: Config, name: str, **changes: object) -> GPT:
@@ -78,7 +78,7 @@ def test_channels_in_more_than_one_tile_get_the_modules_logits(
         assert_alike(make_model(tiny, "gpt2"), lengths, 1)
 
 
-@pytest.mark.parametrize("name", ["rotary", "modern, some"])
+@pytest.mark.parametrize("name", ["modern, conv", "modern, some"])
 def test_the_window_slides_past_the_block(tiny: Config, name: str) -> None:
     assert_alike(make_model(tiny, name), [8, 7], 2)
 

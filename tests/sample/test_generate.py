@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import ConfigError
-from nanogpt2.config.config import Config
+from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
@@ -36,9 +36,9 @@ def lively(config: Config, *, seed: int = 0) -> GPT:
     return model
 
 
-@pytest.fixture
-def model(tiny: Config) -> GPT:
-    return lively(tiny)
+@pytest.fixture(params=[0, 4], ids="mlp_conv {}".format)
+def model(tiny: Config, request: pytest.FixtureRequest) -> GPT:
+    return lively(get_config({**tiny.to_dict(), "mlp_conv": request.param}))
 
 
 def logits_of(decoder: Decoder, idx: Tensor, prompt_lengths: list[int], steps: int) -> Tensor:
