@@ -13,7 +13,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "qk_norm": {"qk_norm": True},
     "relu2": {"mlp": "relu2"},
     "swiglu": {"mlp": "swiglu"},
-    "mlp_conv": {"mlp_conv": 4},
     "n_kv_head": {"n_kv_head": 1},
     "untied": {"tied_head": False},
     "zero_init": {"zero_init": True},

@@ -79,7 +79,7 @@ def make_model(tiny: Config, variant: str = "gpt2") -> GPT:
 
 
 @pytest.mark.parametrize(
-    ("variant", "rows"), [("gpt2", 1), ("mlp_conv", 3), ("modern", 1), ("modern, some", 3)]
+    ("variant", "rows"), [("gpt2", 1), ("modern", 1), ("modern, conv", 3), ("modern, some", 3)]
 )
 def test_kernels_that_are_right_decode_and_nothing_is_said(
     tiny: Config, variant: str, rows: int, capsys: pytest.CaptureFixture[str]

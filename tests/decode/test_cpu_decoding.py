@@ -107,7 +107,7 @@ def test_a_block_shorter_than_the_convolution_slides_too(tiny: Config) -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("modern, some", ODD), ("modern, some", WIDE), ("mlp_conv", ODD)],
+    [("modern, some", ODD), ("modern, some", WIDE), ("modern, conv", ODD)],
     ids=["odd", "wide", "conv"],
 )
 def test_a_rows_bits_are_the_same_in_any_batch(
@@ -153,7 +153,7 @@ def text(model: GPT, controls: Controls, *, chunk: int = 16) -> Tensor:
     return torch.cat(list(generate_tokens(model, request)), dim=1)
 
 
-@pytest.mark.parametrize("name", ["mlp_conv", "modern, some"])
+@pytest.mark.parametrize("name", ["modern, conv", "modern, some"])
 @pytest.mark.parametrize(
     "controls", [Controls(), Controls(0.8, 20, 0.9, 0.01, 1.3), Controls(temperature=0)], ids=str
 )

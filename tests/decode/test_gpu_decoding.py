@@ -23,7 +23,7 @@ from nanogpt2.decode.gpu import FusedDecoder, draw_fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ODD = {"n_embd": 20, "n_head": 2, "vocab_size": 61, "block_size": 8, "n_layer": 1}
-SOME = ["mlp_conv", "modern, some"]  # which have all that there is between them
+SOME = ["modern, conv", "modern, some"]  # which have all that there is between them
 
 
 def make_model(tiny: Config, name: str, **changes: object) -> GPT:

@@ -194,6 +194,13 @@ def test_every_mixture_of_knobs_has_its_equal_or_is_refused_with_a_knob_that_has
         assert any(other not in [each for each, _ in refused] for other in changed)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "qwen3"])
+def test_a_convolution_is_refused_in_one_line(architecture: str) -> None:
+    model = ours({"architecture": architecture, "mlp_conv": 4})
+    with pytest.raises(ConfigError, match=r"^mlp_conv: found 4; allowed: 0 in [^\n]*$"):
+        write_architecture(model.state_dict(), model.config)
+
+
 def test_a_nanochat_has_room_for_the_norms_of_so_many_layers_alone() -> None:
     most = ours({"n_embd": 8, "n_layer": 3})
     assert write_architecture(most.state_dict(), most.config)[0]["model_type"] == "nanochat"

@@ -54,6 +54,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "qk_norm": ({"qk_norm": True}, "qk_norm: found true; allowed: false in gpt2"),
     "relu2": ({"mlp": "relu2"}, 'mlp: found "relu2"; allowed: "gelu" in gpt2'),
     "swiglu": ({"mlp": "swiglu"}, 'mlp: found "swiglu"; allowed: "gelu" in gpt2'),
+    "mlp_conv": ({**ROTARY, "mlp_conv": 4}, "mlp_conv: found 4; allowed: 0 in qwen3"),
     "n_kv_head": ({"n_kv_head": 1}, "n_kv_head: found 1; allowed: 2 in gpt2"),
     "bias": ({**ROTARY, "bias": True}, "bias: found true; allowed: false in qwen3"),
     "gelu": ({**ROTARY, "mlp": "gelu"}, 'mlp: found "gelu"; allowed: "swiglu" in qwen3'),

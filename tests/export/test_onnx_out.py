@@ -25,7 +25,7 @@ TOKENIZER = CharTokenizer("".join(map(chr, range(64))))
 # Each variant of each part is in one of them: an export takes seconds.
 MIXTURES: dict[str, dict[str, object]] = {
     "gpt2": {},
-    "modern, relu2": {"architecture": "modern", "n_kv_head": 1, "mlp": "relu2"},
+    "modern, relu2": {"architecture": "modern", "n_kv_head": 1, "mlp": "relu2", "mlp_conv": 4},
     "swiglu, rotary, no bias": {"mlp": "swiglu", "positions": "rotary", "bias": False},
 }
 

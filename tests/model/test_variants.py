@@ -1,6 +1,7 @@
 """Every variant of the model and of its training keeps what a language model promises."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from variants import VARIANTS, warmed
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.choose import prepare
+from nanogpt2.model.checkpoint import load_checkpoint, save_tensors
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optimizers.rates import learning_rate_factor
 from nanogpt2.tokens.dataset import CharDataset
@@ -100,6 +102,39 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights(tiny: Config) -> N
     torch.testing.assert_close(grouped(idx), full(idx))
 
 
+def test_with_a_convolution_a_model_starts_as_it_is_without(tiny: Config) -> None:
+    idx = torch.randint(64, (2, 16))
+    assert torch.equal(GPT({**tiny.to_dict(), "mlp_conv": 4})(idx), GPT(tiny)(idx))
+
+
+def test_the_convolution_reaches_as_many_tokens_as_it_spans(tiny: Config) -> None:
+    model = warmed(get_config({**tiny.to_dict(), "n_layer": 1, "mlp_conv": 4}))
+    with torch.no_grad():
+        model.h[0].attn.c_proj.weight.zero_()  # what is left to see of other tokens
+    idx = torch.randint(64, (1, 16))
+    changed = idx.clone()
+    changed[0, 5] = (idx[0, 5] + 1) % 64
+    differs = (model(idx) != model(changed)).any(-1)[0]
+    assert differs.nonzero().flatten().tolist() == [5, 6, 7, 8]
+
+
+def test_adamw_trains_the_convolution_and_lets_it_decay(tiny: Config) -> None:
+    config = get_config({**tiny.to_dict(), "optimizer": "muon", "mlp_conv": 4})
+    model = GPT(config)
+    adamw, _ = Trainer(model, config).stepper.optimizers
+    decaying = [p for group in adamw.param_groups if group["weight_decay"] for p in group["params"]]
+    for block in model.h:
+        assert any(p is block.mlp_conv for p in decaying)
+
+
+def test_a_model_file_from_before_the_convolution_has_none(tiny: Config, tmp_path: Path) -> None:
+    model = GPT(tiny)
+    config = {key: value for key, value in tiny.to_dict().items() if key != "mlp_conv"}
+    content = {"model_state_dict": model.state_dict(), "config": config}
+    save_tensors(tmp_path / "old.pt", content)
+    assert load_checkpoint(tmp_path / "old.pt", device="cpu").model.config.mlp_conv == 0
+
+
 def test_rotary_attention_sees_distances_not_places(tiny: Config) -> None:
     model = warmed(get_config({**tiny.to_dict(), "positions": "rotary", "n_layer": 1}))
     # one repeated token: all keys are alike, so each place attends alike
@@ -116,6 +151,7 @@ def test_rotary_attention_sees_distances_not_places(tiny: Config) -> None:
             "a divisor of half of n_embd 18",
         ),
         ({"mlp": "relu"}, 'mlp: found "relu"; allowed: gelu, relu2, '),
+        ({"mlp_conv": 1}, "mlp_conv: found 1; allowed: 0, 2, 3, 4, 5, 6, 7, 8, null"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:

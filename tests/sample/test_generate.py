@@ -36,9 +36,12 @@ def lively(config: Config, *, seed: int = 0) -> GPT:
     return model
 
 
-@pytest.fixture(params=[0, 4], ids="mlp_conv {}".format)
+@pytest.fixture(params=[0])
 def model(tiny: Config, request: pytest.FixtureRequest) -> GPT:
     return lively(get_config({**tiny.to_dict(), "mlp_conv": request.param}))
+
+
+mixing_tokens_too = pytest.mark.parametrize("model", [0, 4], indirect=True)
 
 
 def logits_of(decoder: Decoder, idx: Tensor, prompt_lengths: list[int], steps: int) -> Tensor:
@@ -70,6 +73,7 @@ def test_cached_logits_are_those_of_the_whole_text(
         )
 
 
+@mixing_tokens_too
 @pytest.mark.parametrize("make", DECODERS)
 def test_a_copied_row_goes_on_as_its_source(model: GPT, make: Callable[..., Decoder]) -> None:
     with torch.inference_mode():
@@ -101,6 +105,7 @@ def test_greedy_tokens_are_those_of_the_model_itself(model: GPT) -> None:
     assert torch.equal(generate(model, idx, 40, controls=GREEDY, seed=0), expected)
 
 
+@mixing_tokens_too
 @pytest.mark.parametrize(
     "controls",
     [
@@ -133,6 +138,7 @@ def test_the_size_of_chunks_does_not_change_the_text(model: GPT, chunk: int) -> 
         assert torch.equal(*texts)
 
 
+@mixing_tokens_too
 def test_half_a_window_is_exact_up_to_the_block_and_then_reads_its_last_half(model: GPT) -> None:
     idx = torch.randint(64, (1, 4))
     text = generate(model, idx, 30, controls=GREEDY, seed=0, window="half")[0]
@@ -145,6 +151,7 @@ def test_half_a_window_is_exact_up_to_the_block_and_then_reads_its_last_half(mod
         assert text[length] == expected
 
 
+@mixing_tokens_too
 @pytest.mark.parametrize("window", ["exact", "half"])
 def test_a_prompt_longer_than_the_block_counts_with_its_end(model: GPT, window: str) -> None:
     idx = torch.randint(64, (1, 40))
