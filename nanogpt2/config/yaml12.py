@@ -79,30 +79,6 @@ Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 Yaml12Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML 1.2 file; ConfigError with one line a mistake."""
-    try:
-        text = files.read_text(Path(path))
-    except DataError as error:
-        raise ConfigError(str(error)) from error
-    return parse(text, name=str(path))
-
-
-def parse(text: str, *, name: str) -> dict[str, Any]:
-    """Return the mapping in YAML 1.2 `text`; ConfigError, led by `name`, a line a mistake."""
-    try:
-        loader = Yaml12Loader(text)
-        value = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{name}: {printable(_yaml_problem(error, text))}") from error
-    if loader.mistakes:
-        raise ConfigError("\n".join(f"{name}: {mistake}" for mistake in loader.mistakes))
-    if not isinstance(value, dict):
-        found = "the file is empty" if value is None else f"found {show(value)}"
-        raise ConfigError(f"{name}: {found}; allowed: `key: value` lines")
-    return value
-
-
 class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """The core schema with libyaml's parser, ten times as fast; it says less of mistakes."""
 
@@ -114,13 +90,53 @@ class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: igno
         self.mistakes: list[str] = []
 
 
+# What libyaml takes and PyYAML may not, or takes without the line of ours that says it is wrong
+_UNUSUAL = re.compile(
+    r"[\t\r\x85\u2028\u2029\ufeff!&*?]|(?<!\$)[\[{]|[|>][-+0-9]*#|^%|- +-", re.MULTILINE
+)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML 1.2 file; ConfigError with one line a mistake."""
+    try:
+        text = files.read_text(Path(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return parse(text, name=str(path))
+
+
+def parse(text: str, *, name: str) -> dict[str, Any]:
+    """Return the mapping in YAML 1.2 `text`; ConfigError, led by `name`, a line a mistake."""
+    if not _UNUSUAL.search(text):
+        value, mistakes = _parse_quickly(text)
+        if value and not mistakes:
+            return value
+    try:
+        loader = Yaml12Loader(text)
+        found = loader.get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{name}: {printable(_yaml_problem(error, text))}") from error
+    if loader.mistakes:
+        raise ConfigError("\n".join(f"{name}: {mistake}" for mistake in loader.mistakes))
+    if not isinstance(found, dict):
+        what = "the file is empty" if found is None else f"found {show(found)}"
+        raise ConfigError(f"{name}: {what}; allowed: `key: value` lines")
+    return found
+
+
 def parse_record(text: str) -> dict[str, Any]:
     """Return the mapping in YAML 1.2 `text` that a program wrote, an empty one where it is none."""
+    return _parse_quickly(text)[0]
+
+
+def _parse_quickly(text: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the mapping in `text`, an empty one where it is none, and what is said of its keys."""
     try:
-        value = _QuickLoader(text).get_single_data()
+        loader = _QuickLoader(text)
+        value = loader.get_single_data()
     except (yaml.YAMLError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return {}, []
+    return (value if isinstance(value, dict) else {}), loader.mistakes
 
 
 _PROBLEMS = {  # PyYAML's words, and ours

@@ -24,9 +24,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner, Result
 from dvc.utils.hydra import apply_overrides
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from imports import ROOT
 
@@ -482,6 +483,41 @@ def test_replaced_values_are_read_back_and_the_rest_of_the_text_stays(
         for kept in (start, end) if key in values else (start, old, end):
             at = replaced.index(kept, at) + len(kept)
     assert replaced.endswith(tail)
+
+
+PIECES = [
+    "a: ",
+    "\n",
+    "  ",
+    "b:",
+    "- ",
+    "# c",
+    "'",
+    '"',
+    "|",
+    ">",
+    "2",
+    "-",
+    "1e-3",
+    "~",
+    "%",
+    "\\x41",
+    "...",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@example("a: |#\n  b\n")
+@example("a: >2-# b\n")
+@example((ROOT / "dvc.yaml").read_text("utf-8"))
+@example((ROOT / "dvc.lock").read_text("utf-8"))
+@example(PARAMS)
+def test_a_file_is_read_quickly_only_where_the_strict_loader_reads_the_same(text: str) -> None:
+    try:
+        found = yaml12.parse(text, name="params.yaml")
+    except ConfigError:
+        return
+    assert repr(found) == repr(yaml.load(text, yaml12.Yaml12Loader))
 
 
 def test_a_value_without_a_line_of_its_own_cannot_be_replaced() -> None:
