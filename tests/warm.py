@@ -152,6 +152,7 @@ def serve(path: Path, *names: str) -> None:
     for name in PRELOADED[kind]:
         with suppress(ImportError):  # of an extra
             importlib.import_module(name)
+    read_locks_in_c()
     gc.freeze()  # or each process copies the pages that its collector looks at
     ready = selectors.DefaultSelector()
     ready.register(listener, selectors.EVENT_READ, partial(accept, listener, ready))
@@ -159,6 +160,24 @@ def serve(path: Path, *names: str) -> None:
     while True:
         for key, _ in ready.select():
             key.data()
+
+
+def read_locks_in_c() -> None:
+    """Let DVC read dvc.lock, which it does before each stage, by libyaml: six times as fast.
+
+    Its own reader keeps comments, of which a file that DVC wrote has none; what it writes then is
+    the same (a test compares).
+    """
+    with suppress(ImportError):  # without DVC there is none to start
+        from dvc.utils.serialize import _yaml
+
+        in_python = _yaml.parse_yaml_for_update
+
+        def parse(text: str, path: str) -> Any:
+            is_lock = Path(path).name == "dvc.lock" and "#" not in text
+            return (_yaml.parse_yaml if is_lock else in_python)(text, path)
+
+        _yaml.parse_yaml_for_update = parse
 
 
 def accept(listener: socket.socket, ready: selectors.BaseSelector) -> None:

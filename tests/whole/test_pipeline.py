@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 from workspace import Workspace
 
 
@@ -46,6 +47,11 @@ def test_figures_are_plain_and_the_same_in_all_places(repro: Workspace) -> None:
 def test_a_second_repro_runs_nothing(repro: Workspace) -> None:
     assert repro.stages_run("repro") == []
     assert repro.git("status", "--porcelain") == ""
+
+
+def test_the_lock_file_is_as_dvc_itself_writes_it(repro: Workspace) -> None:
+    text = (repro.root / "dvc.lock").read_text(encoding="utf-8")
+    assert dumps_yaml(parse_yaml_for_update(text, "dvc.lock")) == text
 
 
 def test_forced_again_at_another_path_it_writes_the_same_bytes(
