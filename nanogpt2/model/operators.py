@@ -19,7 +19,10 @@ class Operators:
 
     def seed(self, seed: int) -> None:
         """Let the masks of dropout that follow be a function of `seed`."""
-        torch.manual_seed(seed)
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # it would keep a formatted stack for each kind of GPU that is not there, 2 ms a step
+            torch.default_generator.manual_seed(seed)
 
     def embed(self, idx: Tensor, tokens: Tensor, positions: Tensor | None) -> Tensor:
         """Return rows `idx` (B, T) of `tokens` (V, C), plus `positions` (T, C) if they are given.
