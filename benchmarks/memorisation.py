@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from nanogpt2.bpe.arrays import TokenArray
-from nanogpt2.config.config import CleanConfig, Config, get_config, read_values
+from nanogpt2.config.config import Config, get_config, read_values
+from nanogpt2.config.groups import CleanConfig
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.memorisation import draw_texts, find_copies
 from nanogpt2.evaluate.metrics import summarise

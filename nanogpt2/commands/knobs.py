@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from nanogpt2.config.config import SampleConfig
+    from nanogpt2.config.groups import SampleConfig
 
 PARAMS = Path("params.yaml")
 

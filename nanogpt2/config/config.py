@@ -16,6 +16,7 @@ from typing import Any, SupportsIndex
 from nanogpt2.base import files
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config import yaml12
+from nanogpt2.config.groups import CleanConfig, EvaluateConfig, SampleConfig
 from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults, without
 from nanogpt2.config.yaml12 import show
 
@@ -30,48 +31,6 @@ NOT_TRAINING = frozenset(
     {"corpus", "init_from", "device", "compile", "num_processes", "parallel", "evaluate", "sample"}
     | {"save_checkpoint", "checkpoint_interval", "checkpoint_dir", "log_to", *PREPARE_KEYS}
 )
-
-
-@dataclass(frozen=True)
-class CleanConfig:
-    """What `prepare` removes from the text; the schema describes each switch."""
-
-    encoding: str = "utf-8"
-    control_characters: str = "keep"
-    licences: str = "keep"
-    repeated_lines: str = "keep"
-    near_copies: str = "keep"
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Knobs of the evaluate stage; the schema describes each."""
-
-    batch_size: int
-    stride: int | None
-    max_tokens: int | None
-    memorisation_samples: int
-    memorisation_tokens: int
-    memorisation_temperature: float
-    memorisation_seed: int
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """Knobs of the sample stage; the schema describes each."""
-
-    prompt: str | None
-    prompt_file: str
-    num_samples: int
-    max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float
-    stop: list[str]
-    window: str
-    seed: int
 
 
 @dataclass(frozen=True)

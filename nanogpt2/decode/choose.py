@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.base.errors import DeviceError
+from nanogpt2.checks.check import find_fault
 from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights, draw_compiled
 from nanogpt2.decode.cpu_library import SOURCE, load
 from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
 from nanogpt2.decode.draw import draw_tokens
 from nanogpt2.decode.trials import try_compiled, try_draw
 from nanogpt2.device.compiler import name_of
-from nanogpt2.model.check import find_fault
 from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
 from nanogpt2.screen import screen
 

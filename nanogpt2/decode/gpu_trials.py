@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanogpt2.checks.samples import Pair
 from nanogpt2.decode import gpu
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.model.gpt import GPT, Block, rope_angles
-from nanogpt2.model.samples import Pair
 from nanogpt2.model.shapes import make_shapes
 
 # How far a number may be off, as a share of the largest: by sums in another order, and by each

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanogpt2.checks.samples import Pair
 from nanogpt2.config.config import complete
 from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.draw import Controls, draw_tokens
 from nanogpt2.model.gpt import GPT
-from nanogpt2.model.samples import Pair
 
 SMALL = {"n_layer": 2, "vocab_size": 67, "block_size": 9}
 TOLERANCE = 1e-4  # of the largest logit: sums in another order

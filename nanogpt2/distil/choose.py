@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import DeviceError
+from nanogpt2.checks.check import find_fault
+from nanogpt2.checks.samples import Pair, Samples
 from nanogpt2.config.config import Config
 from nanogpt2.distil.loss import ChunkedLoss, Lesson, Mixture, SoftLoss
 from nanogpt2.distil.rows import Rows
-from nanogpt2.model.check import find_fault
 from nanogpt2.model.modes import kept_generators
 from nanogpt2.model.operators import TORCH, Operators
-from nanogpt2.model.samples import Pair, Samples
 from nanogpt2.screen.screen import phase
 
-# How far a number may be off, as for `model.check.EXACTNESS`: cross_entropy's, and once more what
+# How far a number may be off, as for `checks.check.EXACTNESS`: cross_entropy's, and once more what
 # is stored of a teacher's logits.
 SUMS, STORED = 64, 6
 MEAN_LOSS = 1 / 32  # of the tolerance: in the mean over rows the rounding of logits cancels

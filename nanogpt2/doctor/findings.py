@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 from nanogpt2.survey.characters import Kind, find_unusual
 from nanogpt2.survey.copies import NearCopies
 from nanogpt2.survey.counting import Counted, Source

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nanogpt2.base.files import rounded
-from nanogpt2.config.config import EvaluateConfig
+from nanogpt2.config.groups import EvaluateConfig
 from nanogpt2.copies.overlap import search_pieces
 from nanogpt2.copies.windows import character_codes
 from nanogpt2.ensemble.checkpoints import Trained, tokenizer_of

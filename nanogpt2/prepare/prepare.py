@@ -14,7 +14,7 @@ from nanogpt2.base import files
 from nanogpt2.base.workers import Workers, count_cores
 from nanogpt2.bpe import words
 from nanogpt2.bpe.bpe import BytePairTokenizer
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 from nanogpt2.copies import library
 from nanogpt2.prepare.needs import SHOWN_FROM, check_disk, estimate
 from nanogpt2.prepare.work import Work

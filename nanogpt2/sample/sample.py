@@ -11,7 +11,7 @@ from typing import Any
 from nanogpt2.base import arguments, files
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.base.errors import DataError
-from nanogpt2.config.config import SampleConfig
+from nanogpt2.config.groups import SampleConfig
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.ensemble.decoding import prepare

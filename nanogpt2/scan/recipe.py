@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nanogpt2.cleaning.cleaner import Cleaner, Tally
 from nanogpt2.cleaning.controls import find_controls
 from nanogpt2.cleaning.licences import Licences
 from nanogpt2.cleaning.mojibake import find_mojibake
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 
 KEY_CHARACTERS = 1 << 12  # of a document, whose hash chooses its split
 LOOK = 1 << 12  # bytes that have most of the characters of a text

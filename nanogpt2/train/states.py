@@ -19,8 +19,8 @@ from nanogpt2.train.step import Stepper
 
 # The rooms on which trained weights depend: a state is of no use to other versions of these.
 TRAINING_ROOMS = (
-    *("base", "config", "device", "bpe", "tokens", "model", "kernels", "finetune"),
-    *("distil", "optimizers", "train"),
+    *("base", "config", "device", "bpe", "tokens", "model", "checks", "kernels"),
+    *("finetune", "distil", "optimizers", "train"),
 )
 
 

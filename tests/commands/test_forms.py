@@ -9,7 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
-from nanogpt2.config.config import Config, SampleConfig
+from nanogpt2.config.config import Config
+from nanogpt2.config.groups import SampleConfig
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.memorisation import find_copies
 from nanogpt2.evaluate.score import score_text

@@ -110,7 +110,7 @@ def test_with_a_convolution_a_model_starts_as_it_is_without(tiny: Config) -> Non
 def test_the_convolution_reaches_as_many_tokens_as_it_spans(tiny: Config) -> None:
     model = warmed(get_config({**tiny.to_dict(), "n_layer": 1, "mlp_conv": 4}))
     with torch.no_grad():
-        model.h[0].attn.c_proj.weight.zero_()  # what is left to see of other tokens
+        model.get_parameter("h.0.attn.c_proj.weight").zero_()  # what is left to see of other tokens
     idx = torch.randint(64, (1, 16))
     changed = idx.clone()
     changed[0, 5] = (idx[0, 5] + 1) % 64

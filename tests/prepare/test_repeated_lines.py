@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from nanogpt2.base.workers import Workers
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 from nanogpt2.prepare.repeated_lines import search_lines
 from nanogpt2.scan.segments import SegmentWriter
 

@@ -16,7 +16,7 @@ from imports import ROOT
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.commands.shards import main as shards_command
-from nanogpt2.config.config import CleanConfig
+from nanogpt2.config.groups import CleanConfig
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_tokens
 

@@ -14,7 +14,7 @@ from nanogpt2.train.states import TRAINING_ROOMS
 # Each room imports only from those before it.
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
-    *("prepare", "shards", "survey", "doctor", "model", "kernels", "finetune", "distil"),
+    *("prepare", "shards", "survey", "doctor", "model", "checks", "kernels", "finetune", "distil"),
     *("optimizers", "report", "train", "decode", "ensemble", "sample", "evaluate", "trials"),
     *("experiments", "exchange", "export", "proof", "compare", "pages", "gate", "commands"),
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
+from nanogpt2.checks.samples import Pair, Samples
+from nanogpt2.checks.trials import TRIALS
 from nanogpt2.config.config import Config
 from nanogpt2.model.modes import kept_generators
 from nanogpt2.model.operators import Operators
-from nanogpt2.model.samples import Pair, Samples
-from nanogpt2.model.trials import TRIALS
 
 # How far a number may be off, as a share of the largest: by float32's rounding, in units of its
 # epsilon, since sums have another order and powers are approximations; and by each time that it is

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from nanogpt2.checks.samples import Pair, Samples
 from nanogpt2.model.gpt import RMSNorm, rope_angles
 from nanogpt2.model.operators import TORCH, Operators
-from nanogpt2.model.samples import Pair, Samples
 
 DEVIATIONS = 6  # that a share of dropped elements may be from the rate
 # Of the tolerance: in the mean over rows the rounding of logits cancels, and one row must show.
