@@ -31,7 +31,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-HAS_SERVER = hasattr(os, "pidfd_open")  # on Linux alone
+# On Linux alone, and not beside a GPU: its driver, once it has been asked, cannot be forked.
+HAS_SERVER = hasattr(os, "pidfd_open") and not Path("/dev/nvidiactl").exists()
 
 
 def _load_forks() -> Any:
@@ -141,7 +142,6 @@ def serve(path: Path, *names: str) -> None:
     print("ready", flush=True)
     import torch
 
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a driver that has started cannot be forked
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
     server = os.pidfd_open(os.getpid())
