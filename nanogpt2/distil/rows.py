@@ -63,7 +63,7 @@ class Rows:
         losses.masked_fill_(~counts[:, 0], 0)
         gradient = (1 - weight) * logs.exp() + weight * temperature * soft_logs.exp()
         gradient[:, :n] -= weight * temperature * shares
-        gradient.scatter_add_(1, places, gradient.new_full(places.shape, weight - 1))
+        gradient -= (1 - weight) * (torch.arange(V, device=z.device) == places)
         if softcap:
             gradient *= 1 - (z / softcap) ** 2
         logits.zero_()
