@@ -91,9 +91,8 @@ class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: igno
 
 
 # What libyaml takes and PyYAML may not, or takes without the line of ours that says it is wrong
-_UNUSUAL = re.compile(
-    r"[\t\r\x85\u2028\u2029\ufeff!&*?]|(?<!\$)[\[{]|[|>][-+0-9]*#|^%|- +-", re.MULTILINE
-)
+_UNUSUAL = re.compile(r"[\t\r\x85\u2028\u2029\ufeff!&*?]|[|>][-+0-9]*#|^%|- +-", re.MULTILINE)
+_MOST_BRACKETS = 100  # one inside the other, too many would exhaust the stack
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def parse(text: str, *, name: str) -> dict[str, Any]:
     """Return the mapping in YAML 1.2 `text`; ConfigError, led by `name`, a line a mistake."""
-    if not _UNUSUAL.search(text):
+    if not _UNUSUAL.search(text) and text.count("[") + text.count("{") < _MOST_BRACKETS:
         value, mistakes = _parse_quickly(text)
         if value and not mistakes:
             return value
