@@ -39,7 +39,13 @@ test coverage: export PYTHONDONTWRITEBYTECODE =
 test: setup
 	ruff check .
 	ruff format --check .
+	$(MAKE) --no-print-directory --jobs=2 --keep-going types tests
+
+# side by side: at first pytest's processes wait for one that imports what they need
+.PHONY: types tests
+types:
 	mypy
+tests:
 	pytest
 
 # What no test reaches, in lines; TESTS chooses among the tests.

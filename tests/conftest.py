@@ -21,16 +21,19 @@ for number, usual in (
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 # the machine may be busy; and the same examples each time, so that a green main stays green
-settings.register_profile("busy", deadline=None, derandomize=True)
+settings.register_profile("busy", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("busy")
 
 # Files that take longest go first, so that no worker is left alone at the end. There are three on
 # two cores, since DVC waits for what it starts, and for the disk.
 LONGEST = (
-    *("test_pipeline", "test_crash", "test_distributed", "test_seeds", "test_gpu_decoding"),
-    *("test_onnx_out", "test_checks", "test_faults", "test_finetune", "test_project"),
-    *("test_sizes", "test_resume", "test_variants", "test_cpu", "test_notebook", "test_inputs"),
-    *("test_experiments", "test_output", "test_gpu_kernels", "test_choose", "test_wheel"),
+    *("test_pipeline", "test_crash", "test_branches", "test_page", "test_distributed"),
+    *("test_seeds", "test_going_on", "test_faults", "test_checks", "test_variants"),
+    *("test_sharing", "test_onnx_out", "test_finetune", "test_gpu_decoding", "test_project"),
+    *("test_cpu_decoding", "test_resume", "test_huggingface_out", "test_notebook"),
+    *("test_prepare", "test_output", "test_sizes", "test_config", "test_gpu_kernels"),
+    *("test_cpu_library", "test_experiments", "test_inputs", "test_fuzz", "test_bpe"),
+    *("test_file_systems", "test_architectures", "test_wheel", "test_trainer", "test_choose"),
 )
 
 

@@ -57,7 +57,8 @@ PRELOADED = {
         *("hypothesis", "sympy", "torch.fx", "torch.distributed.tensor", "huggingface_hub.hf_api"),
         *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
-        *("onnxruntime", "nbformat", "matplotlib", "yaml", "click.testing", "jsonschema", "tqdm"),
+        *("onnxruntime", "nbformat", "matplotlib.image", "yaml", "click.testing", "jsonschema"),
+        *("tqdm", "dvc.repo"),
     ),
 }
 FOLDER = "NANOGPT2_TESTS"  # the folder of this run of the tests
