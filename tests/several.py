@@ -32,7 +32,7 @@ from nanogpt2.train.step import Stepper
 from nanogpt2.train.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
-STEPS = 12
+STEPS = 9
 TINY = {
     "vocab_size": 64,
     "block_size": 16,
