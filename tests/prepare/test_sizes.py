@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from imports import ROOT
 
+from nanogpt2.__main__ import main as commands
 from nanogpt2.base.errors import DataError
-from nanogpt2.commands.shards import main as shards_command
 from nanogpt2.config.groups import CleanConfig
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import load_prepared_tokenizer, load_tokens
@@ -179,7 +179,7 @@ def run_shards(corpus: Path, work: Path, out: Path, n: int, params: dict[str, An
     for step, shard in steps:
         options = ["--work", str(work), "--config", str(config), "--out", str(out)]
         done = CliRunner().invoke(
-            shards_command, [step, "--shard", shard, "--workers", "1", *options]
+            commands, ["shards", step, "--shard", shard, "--workers", "1", *options]
         )
         assert done.exit_code == 0, done.output
 
@@ -206,7 +206,7 @@ def test_a_step_of_shards_says_what_is_missing_or_another(corpus: Path, tmp_path
 
     def fails(*arguments: str) -> str:
         options = ["--work", str(tmp_path / "work"), "--config", str(config), "--workers", "1"]
-        done = CliRunner().invoke(shards_command, [*arguments, *options])
+        done = CliRunner().invoke(commands, ["shards", *arguments, *options])
         assert (done.exit_code, done.stdout) == (1, "")
         return done.stderr
 
