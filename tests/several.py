@@ -56,7 +56,12 @@ CASES: dict[str, dict[str, Any]] = {
     "adamw, accumulated": {"batch_size": 4, "gradient_accumulation_steps": 4},
     "muon": MUON,
     "muon, accumulated": {**MUON, "batch_size": 4, "gradient_accumulation_steps": 4},
-    "fsdp": {"parallel": "fsdp", "ema_decay": 0.9, "gradient_accumulation_steps": 2},
+    "fsdp": {
+        "parallel": "fsdp",
+        "ema_decay": 0.9,
+        "gradient_accumulation_steps": 2,
+        "mlp_conv": 3,  # taps, which two processes cannot share evenly
+    },
     "teachers": {"teachers": ["first", "second"], "teacher_temperature": 2.0},
     "teachers, fsdp": {"teachers": ["first"], "parallel": "fsdp"},
 }
