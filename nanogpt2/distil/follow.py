@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nanogpt2.config.config import Config, get_config
+from nanogpt2.config.config import MODEL_KEYS, Config, get_config
 from nanogpt2.distil.choose import find_loss
 from nanogpt2.distil.loss import Lesson, Mixture
 from nanogpt2.distil.teachers import Teacher
@@ -15,8 +15,9 @@ from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT, Criterion
 from nanogpt2.model.operators import Operators
 
-# What of a model's shape operators are chosen and checked for, but for the head's.
-SHAPE = ("n_head", "n_kv_head", "n_embd", "bias", "positions", "norm", "qk_norm", "mlp")
+# What of a model operators are chosen and checked for: one of its blocks.
+OTHER_KEYS = {"vocab_size", "block_size", "n_layer", "tied_head", "logit_softcap"}
+SHAPE = {*MODEL_KEYS} - OTHER_KEYS - {"dropout", "attention_dropout"}
 
 
 class Objective:

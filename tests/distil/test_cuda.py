@@ -42,7 +42,7 @@ def run(config: Config, text: str, *, crash: int | None = None) -> tuple[str, li
 
     trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
     trainer.train(data, data)
-    rows = trainer.stepper.objective.criterion.rows  # type: ignore[attr-defined]
+    rows = trainer.stepper.objective.soft_loss.rows  # type: ignore[attr-defined]
     return hash_weights(model.state_dict()), [type(rows).__name__]
 
 
