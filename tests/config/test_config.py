@@ -401,7 +401,7 @@ def test_what_a_preset_and_a_null_leave_dvc_leaves_alone() -> None:
     path.write_text(yaml12.replace_values(PARAMS, nulls), encoding="utf-8")
     assert yaml12.read(path) == yaml12.parse(PARAMS, name="before") | nulls
     before = path.read_text(encoding="utf-8")
-    apply_overrides(path, ["n_layer=4"])
+    apply_overrides(path, ["n_layer=3"])
     assert path.read_text(encoding="utf-8") == before
     path.write_text(PARAMS, encoding="utf-8")
     for name in preset_names():
@@ -415,7 +415,7 @@ def test_the_preset_command_prints_what_changed(surroundings: Path) -> None:
     Path("params.yaml").write_text(PARAMS, encoding="utf-8")
     result = CliRunner().invoke(extra_commands, ["preset", "small"])
     assert result.exit_code == 0
-    assert "n_layer: 4 -> 8" in result.stdout.splitlines()
+    assert "n_layer: 3 -> 8" in result.stdout.splitlines()
     assert_refused(
         CliRunner().invoke(extra_commands, ["preset", "smal"]),
         [["unknown preset smal", "base, finetune, nano, small"]],

@@ -12,7 +12,7 @@ from stages import prepare, train, validate
 SMALL = {
     "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16, "batch_size": 4, "max_iters": 4,
     "eval_interval": 2, "eval_iters": 1, "warmup_iters": 1, "device": "cpu", "dropout": 0.0,
-    "learning_rate": 0.008, "mixed_precision": True,
+    "learning_rate": 0.008, "min_learning_rate_fraction": 0.1, "mixed_precision": True,
 }  # fmt: skip
 MODERN = SMALL | {"architecture": "modern", "optimizer": "muon"}
 LEFT_OUT = (
