@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from crashing import CrashError, train
 from torch import Tensor, nn
 
 from nanogpt2.config.config import Config, get_config
@@ -12,8 +13,6 @@ from nanogpt2.distil.ahead import LookingAhead, add_ahead, ahead_share
 from nanogpt2.distil.follow import Objective
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.trainer import Trainer
 
 
 @pytest.fixture
@@ -51,35 +50,19 @@ def test_it_is_the_cross_entropy_of_the_token_after_the_next(config: Config) -> 
         torch.testing.assert_close(*gradients)
 
 
-def train(config: Config, text: str, *, stop: int | None = None) -> GPT:
-    model = GPT(config)
-    trainer = Trainer(model, config)
-    step = trainer.stepper.step
-
-    def stopping(dataset: CharDataset, number: int, **options: object) -> object:
-        if number == stop:
-            raise KeyError
-        return step(dataset, number, **options)  # type: ignore[arg-type]
-
-    trainer.stepper.step = stopping  # type: ignore[method-assign, assignment]
-    data = CharDataset(text, config.block_size)
-    trainer.train(data, data)
-    return model
-
-
 def test_it_changes_what_is_learnt_and_is_no_part_of_the_model(config: Config, text: str) -> None:
-    model = train(config, text)
-    plain = train(get_config({**config.to_dict(), "mtp_weight": 0.0}), text)
+    model = train(config, text)[0].model
+    plain = train(get_config({**config.to_dict(), "mtp_weight": 0.0}), text)[0].model
     assert list(model.state_dict()) == list(plain.state_dict())
     assert hash_weights(model.state_dict()) != hash_weights(plain.state_dict())
 
 
-@pytest.mark.parametrize("stop", [3, 9])
+@pytest.mark.parametrize("crash", [3, 9])
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(
-    config: Config, text: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, text: str, crash: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    unbroken = hash_weights(train(config, text).state_dict())
-    with pytest.raises(KeyError):
-        train(config, text, stop=stop)
-    assert hash_weights(train(config, text).state_dict()) == unbroken
+    unbroken = hash_weights(train(config, text)[0].model.state_dict())
+    with pytest.raises(CrashError):
+        train(config, text, crash=crash)
+    assert hash_weights(train(config, text)[0].model.state_dict()) == unbroken

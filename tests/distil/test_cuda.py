@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from crashing import CrashError, train
 from several import make_teachers
 
 from nanogpt2.config.config import Config, get_config
@@ -10,9 +11,6 @@ from nanogpt2.distil.choose import find_loss
 from nanogpt2.distil.loss import ChunkedLoss, Lesson, Mixture, SoftLoss
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.checkpoint import hash_weights
-from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -25,25 +23,11 @@ def config_of(tiny: Config, **changes: object) -> Config:
     return get_config(tiny, **{**values, **changes})
 
 
-class CrashError(Exception):
-    """Stands for the end of the process: nothing catches it."""
-
-
 def run(config: Config, text: str, *, crash: int | None = None) -> tuple[str, list[str]]:
     """Train, and return the SHA-256 of the weights and what FusedRows it used."""
-    model, data = GPT(config), CharDataset(text, config.block_size)
-    trainer = Trainer(model, config, make_teachers(config))
-    step = trainer.stepper.step
-
-    def crashing(dataset: CharDataset, number: int, **options: object) -> object:
-        if number == crash:
-            raise CrashError
-        return step(dataset, number, **options)  # type: ignore[arg-type]
-
-    trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
-    trainer.train(data, data)
+    trainer, _ = train(config, text, make_teachers(config), crash=crash)
     rows = trainer.stepper.objective.soft_loss.rows  # type: ignore[attr-defined]
-    return hash_weights(model.state_dict()), [type(rows).__name__]
+    return hash_weights(trainer.model.state_dict()), [type(rows).__name__]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from crashing import CrashError, train
 from imports import ROOT
 from several import CASES, case_config, losses
 from torch import Tensor
@@ -51,25 +52,10 @@ def config(request: pytest.FixtureRequest, tiny: Config) -> Config:
     return get_config({**tiny.to_dict(), **changes, **request.param})
 
 
-class CrashError(Exception):
-    """Stands for the end of the process: nothing catches it."""
-
-
 def run(config: Config, text: str, *, crash: int | None = None) -> str:
     """Train and return the SHA-256 of the weights; end before step `crash`."""
-    model = GPT(config)
-    trainer = Trainer(model, config)
-    step = trainer.stepper.step
-
-    def crashing(dataset: CharDataset, number: int, **options: object) -> object:
-        if number == crash:
-            raise CrashError
-        return step(dataset, number, **options)  # type: ignore[arg-type]
-
-    trainer.stepper.step = crashing  # type: ignore[method-assign, assignment]
-    data = CharDataset(text, config.block_size)
-    trainer.train(data, data)
-    return hash_weights(model.state_dict())
+    trainer, _ = train(config, text, crash=crash)
+    return hash_weights(trainer.model.state_dict())
 
 
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Config, text: str) -> None:
