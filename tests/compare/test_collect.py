@@ -97,10 +97,10 @@ def test_a_workspace_with_other_results_is_a_row(project: Path) -> None:
 
 def test_parameters_are_those_of_the_run_not_later_ones(project: Path) -> None:
     text = Path("params.yaml").read_text(encoding="utf-8")
-    Path("params.yaml").write_text(text.replace("batch_size: 32", "batch_size: 99"))
+    Path("params.yaml").write_text(text.replace("batch_size: 16 ", "batch_size: 99 "))
     git("commit", "--all", "--message", "Edit")
     head = collect_runs()[0]
-    assert head.params["batch_size"] == 32
+    assert head.params["batch_size"] == 16
     assert any("batch_size" in note for note in head.notes)
 
 

@@ -4,7 +4,6 @@ import math
 import random
 
 import pytest
-from imports import ROOT
 
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.files import write_json
@@ -14,6 +13,14 @@ from nanogpt2.gate.noise import Noise, allowance, read_noise
 from nanogpt2.gate.thresholds import Thresholds, make_thresholds
 
 FILE = "metrics/eval.json"
+# The validation losses of 40 seeds of a default run of before: benchmarks/README.md.
+FORTY = (
+    1.583912, 1.582155, 1.590710, 1.586737, 1.588880, 1.589298, 1.608250, 1.592672,
+    1.583614, 1.593683, 1.584373, 1.592901, 1.590859, 1.591030, 1.590340, 1.594833,
+    1.585131, 1.593559, 1.581033, 1.593300, 1.590997, 1.596576, 1.591597, 1.584756,
+    1.581357, 1.601355, 1.593626, 1.587134, 1.584110, 1.586491, 1.591044, 1.599168,
+    1.599268, 1.592916, 1.588454, 1.599556, 1.595797, 1.584952, 1.587255, 1.589206,
+)  # fmt: skip
 SPREAD = 0.0139  # of the loss of 40 small trainings: benchmarks/README.md
 
 
@@ -61,11 +68,10 @@ def test_of_100_branches_that_change_nothing_fewer_than_5_fail(seeds: int) -> No
 
 
 def test_of_100_pairs_of_real_runs_fewer_than_5_fail() -> None:
-    """The default run's, which differ in their seed alone; five others measured the noise."""
-    losses = read_noise(str(ROOT / "ci/noise.json")).values(FILE, "val.loss")
+    """Such as differ in their seed alone; five others measured the noise."""
     draw, failed = random.Random(0), 0
     for _ in range(100):
-        *measured, base, head = draw.sample(losses, 7)
+        *measured, base, head = draw.sample(FORTY, 7)
         failed += head - base > allowance(measured, 0.01)
     assert failed < 5
 

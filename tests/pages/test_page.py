@@ -151,7 +151,7 @@ def test_axes_are_logarithmic_on_request_and_count_tokens(shown: Browser) -> Non
         by.value = "tokens"; by.dispatchEvent(new Event("change"));}""")
     shown.wait(f"{figure}.below[0].axis_label === 'tokens'")
     x = shown.run("report.charts.places.get('curves-chart').lines.solid.data.xs[0]")
-    assert x[-1] == 1600 * 32 * 128
+    assert x[-1] == 1600 * 16 * 128
 
 
 def mouse(browser: Browser, kind: str, x: float, y: float) -> None:
@@ -175,7 +175,7 @@ def test_a_point_tells_its_values_and_a_drag_zooms(shown: Browser) -> None:
         return look(document.body);
     })()"""
     told = shown.wait(tooltip)
-    for part in ("as the base (4 seeds)", "validation", "1,600", "6,553,600", "1.6030 ("):
+    for part in ("as the base (4 seeds)", "validation", "1,600", "3,276,800", "1.6030 ("):
         assert part in told
     figure = 'report.charts.places.get("curves-chart").figure'
     before = shown.run(f"{figure}.x_range.end - {figure}.x_range.start")
