@@ -14,14 +14,17 @@ import argparse
 import gc
 import json
 import math
+import os
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -269,7 +272,8 @@ def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float, longe
     waiting, running, failed = list(jobs), dict[Future[dict[str, Any]], float](), 0
     began = time.perf_counter()
     names: dict[Future[dict[str, Any]], str] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         while waiting or running:
             left = limit - (time.perf_counter() - began)
             while waiting and len(running) < workers and left > longest:
@@ -289,6 +293,13 @@ def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float, longe
                 outcome = f"failed: {error!r}" if error else f"loss {future.result()['loss']:.4f}"
                 print(f"{names[future]}: {outcome}", flush=True)
     return failed
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that gives it runs does, however that ends."""
+    if parent := parent_process():
+        sentinel = [parent.sentinel]
+        Thread(target=lambda: wait_for(sentinel) and os._exit(1), daemon=True).start()
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

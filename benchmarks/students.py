@@ -132,8 +132,11 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def choose_gpu(numbers: Any) -> None:
-    """Let this process see one GPU alone, which no other has."""
+def begin(numbers: Any) -> None:
+    """End with the parent; where there are `numbers`, see the GPU of one of them alone."""
+    quality.end_with_parent()
+    if numbers is None:
+        return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     number = numbers.get()
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
@@ -149,7 +152,7 @@ def run_all(jobs: Sequence[Job], out: Path, *, workers: int, device: str, second
         numbers.put(number)
     began = time.perf_counter()
     running: dict[Future[dict[str, Any]], tuple[Job, float]] = {}
-    start = partial(choose_gpu, numbers) if device == "cuda" else None
+    start = partial(begin, numbers if device == "cuda" else None)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
         while True:
             ready = [job for job in waiting if done.issuperset(job.needs)]
