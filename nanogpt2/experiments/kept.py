@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 from nanogpt2.base.errors import DataError, TrainingError
 from nanogpt2.base.repository import list_experiments, read_committed
 from nanogpt2.config import yaml12
+from nanogpt2.distil.paths import FOLDER
 from nanogpt2.trials.copies import Base, Copy
 from nanogpt2.trials.dvc import dvc
 from nanogpt2.trials.trial import Trial
 
 MODEL, DATA, LOCK = "checkpoints/best_model.pt", "data/prepared", "dvc.lock"
-TEACHERS = "data/teachers"
+TEACHERS = FOLDER.as_posix()
 
 
 @dataclass(frozen=True)
