@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.workers import keep_alone
+from nanogpt2.base.workers import aside, keep_alone
 from stages.shared.command import config_option, done, stage_command
 
 
@@ -22,14 +22,16 @@ from stages.shared.command import config_option, done, stage_command
 def main(config: str, out: Path, init: Path, figures: Path, workers: int | None) -> None:
     """Read the corpus, split it, and write tokens, tokenizer and dataset.json."""
     keep_alone()
-    from nanogpt2.base.checksums import read_sealed
     from nanogpt2.config.config import PREPARE_KEYS, get_config
+
+    settings_read = aside(get_config, config)  # while this process imports
+    from nanogpt2.base.checksums import read_sealed
     from nanogpt2.prepare.describe import describe, moved_splits
     from nanogpt2.prepare.prepare import prepare
     from nanogpt2.text.corpus import count_companions
     from nanogpt2.tokens.choice import read_named
 
-    settings = get_config(config)
+    settings = settings_read()
     source, tokenizer = Path(settings.corpus), settings.tokenizer
     description = prepare(
         source,

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.errors import DeviceError, NanoGPT2Error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,6 +42,40 @@ def count_cores() -> int:
     """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def aside(function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    """Begin `function(*arguments)` in a process of its own; return what waits for its result.
+
+    What it raises is raised by that. Where this process cannot be forked, or has one core alone,
+    the call is made when it is waited for.
+    """
+    if count_cores() == 1 or not is_alone():
+        return partial(function, *arguments)
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    context.Process(target=_send, args=(sender, function, arguments), daemon=True).start()
+    sender.close()
+
+    def wait_for_it() -> Result:
+        try:
+            outcome = receiver.recv()
+        except EOFError:  # it was killed
+            return function(*arguments)
+        if isinstance(outcome, NanoGPT2Error):
+            raise outcome
+        result: Result = outcome
+        return result
+
+    return wait_for_it
+
+
+def _send(sender: Connection, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    try:
+        outcome = function(*arguments)
+    except NanoGPT2Error as error:
+        outcome = error
+    sender.send(outcome)
 
 
 class Workers:

@@ -76,3 +76,40 @@ def test_a_thread_is_seen() -> None:
     finally:
         done.set()
         thread.join()
+
+
+ASIDE = """
+import os, signal, sys
+from nanogpt2.base.errors import DataError
+from nanogpt2.base.workers import aside
+
+MAIN = os.getpid()
+
+def work(what):
+    if what == "fail":
+        raise DataError("give more text")
+    if what == "killed" and os.getpid() != MAIN:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+begun = aside(work, sys.argv[1])
+try:
+    print("here" if begun() == MAIN else "aside")
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+@pytest.mark.parametrize(
+    ("what", "said"), [("well", "aside"), ("fail", "give more text"), ("killed", "here")]
+)
+def test_a_call_aside_gives_its_result_or_its_error_and_is_made_here_where_it_was_killed(
+    tmp_path: Path, what: str, said: str
+) -> None:
+    script = tmp_path / "aside.py"
+    script.write_text(ASIDE, encoding="utf-8")
+    told = subprocess.run([sys.executable, script, what], capture_output=True, text=True, cwd=ROOT)
+    if len(os.sched_getaffinity(0)) == 1 and what != "fail":
+        said = "here"
+    assert (told.stdout.strip(), told.stderr) == (said, "")
