@@ -185,7 +185,7 @@ def paths(tiny: Config, text: str) -> list[Path]:
 
 
 def test_the_stage_evaluates_several_files_as_one_model(tiny: Config, paths: list[Path]) -> None:
-    trained = load_checkpoints(paths, device="cpu", tokenizer=Path("data/tokenizer.json"))
+    trained = load_checkpoints(paths, device="auto", tokenizer=Path("data/tokenizer.json"))
     result = evaluate_splits(trained, "data", batch_size=4)
     copied, _ = check_memorisation(trained, "data", tiny.evaluate)
     options = ["--config", "nano", "--data", "data", "--checkpoint", "0.pt", "--checkpoint", "1.pt"]
