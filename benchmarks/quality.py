@@ -79,6 +79,14 @@ MODERN: dict[str, Any] = {
     "weight_decay": 0.15,
     "beta2": 0.95,
 }
+LONG: dict[str, Any] = MODERN | {  # nanoGPT's 82 million tokens, in steps of half as many
+    "batch_size": 8,
+    "max_iters": 10_000,
+    "learning_rate": 7e-3,
+    "muon_learning_rate": 1.1e-2,
+    "warmup_iters": 100,
+    "dropout": 0.48,
+}
 CPU_SHAPE: dict[str, Any] = {
     "n_layer": 4,
     "n_head": 4,
@@ -160,6 +168,15 @@ RECIPE: list[dict[str, Any]] = [
     {"optimizer": "normuon", "mtp_weight": 0.3},
 ]
 
+REGULARISED: list[dict[str, Any]] = [
+    {"batch_size": 8, "max_iters": 6000, "learning_rate": 7e-3, "muon_learning_rate": 1.4e-2}
+    | {"warmup_iters": 100},
+    {"muon_learning_rate": 1e-2},
+    {"weight_decay": 0.3},
+    {"weight_decay": 0.6},
+    {"dropout": 0.55},
+]
+
 DEFAULT = read_values(Path(__file__).parents[1] / "params.yaml")[1]
 
 STUDIES: dict[str, list[Table]] = {
@@ -174,6 +191,8 @@ STUDIES: dict[str, list[Table]] = {
         )
     ],
     "modern": [{"modern": MODERN}],
+    "long": [{"long": LONG}],
+    "regularise": [with_changes("modern", MODERN, *REGULARISED)],
     "cpu": [{"cpu": CPU}],
     "recipe": [with_changes("modern", MODERN, *RECIPE)],
     "recipe-cpu": [with_changes("cpu", CPU, *RECIPE)],

@@ -41,7 +41,7 @@ from nanogpt2.text.corpus import read_corpus, split
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer
 
-SETTINGS = {"modern": quality.MODERN, "cpu": quality.CPU}
+SETTINGS = {"modern": quality.MODERN, "long": quality.LONG, "cpu": quality.CPU}
 SEEDS_OF_GROUP = 100
 
 
