@@ -162,7 +162,7 @@ def fill_template(root: Path) -> None:
         ["git", "config", "user.email", "test@example.org"],
         [warm.executable(), "-m", "dvc", "add", "--quiet", "data/raw"],
     ):
-        subprocess.run(command, cwd=root, check=True)
+        subprocess.run(command, cwd=root, env=environment(root), check=True)
 
 
 def run_all(root: Path) -> None:
