@@ -23,10 +23,8 @@ OFF = (-0.02, 0.01, 0.03)  # of the losses of seeds from that of the run
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project: main with a run and its noise, a branch with a worse rate, one with other docs."""
-    made = Workspace(tmp_path_factory.mktemp("gate") / "project")
+    made = Workspace.trained(tmp_path_factory.mktemp("gate") / "project")
     made.git("branch", "-M", "main")
-    made.dvc("repro")
-    made.commit("a run")
     save_seeds(made)
     made.run(warm.executable(), "-m", "nanogpt2", "check", "--measure-noise")
     made.commit("its noise")

@@ -66,10 +66,7 @@ class Team:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A run that nobody has but us."""
-    workspace = Workspace(tmp_path_factory.mktemp("run") / "project")
-    workspace.dvc("repro")
-    workspace.commit("first run")
-    return workspace
+    return Workspace.trained(tmp_path_factory.mktemp("run") / "project")
 
 
 @pytest.fixture(scope="module", params=list(PLACES))
