@@ -1,6 +1,7 @@
 """The structure that the design fixes, read from the sources."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def source(path: Path) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-def imported_libraries(path: Path) -> set[str]:
+@cache
+def imported_libraries(path: Path) -> frozenset[str]:
     """Return the first part of the name of all that a module imports."""
     names = set()
     for node in ast.walk(ast.parse(source(path))):
@@ -41,7 +43,7 @@ def imported_libraries(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
-    return names
+    return frozenset(names)
 
 
 def test_the_rooms_are_those_of_the_list() -> None:
