@@ -96,7 +96,8 @@ def test_when_dvc_is_killed_its_training_saves_and_ends(
 
 def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(unbroken: Workspace) -> None:
     unbroken.commit("trained")
-    experiment = ["exp", "run", "--temp", "-S", "max_iters=40", "-S", "learning_rate=5e-4", "train"]
+    values = ["-S", "max_iters=40", "-S", "learning_rate=5e-4"]
+    experiment = ["exp", "run", "--temp", *values, "train"]
     process = start(unbroken, "dvc", *experiment)
     assert wait_for(lambda: states(unbroken), process)  # in the main workspace
     crashed = {path.parent for path in states(unbroken)}
@@ -104,7 +105,7 @@ def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(unbroken: Wor
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     process.communicate()
-    other = [word.replace("5e-4", "4e-4") for word in experiment]
-    assert "going on" not in unbroken.dvc(*other)
+    other = [word.replace("5e-4", "4e-4") for word in values]
+    assert "going on" not in unbroken.dvc("exp", "run", *other, "train")
     assert {path.parent for path in states(unbroken)} == crashed
     assert "going on from iteration" in unbroken.dvc(*experiment)
