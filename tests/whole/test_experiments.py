@@ -9,10 +9,14 @@ from workspace import TEXT, Workspace
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A clone with two commits and the experiment `kept`."""
+    """A clone with two commits and the experiment `kept`: for DVC, a commit that a ref names."""
     workspace = Workspace(tmp_path_factory.mktemp("clone") / "project")
     workspace.git("commit", "--quiet", "--allow-empty", "--message", "second")
-    workspace.dvc("exp", "run", "--temp", "--name", "kept", "-S", "max_iters=4", "prepare")
+    base = workspace.git("rev-parse", "HEAD").strip()
+    workspace.put({"max_iters": 4})
+    workspace.commit("kept")
+    workspace.git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/kept", "HEAD")
+    workspace.git("reset", "--quiet", "--hard", base)
     return workspace
 
 
