@@ -402,10 +402,10 @@ from nanogpt2.train.trainer import Trainer
 phase, *timer = sys.argv[1:]
 config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
     "n_embd": 96 if phase == "saving a state" else 16, "batch_size": 4,
-    "max_iters": 60 if phase == "saving a state" else 40, "warmup_iters": 2,
+    "max_iters": 30 if phase == "saving a state" else 20, "warmup_iters": 2,
     "checkpoint_interval": 1 if phase == "saving a state" else 10,
-    "eval_interval": 20 if phase == "evaluation" else 100,
-    "eval_iters": 300 if phase == "evaluation" else 1,
+    "eval_interval": 10 if phase == "evaluation" else 100,
+    "eval_iters": 150 if phase == "evaluation" else 1,
     "gradient_accumulation_steps": 15 if phase == "step" else 1})
 data = CharDataset("the quick brown fox jumps over the lazy dog. " * 40, 16)
 trainer = Trainer(GPT(config), config)
@@ -461,8 +461,8 @@ def test_a_signal_while_results_are_saved_comes_too_late_to_harm() -> None:
 @pytest.mark.parametrize(
     ("phase", "number", "wait"),
     [
-        ("step", signal.SIGTERM, 0.2),
-        ("evaluation", signal.SIGINT, 0.4),
+        ("step", signal.SIGTERM, 0.1),
+        ("evaluation", signal.SIGINT, 0.2),
         ("saving a state", signal.SIGHUP, 0.05),
     ],
 )
