@@ -27,7 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -49,6 +49,7 @@ def _load_forks() -> Any:
 
 
 forks = _load_forks()
+SHARED = ("sympy", "torch.fx")
 PRELOADED = {
     "processes": (
         *forks.PRELOADED,
@@ -56,7 +57,7 @@ PRELOADED = {
         "dvc.utils.strictyaml",
     ),
     "workers": (
-        *("hypothesis", "sympy", "torch.fx", "torch.distributed.tensor", "huggingface_hub.hf_api"),
+        *("hypothesis", "torch.distributed.tensor", "huggingface_hub.hf_api"),
         *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
         *("onnxruntime", "nbformat", "matplotlib.image", "yaml", "click.testing", "jsonschema"),
@@ -147,14 +148,13 @@ def serve(path: Path, *names: str) -> None:
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
+    preload(SHARED)
     server = os.pidfd_open(os.getpid())
     kind = "workers" if "workers" in names and os.fork() == 0 else "processes"
     listener = listeners.pop(kind)
     for other in listeners.values():
         other.close()
-    for name in PRELOADED[kind]:
-        with suppress(ImportError):  # of an extra
-            importlib.import_module(name)
+    preload(PRELOADED[kind])
     spare_yaml()
     gc.freeze()  # or each process copies the pages that its collector looks at
     ready = selectors.DefaultSelector()
@@ -163,6 +163,13 @@ def serve(path: Path, *names: str) -> None:
     while True:
         for key, _ in ready.select():
             key.data()
+
+
+def preload(names: Iterable[str]) -> None:
+    """Import those of `names` that are installed."""
+    for name in names:
+        with suppress(ImportError):  # of an extra
+            importlib.import_module(name)
 
 
 def spare_yaml() -> None:
