@@ -3,13 +3,13 @@
 import platform
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import warm
 from imports import ROOT
 from torch import Tensor
 
@@ -94,7 +94,7 @@ def test_unwrapped_methods_work_and_do_not_import_dynamo() -> None:
         "assert weight[0] < 1 and len(state['state']) == 1",
         "sys.exit('torch._dynamo' in sys.modules)",
     ]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
+    subprocess.run([warm.executable(), "-c", "\n".join(lines)], cwd=ROOT, check=True)
 
 
 def test_scaled_products_take_a_scale_for_each_row() -> None:

@@ -5,11 +5,11 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 from imports import ROOT
@@ -18,7 +18,7 @@ from nanogpt2.base.errors import DataError
 from nanogpt2.text import corpus
 from nanogpt2.text.streams import ZSTD
 
-DVC = (sys.executable, "-m", "dvc")
+DVC = (warm.executable(), "-m", "dvc")
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:

@@ -172,7 +172,7 @@ def test_a_real_shortage_of_host_memory_is_met_too() -> None:
     In float32: where a processor multiplies in 16 bits, code made for that takes most of the limit.
     """
     script = f"""
-import resource, sys
+import os, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
 torch.set_num_threads(1)
@@ -186,6 +186,8 @@ config = get_config('nano', device='cpu', dropout=0.0, max_iters=1, eval_iters=1
 data = CharDataset('to be or not to be ' * 100, 128)
 resource.setrlimit(resource.RLIMIT_AS, (used + 190 * 2**20,) * 2)
 Trainer(GPT(config), config).train(data, data)
+sys.stdout.flush()
+os._exit(0)  # Python takes half a second to take torch apart
 """
     # a process of its own, in which a thread takes no 64 MB of addresses for its heap (malloc(3));
     # on a busy machine more threads begin, and sleep (device/threads.py): each takes a stack

@@ -15,7 +15,7 @@ from nanogpt2.kernels.cpu import compile_operators
 
 SOURCES = ("nanogpt2", "schemas", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 TRAINING = """
-import sys
+import os, sys
 sys.modules["stages"] = None  # the checkout's: to import it is an error from now on
 import nanogpt2
 from nanogpt2 import GPT, CharDataset, Trainer, get_config
@@ -27,7 +27,8 @@ config = get_config(
 dataset = CharDataset("the quick brown fox jumps over the lazy dog. " * 9, block_size=16)
 trainer = Trainer(GPT(config), config)
 trainer.train(dataset, dataset)
-print("trained with", nanogpt2.__file__)
+print("trained with", nanogpt2.__file__, flush=True)
+os._exit(0)  # Python takes half a second to take torch apart
 """
 
 
