@@ -20,6 +20,7 @@ from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights, draw_compiled
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
 from nanogpt2.device import compiler
+from nanogpt2.device.threads import Sleepers, _loaded_libraries
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
@@ -124,10 +125,13 @@ def test_a_rows_bits_are_the_same_in_any_batch(
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let two threads share any work, however small."""
+    """Let two threads share any work, however small, and sleep where they have none."""
     monkeypatch.setattr(cpu, "SHARED_WORK", 0)
     torch.set_num_threads(2)
+    sleepers = Sleepers(_loaded_libraries())  # other tests want the cores
+    sleepers.set(True)
     yield
+    sleepers.set(False)
     torch.set_num_threads(1)
 
 
