@@ -156,6 +156,7 @@ def serve(path: Path, *names: str) -> None:
         other.close()
     preload(PRELOADED[kind])
     spare_yaml()
+    spare_searches()
     gc.freeze()  # or each process copies the pages that its collector looks at
     ready = selectors.DefaultSelector()
     ready.register(listener, selectors.EVENT_READ, partial(accept, listener, ready))
@@ -213,6 +214,39 @@ def spare_yaml() -> None:
             stream.write(written[key])
 
     reader.load, _yaml.parse_yaml_for_update, _yaml._dump = load_once, parse, dump_by_stage
+
+
+def spare_searches() -> None:
+    """Let DVC find a key of params.yaml where it lies, and check no text against a schema twice.
+
+    Else it walks through all keys to find each. What is not there, it searches for as it does.
+    """
+    try:
+        from dvc.utils import strictyaml
+    except ImportError:
+        return
+    paths: Any = importlib.import_module("dpath")
+    search, validate = paths.get, strictyaml.validate
+    valid = set[tuple[str, int]]()
+
+    def find(values: Any, path: str, separator: str = "/", **options: Any) -> Any:
+        found = values
+        for key in path.split(separator):
+            if not isinstance(found, dict) or key not in found:
+                return search(values, path, separator, **options)
+            found = found[key]
+        return found
+
+    def validate_once(
+        data: Any, schema: Any, text: str | None = None, *place: Any, **more: Any
+    ) -> Any:
+        if text is None or (text, id(schema)) not in valid:
+            data = validate(data, schema, text, *place, **more)
+        if text is not None:
+            valid.add((text, id(schema)))
+        return data
+
+    paths.get, strictyaml.validate = find, validate_once
 
 
 def accept(listener: socket.socket, ready: selectors.BaseSelector) -> None:
