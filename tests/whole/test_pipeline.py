@@ -1,12 +1,13 @@
 """The pipeline, with real DVC and git in a temporary clone."""
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
-from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+from ruamel.yaml import YAML
 from workspace import Workspace
 
 
@@ -50,8 +51,12 @@ def test_a_second_repro_runs_nothing(repro: Workspace) -> None:
 
 
 def test_the_lock_file_is_as_dvc_itself_writes_it(repro: Workspace) -> None:
-    text = (repro.root / "dvc.lock").read_text(encoding="utf-8")
-    assert dumps_yaml(parse_yaml_for_update(text, "dvc.lock")) == text
+    """As it would without what tests/warm.py spares it."""
+    text, written = (repro.root / "dvc.lock").read_text(encoding="utf-8"), io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(yaml.load(text), written)
+    assert written.getvalue() == text
 
 
 def test_forced_again_at_another_path_it_writes_the_same_bytes(
