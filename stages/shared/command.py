@@ -1,5 +1,7 @@
 """What the stages share: a click command that ends with one line where the user can mend it."""
 
+import atexit
+import gc
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +15,7 @@ from nanogpt2.screen.screen import done as done
 from nanogpt2.screen.screen import running, say
 from nanogpt2.screen.state import OPTIONS
 
+atexit.register(gc.freeze)  # looking for garbage in all of torch takes 0.2 s, in vain
 RESTORE = "The last run's outputs come back with: dvc checkout && git restore metrics plots"
 
 
