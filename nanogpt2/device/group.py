@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from nanogpt2.base.errors import ConfigError, DeviceError, NanoGPT2Error
 from nanogpt2.base.signals import SIGNALS
@@ -272,6 +271,13 @@ def joined(config: Config) -> Iterator[Group]:
     if not launch.is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield SINGLE
         return
+    if not dist.is_available():
+        raise DeviceError(
+            f"num_processes: found {os.environ['WORLD_SIZE']}; allowed: 1, since this build of torch"
+            " has no torch.distributed"
+        )
+    from torch.distributed.rendezvous import rendezvous
+
     store, rank, size = next(rendezvous("env://"))
     with told_once(store):
         device = find_device(config.device)
