@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,6 +21,26 @@ foreach_lerp = torch._foreach_lerp
 foreach_lerp_ = torch._foreach_lerp_
 foreach_mul_ = torch._foreach_mul_
 foreach_sub = torch._foreach_sub
+
+
+class Movable(nn.Module):
+    """A module that is told when its own and its parts' weights went to another kind of device.
+
+    `to`, `cpu` and `cuda`, also those of a module around it, all go through this private method.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Movable":
+        before = self._kind_of_device()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._kind_of_device() != before:
+            self.moved()
+        return self
+
+    def moved(self) -> None:
+        """Do what a move asks for."""
+
+    def _kind_of_device(self) -> str | None:
+        return next((weight.device.type for weight in self.parameters()), None)
 
 
 def unwrap(method: Function) -> Function:

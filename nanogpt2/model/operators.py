@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanogpt2.device.torch_private import Movable
 from nanogpt2.model.inputs import outside
 
 # Of the norm of queries and keys, in every precision: small ones stay small, so that a head may
@@ -149,7 +150,13 @@ def cap_logits(logits: Tensor, softcap: float) -> Tensor:
 TORCH = Operators()
 
 
-class Computes(nn.Module):
-    """A module that computes with operators, which `GPT.use` exchanges."""
+class Computes(Movable):
+    """A module that computes with operators, which `GPT.use` exchanges.
+
+    Those of one kind of device go where it is moved to another.
+    """
 
     operators = TORCH
+
+    def moved(self) -> None:
+        self.operators = TORCH

@@ -31,6 +31,27 @@ def test_private_names_stand_in_one_module() -> None:
         assert path.name == "torch_private.py" or not re.search(PRIVATE, code), path
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_a_module_is_told_of_a_move_and_of_nothing_else(around: bool) -> None:
+    class Counted(torch_private.Movable):
+        moves = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2)
+
+        def moved(self) -> None:
+            self.moves += 1
+
+    module = Counted()
+    outer = torch.nn.Sequential(module) if around else module
+    outer.to(torch.float64)
+    outer.cpu()
+    assert module.moves == 0
+    outer.to("meta")
+    assert module.moves == 1
+
+
 def lists() -> tuple[list[Tensor], list[Tensor]]:
     shapes = (3,), (2, 4), (5, 1)
     return [draw(*s) for s in shapes], [draw(*s, seed=2) for s in shapes]

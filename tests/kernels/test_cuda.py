@@ -91,6 +91,16 @@ def test_the_report_is_the_gpus(config: Config, text: str) -> None:
     assert utilisation is None or 0 < utilisation < 1
 
 
+def test_a_model_trained_on_a_gpu_goes_on_on_a_cpu(config: Config, text: str) -> None:
+    data = CharDataset(text, config.block_size)
+    model = GPT(config)
+    Trainer(model, config).train(data, data)
+    model.eval()
+    idx = torch.from_numpy(data.tokens[:8].astype("int64"))[None]
+    there = model(idx.cuda()).cpu()
+    assert torch.allclose(model.cpu()(idx), there, atol=0.1)
+
+
 # --- Products ---
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.operators import TORCH, Computes, Operators
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -192,3 +193,17 @@ def test_drawn_tokens_follow_the_softmax(tiny: Config) -> None:
     counts = torch.bincount(drawn, minlength=64).float()
     chi_square = ((counts - 20_000 * expected) ** 2 / (20_000 * expected)).sum().item()
     assert chi_square < 63 + 5 * math.sqrt(2 * 63)  # 5 standard deviations above its mean
+
+
+class Slower(Operators):
+    """Operators of some device."""
+
+
+def test_operators_of_a_device_do_not_follow_the_model_to_another(tiny: Config) -> None:
+    model = GPT(tiny)
+    model.use(operators := Slower())
+    parts = [module for module in model.modules() if isinstance(module, Computes)]
+    model.to(torch.float64)
+    assert all(part.operators is operators for part in parts)
+    torch.nn.Sequential(model).to("meta")
+    assert all(part.operators is TORCH for part in parts)
