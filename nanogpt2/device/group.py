@@ -273,8 +273,8 @@ def joined(config: Config) -> Iterator[Group]:
         return
     if not dist.is_available():
         raise DeviceError(
-            f"num_processes: found {os.environ['WORLD_SIZE']}; allowed: 1, since this build of torch"
-            " has no torch.distributed"
+            f"num_processes: found {os.environ['WORLD_SIZE']}; allowed: 1, since this build of"
+            " torch has no torch.distributed"
         )
     from torch.distributed.rendezvous import rendezvous
 

@@ -32,8 +32,8 @@ def learning_rate_factor(step: int, config: Config) -> float:
     """Return the learning rate of `step` (0 is the first) as a fraction of its peak.
 
     It rises in a line over the warm-up, which is capped by max_iters. Then cosine falls all the
-    way; trapezoid holds and falls in a line over the last decay_fraction of the steps. Both end,
-    at the last step, at min_learning_rate_fraction.
+    way; trapezoid holds and falls in a line over the last decay_fraction of the steps after the
+    warm-up. Both end, at the last step, at min_learning_rate_fraction.
     """
     warmup = min(config.warmup_iters, config.max_iters)
     if step < warmup:
