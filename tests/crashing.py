@@ -20,9 +20,10 @@ def train(
     teachers: Sequence[Teacher] | None = None,
     *,
     crash: int | None = None,
+    model: GPT | None = None,
 ) -> tuple[Trainer, TrainingRecord]:
-    """Train a new model on `text`; with `crash`, raise CrashError before that step."""
-    trainer = Trainer(GPT(config), config, teachers)
+    """Train `model`, a new one by default, on `text`; with `crash`, raise CrashError before it."""
+    trainer = Trainer(model or GPT(config), config, teachers)
     step, data = trainer.stepper.step, CharDataset(text, config.block_size)
 
     def crashing(dataset: CharDataset, number: int, **options: object) -> object:

@@ -91,9 +91,7 @@ class Stepper:
             self.objective = LookingAhead(self.objective, config, self.device)
         self.loss_scale = LossScale(self.device) if self.dtype == torch.float16 else None
         self.batches = Batches(config.seed, self.device, sampling=config.sampling)
-        self.micro_batch = MicroBatch(
-            config, self.device, group, free=self._forget_gradients, say=say
-        )
+        self.micro_batch = MicroBatch(config, self.device, group, free=self.release, say=say)
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.weights = list(self.trained.values())
         self.factors = model.factors() if self.captures else []
@@ -201,10 +199,15 @@ class Stepper:
     # --- The device, and the state of an unfinished run ---
 
     def release(self) -> None:
-        """Give back captured steps, which must be gone before their group's communicators are."""
+        """Give back gradients, and steps that were captured.
+
+        These must be gone before their group's communicators are, and go with the micro-batch that
+        they were captured with: steps that follow have that of a run resumed from their state.
+        """
         if self.captured:
             self.synchronize()
             self.captured.clear()
+        self._forget_gradients()
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""

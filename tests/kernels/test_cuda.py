@@ -66,6 +66,33 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(config: Config, text: 
     assert run(config, text) == unbroken
 
 
+def test_memory_that_runs_out_in_an_evaluation_changes_the_steps_that_follow(
+    config: Config, text: str
+) -> None:
+    """Captured before it, they would go on with the micro-batch that a resumed run has not."""
+
+    def run_short(crash: int | None = None) -> str:
+        model = GPT(config)
+
+        trained = False
+
+        def refuse(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+            nonlocal trained
+            trained |= module.training
+            if trained and not module.training and len(args[0]) > config.batch_size // 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.h[0].register_forward_pre_hook(refuse)
+        trainer, _ = train(config, text, crash=crash, model=model)
+        assert trainer.stepper.micro_batch.size == config.batch_size // 2
+        return hash_weights(trainer.model.state_dict())
+
+    unbroken = run_short()
+    with pytest.raises(CrashError):
+        run_short(crash=20)
+    assert run_short() == unbroken
+
+
 def test_a_captured_step_computes_what_an_eager_one_does(
     config: Config,
     text: str,

@@ -151,6 +151,24 @@ def test_without_memory_for_the_batch_it_goes_on_with_smaller_ones(
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
 
 
+def test_a_micro_batch_that_is_halved_gives_up_steps_that_were_captured_with_it(
+    tiny: Config, text: str
+) -> None:
+    trainer = Trainer(GPT(tiny), tiny)
+    stepper, data = trainer.stepper, CharDataset(text, tiny.block_size)
+    stepper.captured[data] = lambda *_: torch.zeros(2)  # type: ignore[assignment]
+    shortages = iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def work() -> torch.Tensor:
+        for shortage in shortages:
+            raise shortage
+        return torch.ones(1)
+
+    assert stepper.micro_batch.fit(work) == 1
+    assert stepper.micro_batch.size == tiny.batch_size // 2
+    assert not stepper.captured
+
+
 def test_without_memory_for_one_sequence_it_gives_the_numbers(tiny: Config, text: str) -> None:
     model = GPT(tiny)
 
