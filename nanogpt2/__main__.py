@@ -1,6 +1,8 @@
 """Extra commands for people: `python -m nanogpt2 --help`."""
 
+import atexit
 import difflib
+import gc
 from importlib import import_module
 
 import click
@@ -15,6 +17,7 @@ COMMANDS = {
     "export": "nanogpt2.commands.export",
     "generate": "nanogpt2.commands.generate",
     "import": "nanogpt2.commands.import_",
+    "plan": "nanogpt2.commands.plan",
     "preset": "nanogpt2.commands.preset",
     "report": "nanogpt2.commands.report",
     "runs": "nanogpt2.commands.runs",
@@ -69,4 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # as stages do
     main(prog_name="python -m nanogpt2")

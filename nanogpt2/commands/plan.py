@@ -1,0 +1,47 @@
+"""The command plan: a text and a time become params.yaml."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.base.errors import ConfigError
+from nanogpt2.commands.command import shown
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.option("--minutes", type=POSITIVE, help="Of training; 10 unless another option says.")
+@click.option("--hours", type=POSITIVE, help="Of training.")
+@click.option("--quality", type=POSITIVE, help="A loss in nats a character, as soon as can be.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="To train on.")
+@click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
+@click.option("--params", type=Path, default="params.yaml", help="The file to read and change.")
+@shown
+def main(
+    minutes: float | None,
+    hours: float | None,
+    quality: float | None,
+    device: str | None,
+    dry_run: bool,
+    params: Path,
+) -> None:
+    """Choose model, tokenizer, batches, steps and dropout for the text and the time there is.
+
+    Reads the text of params.yaml, trains a small model on it for some seconds, times this machine,
+    and writes what a law, fitted to hundreds of runs, says is best; with the loss, time and
+    memory to expect, and why.
+    """
+    from nanogpt2.plan.plan import plan
+
+    if sum(each is not None for each in (minutes, hours, quality)) > 1:
+        raise ConfigError("--minutes, --hours and --quality: give one of them")
+    seconds = hours * 3600 if hours else (minutes or 10) * 60
+    plan(
+        params,
+        seconds=None if quality else seconds,
+        loss=quality,
+        device=device,
+        write=not dry_run,
+        show=click.echo,
+    )
