@@ -1,0 +1,75 @@
+"""Weights as a page holds them: numbers of 16 bits, or of 8 with a scale for each row of a matrix.
+
+Rows of the embedding and the head that no token uses are left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.base.errors import CheckpointError
+
+WITH_ROWS_OF_TOKENS = ("wte.weight", "lm_head.weight")
+LARGEST = 127  # of eight bits with a sign
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Packed weights: `content`, and for each name where in it they are, their shape and kind."""
+
+    tensors: dict[str, dict[str, Any]]
+    content: bytes
+
+
+def pack(weights: Mapping[str, Tensor], *, n_tokens: int, bits: int) -> Packed:
+    """Return `weights` in `bits` a number, 16 or 8; vectors have 16 always.
+
+    CheckpointError for a number that 16 bits cannot hold.
+    """
+    tensors: dict[str, dict[str, Any]] = {}
+    content = bytearray()
+    for name, weight in weights.items():
+        matrix = as_matrix(weight[:n_tokens] if name in WITH_ROWS_OF_TOKENS else weight)
+        kind = "i8" if bits == 8 and weight.dim() == 2 else "f16"
+        rows, cols = matrix.shape
+        tensors[name] = {"from": len(content), "rows": rows, "cols": cols, "kind": kind}
+        if kind == "f16":
+            halves = matrix.half()
+            if not halves.isfinite().all():
+                raise CheckpointError(f"{name}: a weight is not finite, or too large for 16 bits")
+            content += halves.numpy().astype("<f2").tobytes()
+        else:
+            scales, numbers = round_rows(matrix)
+            content += scales.numpy().astype("<f4").tobytes() + numbers.numpy().tobytes()
+    return Packed(tensors, bytes(content))
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """Return `weight` in float32 on the CPU as rows: a vector has one."""
+    flat = weight.detach().cpu().float()
+    return flat.reshape(1 if flat.dim() == 1 else len(flat), -1)
+
+
+def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scale of each row of `matrix` (R, C), (R, 1), and its numbers as int8 (R, C)."""
+    scales = matrix.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / LARGEST
+    if not scales.isfinite().all():
+        raise CheckpointError("a weight is not finite: training went wrong")
+    return scales, (matrix / scales).round().to(torch.int8)
+
+
+def as_packed(weights: Mapping[str, Tensor], *, bits: int) -> dict[str, Tensor]:
+    """Return `weights` with the values that `pack` keeps of them, in their own shapes."""
+    kept = {}
+    for name, weight in weights.items():
+        matrix = as_matrix(weight)
+        if bits == 8 and weight.dim() == 2:
+            scales, numbers = round_rows(matrix)
+            matrix = scales * numbers
+        else:
+            matrix = matrix.half().float()
+        kept[name] = matrix.reshape(weight.shape)
+    return kept
