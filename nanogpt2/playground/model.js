@@ -7,6 +7,9 @@
 // hundred times as long for numbers that are nearly too small for it.
 const LEAST = 1e-12;
 
+// 2 sqrt(2 / pi): GELU's (1 + tanh(u)) / 2 is the logistic function of 2 u.
+const GELU = 1.5957691216057308;
+
 const fours = (n) => (n + 3) & ~3;
 
 /** y = W x in plain JavaScript, four rows at a time; `rows` and `cols` are multiples of four. */
@@ -107,8 +110,10 @@ class Reader {
       values: model.take(n_kv_head * this.wide * this.slots), // (head, channel, slot)
       read: model.take(Math.max(1, mlp_conv) * n_embd), // what the last tokens gave the MLP
     }));
-    this.frequencies = Array.from({ length: head_size / 2 }, (_, i) =>
-      Math.fround(10000 ** Math.fround((-2 * i) / head_size)));
+    this.frequencies = Float32Array.from({ length: head_size / 2 }, (_, i) =>
+      10000 ** Math.fround((-2 * i) / head_size));
+    this.cos = new Float64Array(head_size / 2);
+    this.sin = new Float64Array(head_size / 2);
     this.reset();
   }
 
@@ -123,6 +128,7 @@ class Reader {
     if (!model.slides && this.position >= model.block_size) throw new Error("past block_size");
     const row = this.row("wte.weight", token), place = model.slides ? -1 : this.row("wpe.weight", this.position);
     for (let i = 0; i < n_embd; i++) heap[x + i] = heap[row + i] + (place < 0 ? 0 : heap[place + i]);
+    this.findAngles();
     for (let layer = 0; layer < n_layer; layer++) {
       const name = `h.${layer}.`;
       this.norm(x, normed, name + "ln_1");
@@ -171,15 +177,23 @@ class Reader {
     }
   }
 
-  /** Turn a head by its position (RoPE), and norm it where queries and keys are. */
+  /** Find the angles of the position that is read (RoPE). */
+  findAngles() {
+    this.frequencies.forEach((frequency, i) => {
+      const angle = Math.fround(this.position * frequency);
+      this.cos[i] = Math.cos(angle);
+      this.sin[i] = Math.sin(angle);
+    });
+  }
+
+  /** Turn a head by its position, and norm it where queries and keys are. */
   turn(at) {
-    const { heap, slides, qk_norm, head_size } = this.model, middle = head_size / 2;
+    const { cos, sin, model: { heap, slides, qk_norm, head_size } } = this, middle = head_size / 2;
     if (slides) {
       for (let i = 0; i < middle; i++) {
-        const angle = Math.fround(this.position * this.frequencies[i]);
-        const cos = Math.cos(angle), sin = Math.sin(angle), a = heap[at + i], b = heap[at + middle + i];
-        heap[at + i] = a * cos - b * sin;
-        heap[at + middle + i] = a * sin + b * cos;
+        const a = heap[at + i], b = heap[at + middle + i];
+        heap[at + i] = a * cos[i] - b * sin[i];
+        heap[at + middle + i] = a * sin[i] + b * cos[i];
       }
     }
     if (qk_norm) {
@@ -239,7 +253,7 @@ class Reader {
       const z = heap[hidden + i];
       if (mlp === "swiglu") heap[hidden + i] = (z / (1 + Math.exp(-z))) * heap[hidden + count / 2 + i];
       else if (mlp === "relu2") heap[hidden + i] = Math.max(z, 0) ** 2;
-      else heap[hidden + i] = 0.5 * z * (1 + Math.tanh(0.7978845608028654 * (z + 0.044715 * z ** 3)));
+      else heap[hidden + i] = z / (1 + Math.exp(-GELU * (z + 0.044715 * z * z * z)));
     }
   }
 }

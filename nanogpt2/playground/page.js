@@ -1,14 +1,15 @@
 // The page: prompt and controls in, coloured text out, as it is written. Texts enter the document
 // as text alone.
 
-const SLICE = 12; // ms of work before the browser may draw
+const SLICE = 24; // ms of work before the browser may draw, which takes it some as well
 const BITS = [0.5, 1, 2, 3, 4, 6, 8]; // of surprise, at which the next colour begins
 
 const find = (id) => document.getElementById(id);
 const make = (name, text = "", parts = {}) => Object.assign(document.createElement(name), { textContent: text }, parts);
 const number = (id) => Number(find(id).value);
 const level = (bits) => (bits === null ? 0 : BITS.filter((bar) => bits >= bar).length);
-const visible = (text) => text.replace(/ /g, "\u2423").replace(/\n/g, "\u21b5").replace(/\t/g, "\u21e5");
+const visible = (text) => text.replace(/[\0- ]/g, (each) =>
+  ({ " ": "\u2423", "\n": "\u21b5" })[each] ?? String.fromCharCode(0x2400 + each.charCodeAt()));
 
 /** Work in slices: what `step` does until it returns true, with room for the browser between. */
 class Work {
@@ -63,7 +64,7 @@ const writing = new Work(), watching = new Work();
 
 // What is shown: the tokens with their records, and spans, each of one token or of a few that make
 // a character together.
-const state = { tokens: [], spans: [], begin: 0, chosen: -1, pinned: false, left: 0, source: null };
+const state = { tokens: [], spans: [], open: null, begin: 0, chosen: -1, pinned: false, left: 0, attention: null };
 window.page = { ready: performance.now(), first: null, speed: null, state };
 
 // --- Writing ---
@@ -84,7 +85,7 @@ function check() {
 function begin(ids) {
   watching.stop();
   find("text").replaceChildren(make("div"));
-  Object.assign(state, { tokens: [], spans: [], chosen: -1, pinned: false, waiting: "", count: 0 });
+  Object.assign(state, { tokens: [], spans: [], chosen: -1, pinned: false, open: null, attention: null });
   state.begin = Math.max(0, ids.length - model.block_size);
   state.stream = tokenizer.stream();
   state.source = write(writer, ids, { seed: number("seed"), window: windowed(), controls });
@@ -97,10 +98,10 @@ function goOn() {
   Object.assign(state, { written: 0, since: performance.now() });
   find("pause").disabled = false;
   find("pause").textContent = "Stop";
-  writing.start(write_some);
+  writing.start(writeSome);
 }
 
-function write_some(until) {
+function writeSome(until) {
   let last = null;
   do {
     const { value } = state.source.next();
@@ -133,7 +134,7 @@ function rest() {
 function append(record) {
   state.tokens.push(record);
   const text = state.stream(record.id), at = state.tokens.length - 1;
-  if (state.open === undefined || state.open === null) state.open = at;
+  state.open ??= at;
   if (!text) return; // a character's first bytes
   const records = state.tokens.slice(state.open), span = make("span", text);
   const bits = records.reduce((sum, each) => sum + (each.bits ?? 0), 0);
@@ -149,8 +150,8 @@ function append(record) {
 const percent = (share) => `${(100 * share).toFixed(share < 0.001 ? 3 : 1)}%`;
 
 function label(id) {
-  const stream = tokenizer.stream(), text = stream(id);
-  if (text && !text.includes("\ufffd")) return visible(text);
+  const text = tokenizer.stream()(id);
+  if (!tokenizer.bytes || (text && !text.includes("\ufffd"))) return visible(text);
   return tokenizer.bytes[id].map((byte) => `<${byte.toString(16).padStart(2, "0")}>`).join("");
 }
 
@@ -170,7 +171,7 @@ function tellOf(at) {
   const { id, bits, choices } = state.tokens[at];
   const head = make("h3", `\u201c${label(id)}\u201d, token ${at + 1}`);
   if (!choices) return [head, make("p", "The model read nothing before it here.")];
-  const told = `${percent(2 ** -bits)} likely: ${bits.toFixed(2)} bits of surprise. What it would have written instead:`;
+  const told = `${percent(2 ** -bits)} likely: ${bits.toFixed(2)} bits of surprise. What it expected here:`;
   const list = make("ol");
   for (const [other, share] of choices) {
     const button = make("button", "", { type: "button", title: "write on with this one instead" });

@@ -184,7 +184,7 @@ NUMBERS = (
      "draws among so many; 0 among all"),
     ("top-p", "Top-p", {"value": "1", "min": "0.01", "max": "1", "step": "0.01"},
      "draws among those that make up this share"),
-    ("seed", "Seed", {"value": "1337", "min": "0", "step": "1"},
+    ("seed", "Seed", {"value": "1337", "min": "0", "max": str(2**53 - 1), "step": "1"},
      "the same seed writes the same text"),
     ("length", "Length", {"value": "500", "min": "1", "max": "100000", "step": "1"},
      "tokens in one go"),

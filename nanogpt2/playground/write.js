@@ -22,11 +22,12 @@ function uniforms(seed) {
 
 /** Probabilities of logits; a temperature below 1 sharpens them. */
 function softmax(logits, temperature = 1) {
+  const likely = new Float64Array(logits.length), cold = Math.max(temperature, 1e-30);
   let top = -Infinity, sum = 0;
-  for (const logit of logits) top = Math.max(top, logit);
-  const likely = Float64Array.from(logits, (logit) => Math.exp((logit - top) / Math.max(temperature, 1e-30)));
-  for (const each of likely) sum += each;
-  return likely.map((each) => each / sum);
+  for (let at = 0; at < likely.length; at++) top = Math.max(top, logits[at]);
+  for (let at = 0; at < likely.length; at++) sum += likely[at] = Math.exp((logits[at] - top) / cold);
+  for (let at = 0; at < likely.length; at++) likely[at] /= sum;
+  return likely;
 }
 
 /** The numbers of the `count` largest values, the largest first; of equal ones the first. */
@@ -50,20 +51,23 @@ function draw(logits, uniform, { temperature = 1, topK = 0, topP = 1 } = {}) {
     const least = Float64Array.from(likely).sort()[likely.length - topK];
     for (let at = 0; at < likely.length; at++) if (likely[at] < least) likely[at] = 0;
   }
-  if (topP < 1) {
-    const order = Array.from(likely.keys()).sort((a, b) => likely[b] - likely[a]);
-    const bar = topP * likely.reduce((a, b) => a + b);
-    let before = 0;
-    order.forEach((at, place) => {
-      const here = likely[at];
-      if (place && before >= bar) likely[at] = 0;
-      before += here;
-    });
-  }
-  let sum = 0;
-  const cumulated = likely.map((each) => (sum += each)), bar = uniform * sum;
-  const at = cumulated.findIndex((each) => each > bar);
+  if (topP < 1) keepShare(likely, topP);
+  let sum = 0, cumulated = 0;
+  for (const each of likely) sum += each;
+  const at = likely.findIndex((each) => (cumulated += each) > uniform * sum);
   return at < 0 ? likely.length - 1 : at;
+}
+
+/** Set to 0 what is less likely than those that make up the share `topP` together. */
+function keepShare(likely, topP) {
+  const order = Array.from(likely.keys()).sort((one, other) => likely[other] - likely[one]);
+  const bar = topP * likely.reduce((sum, each) => sum + each);
+  let before = 0;
+  order.forEach((at, place) => {
+    const here = likely[at];
+    if (place && before >= bar) likely[at] = 0; // the most likely stays
+    before += here;
+  });
 }
 
 /** Read `ids`, then write token after token; a generator that ends only where nobody asks on.
@@ -104,9 +108,9 @@ function* write(reader, ids, { seed = 0, window = "exact", controls = () => ({})
   }
 }
 
-/** How much each of `ids` was attended to when the last of them was read: the tokens' numbers are
- *  its keys. A generator that yields null while it reads and returns an array of Float32Array,
- *  for layer and head in order, over the last tokens; `first` is the first of these. */
+/** How much the last of `ids` attended to each when it was read, in the window that `write` has by
+ *  then. A generator that yields null while it reads, and returns { first, rows }: for each layer
+ *  and head the shares of the last tokens, the first of which is `ids[first]`. */
 function* attention(reader, ids, window = "exact") {
   const { block_size, slides, n_head, n_layer } = reader.model;
   let start = 0;
@@ -122,10 +126,9 @@ function* attention(reader, ids, window = "exact") {
     reader.read(ids[at], last ? (layer, head, weights) => (rows[layer * n_head + head] = weights.slice()) : undefined);
     yield null;
   }
-  const seen = rows[0].length, first = ids.length - seen;
-  if (slides) { // a slot holds the token whose position is the slot's, modulo block_size
-    const turn = (row) => Float32Array.from(row, (_, at) => row[(first + at) % block_size]);
-    return { first, rows: rows.map(turn) };
-  }
-  return { first, rows };
+  const first = ids.length - rows[0].length;
+  if (!slides) return { first, rows };
+  // token t lies in slot t modulo block_size
+  const turn = (row) => row.map((_, at) => row[(first + at) % block_size]);
+  return { first, rows: rows.map(turn) };
 }

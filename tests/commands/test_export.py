@@ -101,3 +101,16 @@ def test_a_model_without_an_equal_in_llama_cpp_ends_in_a_line_for_each_knob(tiny
     assert code == 1
     assert [line.partition(":")[0] for line in said.splitlines()] == ["logit_softcap", "mlp"]
     assert not files.exists("model.gguf")
+
+
+def test_a_page_says_its_size_and_what_fewer_bits_cost(model: GPT) -> None:
+    code, said = export("--page", "model.html")
+    assert code == 0
+    kind, size, greedy, last = said.splitlines()
+    assert kind == "page: one HTML file, for a browser without network"
+    content = files.read_bytes("model.html")
+    assert size.startswith(f"{len(content):,} bytes, of 16 bits a weight: they cost 0.0000")
+    assert greedy == "greedy text: 200 of 200 tokens are the same as of the whole weights"
+    assert last.endswith(" -> model.html")
+    assert export("--to", "page", "again/model.html")[0] == 0
+    assert files.read_bytes("again/model.html") == content

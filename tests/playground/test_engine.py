@@ -92,8 +92,8 @@ def draw(
 @torch.no_grad()
 def logits_of(model: GPT, ids: list[int]) -> Tensor:
     """Return the logits (T, tokens) of the last block."""
-    idx = torch.tensor([ids[-model.config.block_size :]])
-    return model(idx)[0, :, : CHARACTERS.size]
+    logits: Tensor = model(torch.tensor([ids[-model.config.block_size :]]))
+    return logits[0, :, : CHARACTERS.size]
 
 
 @pytest.mark.parametrize("ask", ["exact", "long", "plain"])
@@ -214,7 +214,7 @@ def written(
 ) -> dict[tuple[str, str], tuple[GPT, list[dict[str, Any]]]]:
     """Let a gpt2 and a modern model write with each tokenizer."""
     folder, models, jobs = tmp_path_factory.mktemp("texts"), {}, []
-    asks = [{"text": text} for text in HOSTILE if text]
+    asks: list[dict[str, Any]] = [{"text": text} for text in HOSTILE if text]
     for architecture in ("gpt2", "modern"):
         for name, tokenizer in tokenizers.items():
             config = {**TINY, "vocab_size": 512, "block_size": 32, "architecture": architecture}
