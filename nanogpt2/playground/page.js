@@ -1,7 +1,7 @@
 // The page: prompt and controls in, coloured text out, as it is written. Texts enter the document
 // as text alone.
 
-const SLICE = 24; // ms of work before the browser may draw, which takes it some as well
+const SLICE = 32; // ms of work before the browser may draw, which takes it some as well
 const BITS = [0.5, 1, 2, 3, 4, 6, 8]; // of surprise, at which the next colour begins
 
 const find = (id) => document.getElementById(id);
