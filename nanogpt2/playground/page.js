@@ -6,39 +6,45 @@ const BITS = [0.5, 1, 2, 3, 4, 6, 8]; // of surprise, at which the next colour b
 
 const find = (id) => document.getElementById(id);
 const make = (name, text = "", parts = {}) => Object.assign(document.createElement(name), { textContent: text }, parts);
-const number = (id) => Number(find(id).value);
 const level = (bits) => (bits === null ? 0 : BITS.filter((bar) => bits >= bar).length);
 const visible = (text) => text.replace(/[\0- ]/g, (each) =>
   ({ " ": "\u2423", "\n": "\u21b5" })[each] ?? String.fromCharCode(0x2400 + each.charCodeAt()));
+
+const valid = {}; // the last value of each control that is one: it may be half typed while the text goes on
+const number = (id) => (find(id).validity.valid ? (valid[id] = Number(find(id).value)) : valid[id]);
+
+// What goes wrong, such as memory that runs out, is seen, and not only in the browser's console.
+window.addEventListener("error", ({ message }) => (find("problem").textContent = message));
 
 /** Work in slices: what `step` does until it returns true, with room for the browser between. */
 class Work {
   constructor() {
     this.channel = new MessageChannel();
-    this.channel.port1.onmessage = () => this.go();
+    this.channel.port1.onmessage = ({ data }) => data === this.run && this.go();
+    this.run = 0; // what was started last: messages of an earlier one come to nothing
     this.step = null;
   }
 
   start(step) {
     this.step = step;
-    this.channel.port2.postMessage(null);
+    this.channel.port2.postMessage(++this.run);
   }
 
   stop() {
     this.step = null;
+    this.run++;
   }
 
   go() {
-    const until = performance.now() + SLICE, step = this.step;
-    if (!step) return;
-    if (step(until)) this.stop();
-    else this.channel.port2.postMessage(null);
+    if (this.step(performance.now() + SLICE)) this.stop();
+    else if (this.step) this.channel.port2.postMessage(this.run);
   }
 }
 
 function openModel() {
   const known = JSON.parse(find("known").textContent), packed = atob(find("weights").textContent);
-  const bytes = Uint8Array.from({ length: packed.length }, (_, at) => packed.charCodeAt(at));
+  const bytes = new Uint8Array(packed.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = packed.charCodeAt(at);
   find("weights").remove();
   const tell = (model, why) => (find("engine").textContent = `Computed by ${model.name}${why}.`);
   if (location.hash === "#javascript") {
@@ -177,7 +183,7 @@ function tellOf(at) {
     const button = make("button", "", { type: "button", title: "write on with this one instead" });
     const bar = make("meter", "", { value: share, ariaHidden: "true" });
     button.append(make("b", label(other)), ` ${percent(share)} `, bar);
-    button.onclick = () => begin([...state.tokens.slice(0, at).map((token) => token.id), other]);
+    button.onclick = () => check() && begin([...state.tokens.slice(0, at).map((token) => token.id), other]);
     const item = make("li");
     if (other === id) item.className = "taken";
     item.append(button);

@@ -11,12 +11,14 @@ from torch import Tensor
 from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import get_config
+from nanogpt2.config.schema import load_schema
 from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
 from nanogpt2.playground.cost import with_bits
 from nanogpt2.playground.page import Contents, make_page
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
+from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +96,13 @@ def logits_of(model: GPT, ids: list[int]) -> Tensor:
     """Return the logits (T, tokens) of the last block."""
     logits: Tensor = model(torch.tensor([ids[-model.config.block_size :]]))
     return logits[0, :, : CHARACTERS.size]
+
+
+def test_every_value_that_the_schema_allows_for_a_part_of_the_model_is_among_them() -> None:
+    configs = [get_config({**TINY, **values}).resolved() for values in MODELS.values()]
+    for key in ("architecture", "positions", "norm", "mlp"):
+        allowed = load_schema()["properties"][key]["enum"]
+        assert {config[key] for config in configs} >= set(allowed) - {None}, key
 
 
 @pytest.mark.parametrize("ask", ["exact", "long", "plain"])
@@ -196,16 +205,10 @@ HOSTILE = (
 def tokenizers() -> dict[str, Tokenizer]:
     extra = "".join(HOSTILE) + "\u00e9"
     return {
-        "char": train_tokenizer("char", TEXT + normalised(extra), vocab_size=512),
+        "char": train_tokenizer("char", TEXT + normalise(extra), vocab_size=512),
         "byte": train_tokenizer("byte", TEXT, vocab_size=512),
         "bpe": train_tokenizer("bpe", TEXT, vocab_size=330, special=["<|endoftext|>"]),
     }
-
-
-def normalised(text: str) -> str:
-    from nanogpt2.tokens.normal import normalise
-
-    return normalise(text)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +251,7 @@ def test_texts_are_cut_into_the_same_tokens(
 ) -> None:
     _, (_, *answers) = written["gpt2", name]
     for text, answer in zip([text for text in HOSTILE if text], answers, strict=True):
-        assert answer["ids"] == tokenizers[name].encode(normalised(text)).tolist(), text
+        assert answer["ids"] == tokenizers[name].encode(normalise(text)).tolist(), text
 
 
 def test_characters_that_no_token_has_are_named(pairs: dict[str, Pair], tmp_path: Path) -> None:
