@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 NODE = shutil.which("node")
+SHAPE: dict[str, object] = {  # of a model that is quick to compare
+    "device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16,
+    "dropout": 0.0,
+}  # fmt: skip
 ENGINE = Path(__file__).parent / "playground/engine.mjs"
 
 

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import TINY
-from engine import NODE, ask_pages
+from engine import NODE, SHAPE, ask_pages
 from torch import Tensor
 from variants import VARIANTS, warmed
 
@@ -63,7 +62,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     folder, models, jobs = tmp_path_factory.mktemp("pages"), [], []
     for number, values in enumerate(MODELS.values()):
         bits, path = (8, 16)[number % 2], folder / f"{number}.html"
-        model = warmed(get_config({**TINY, **values})).eval()
+        model = warmed(get_config({**SHAPE, **values})).eval()
         write(path, model, CHARACTERS, bits)
         models.append(with_bits(model, bits))
         jobs.append((path, list(ASKS.values())))
@@ -99,7 +98,7 @@ def logits_of(model: GPT, ids: list[int]) -> Tensor:
 
 
 def test_every_value_that_the_schema_allows_for_a_part_of_the_model_is_among_them() -> None:
-    configs = [get_config({**TINY, **values}).resolved() for values in MODELS.values()]
+    configs = [get_config({**SHAPE, **values}).resolved() for values in MODELS.values()]
     for key in ("architecture", "positions", "norm", "mlp"):
         allowed = load_schema()["properties"][key]["enum"]
         assert {config[key] for config in configs} >= set(allowed) - {None}, key
@@ -220,7 +219,7 @@ def written(
     asks: list[dict[str, Any]] = [{"text": text} for text in HOSTILE if text]
     for architecture in ("gpt2", "modern"):
         for name, tokenizer in tokenizers.items():
-            config = {**TINY, "vocab_size": 512, "block_size": 32, "architecture": architecture}
+            config = {**SHAPE, "vocab_size": 512, "block_size": 32, "architecture": architecture}
             model = warmed(get_config(config)).eval()
             path = folder / f"{architecture}-{name}.html"
             write(path, model, tokenizer, 8)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser, chromium
-from conftest import TINY
+from engine import SHAPE
 from variants import warmed
 
 from nanogpt2.config.config import get_config
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = {**TINY, "vocab_size": 256, "architecture": "modern", "n_kv_head": 1}
+    config = {**SHAPE, "vocab_size": 256, "architecture": "modern", "n_kv_head": 1}
     model = warmed(get_config(config)).eval()
     facts = Facts(
         EVIL, model.config.training_dict(), 0, "byte", commit="abc123", changed=[EVIL],
@@ -245,7 +245,7 @@ def test_without_webassembly_it_says_so_and_writes_the_same(browser: Browser, pa
 def test_a_character_that_the_model_does_not_know_is_named(
     browser: Browser, tmp_path: Path
 ) -> None:
-    model = warmed(get_config({**TINY, "block_size": 8})).eval()
+    model = warmed(get_config({**SHAPE, "block_size": 8})).eval()
     contents = Contents("letters", None, {}, None, 16)
     path = tmp_path / "letters.html"
     path.write_text(make_page(model, CharTokenizer("\nabc"), contents), encoding="utf-8")
