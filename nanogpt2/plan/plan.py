@@ -30,7 +30,7 @@ from nanogpt2.plan.recipe import (
     make_values,
 )
 from nanogpt2.plan.timing import SECONDS, Clock, Timing, time_steps
-from nanogpt2.screen.screen import phase
+from nanogpt2.screen.screen import done, phase
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 
 Show = Callable[[str], object]
@@ -150,6 +150,7 @@ def plan(
     for line in tell(planner, found, seconds):
         show(line)
     changes = make_changes(planner, found, seconds)
+    done(f"a plan of {found.choice.steps:,} steps", to=params if write else None)
     if write:
         show("\n".join(set_values(params, changes)) or f"{params} has these values already")
 

@@ -41,7 +41,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*options: str) -> str:
     result = CliRunner().invoke(main, ["plan", *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.stdout
+    return result.output
 
 
 PREDICTED = re.compile(r"validation loss ([\d.]+) \+- ([\d.]+) nats a character, ([\d.]+) minutes")
@@ -50,6 +50,7 @@ PREDICTED = re.compile(r"validation loss ([\d.]+) \+- ([\d.]+) nats a character,
 def test_a_plan_says_what_it_expects_and_writes_what_trains(params: Path) -> None:
     before = yaml12.read(params)
     told = run("--hours", "1")
+    assert re.search(r"^plan: a plan of [\d,]+ steps in .* -> params.yaml$", told, re.MULTILINE)
     loss, sure, minutes = map(float, PREDICTED.findall(told)[0])
     assert 1 < loss < 4
     assert 0 < sure < loss / 2
