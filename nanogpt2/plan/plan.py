@@ -7,6 +7,7 @@ law.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ MOST_TIMED = 5  # choices after which the search for the best ends
 EVALUATIONS = 20
 EVALUATING = 0.04  # of the time
 SPARE_ROWS = 1.05  # of characters, for those of the text that was not read
+CLOSE = 1.005  # to the loss that is asked for
+LONGER = 1.1
 WORTH = 0.01  # nats a character
 LONGEST = 24 * 3600.0  # seconds that are looked at for a quality
 
@@ -140,7 +143,7 @@ def plan(
     planner = Planner(facts, texts, device, start)
     if seconds is None:
         assert loss is not None
-        seconds = find_seconds(planner, loss)
+        seconds = settle_seconds(planner, loss)
     show(describe_clock(planner))
     found = planner.best(seconds)
     if found.choice.steps >= REHEARSED * LEAST_STEPS / 2:
@@ -193,6 +196,20 @@ def find_seconds(planner: Planner, loss: float) -> float:
             reached = float("inf")
         low, high = (low, middle) if reached <= loss else (middle, high)
     return high
+
+
+def settle_seconds(planner: Planner, loss: float) -> float:
+    """Return seconds in which `loss` is reached by a choice whose steps were timed.
+
+    Timing it may show that it is slower than it was thought to be.
+    """
+    seconds = find_seconds(planner, loss)
+    while seconds < LONGEST:
+        with suppress(DataError):  # too little time, as it turns out
+            if planner.best(seconds).loss <= loss * CLOSE:
+                break
+        seconds *= LONGER
+    return seconds
 
 
 def make_changes(planner: Planner, found: Planned, seconds: float) -> dict[str, Any]:
