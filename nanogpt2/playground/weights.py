@@ -33,7 +33,7 @@ def pack(weights: Mapping[str, Tensor], *, n_tokens: int, bits: int) -> Packed:
     content = bytearray()
     for name, weight in weights.items():
         matrix = as_matrix(weight[:n_tokens] if name in WITH_ROWS_OF_TOKENS else weight)
-        kind = "i8" if bits == 8 and weight.dim() == 2 else "f16"
+        kind = kind_of(weight, bits)
         rows, cols = matrix.shape
         tensors[name] = {"from": len(content), "rows": rows, "cols": cols, "kind": kind}
         if kind == "f16":
@@ -45,6 +45,11 @@ def pack(weights: Mapping[str, Tensor], *, n_tokens: int, bits: int) -> Packed:
             scales, numbers = round_rows(matrix)
             content += scales.numpy().astype("<f4").tobytes() + numbers.numpy().tobytes()
     return Packed(tensors, bytes(content))
+
+
+def kind_of(weight: Tensor, bits: int) -> str:
+    """Return how the numbers of `weight` are kept where matrices have `bits`: i8 or f16."""
+    return "i8" if bits == 8 and weight.dim() == 2 else "f16"
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ def as_packed(weights: Mapping[str, Tensor], *, bits: int) -> dict[str, Tensor]:
     kept = {}
     for name, weight in weights.items():
         matrix = as_matrix(weight)
-        if bits == 8 and weight.dim() == 2:
+        if kind_of(weight, bits) == "i8":
             scales, numbers = round_rows(matrix)
             matrix = scales * numbers
         else:
