@@ -12,13 +12,11 @@ has two cores of its own.
 
 import argparse
 import gc
-import json
 import math
 import os
 import random
 import sys
 import time
-from collections.abc import Sequence
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -147,7 +145,7 @@ def work(place: int, options: argparse.Namespace, following: Any, lock: Any) -> 
     elif options.device == "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
     sizes = {path.stem: path.stat().st_size for path in sorted(options.texts.glob("*.txt"))}
-    done = {row["number"] for row in read_rows(options.out)}
+    done = {row["number"] for row in quality.read_rows(options.out)}
     ends = options.began + options.seconds
     while time.time() + LONGEST[options.device] * options.margin < ends:
         with lock:
@@ -165,13 +163,7 @@ def work(place: int, options: argparse.Namespace, following: Any, lock: Any) -> 
         gc.collect()  # a CUDA graph, and with it its memory
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of the results so far."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--texts", type=Path, required=True, help="a folder of .txt files")
@@ -182,7 +174,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after these")
     parser.add_argument("--margin", type=float, default=1.0, help="longest runs left at the end")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a run")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -199,7 +191,7 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    print(f"{len(read_rows(options.out))} runs in {options.out}")
+    print(f"{len(quality.read_rows(options.out))} runs in {options.out}")
 
 
 if __name__ == "__main__":

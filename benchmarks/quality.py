@@ -327,10 +327,15 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a results file; none where there is no file yet."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
     """Return the lines of the results file by their run."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {row["run"]: row for row in map(json.loads, lines)}
+    return {row["run"]: row for row in read_rows(path)}
 
 
 # --- The table ---

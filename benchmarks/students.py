@@ -12,7 +12,6 @@ missing. With `--device cuda` each GPU trains one model at a time.
 
 import argparse
 import itertools
-import json
 import math
 import os
 import statistics
@@ -144,7 +143,7 @@ def begin(numbers: Any) -> None:
 
 def run_all(jobs: Sequence[Job], out: Path, *, workers: int, device: str, seconds: float) -> int:
     """Run what `out` lacks as soon as what it needs is there; return how many failed."""
-    done = {row["name"] for row in read_rows(out)}
+    done = {row["name"] for row in quality.read_rows(out)}
     waiting = [job for job in jobs if job.name not in done]
     context, failed, longest = get_context("spawn"), 0, 0.0
     numbers = context.Queue()
@@ -173,12 +172,6 @@ def run_all(jobs: Sequence[Job], out: Path, *, workers: int, device: str, second
                 done.add(job.name)
                 quality.append(out, future.result())
                 print(f"{job.name}: {future.result()['loss']:.4f}", flush=True)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of the results."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def print_tables(rows: Sequence[dict[str, Any]]) -> None:
@@ -234,7 +227,7 @@ def main() -> None:
         device=options.device,
         seconds=options.seconds,
     )
-    print_tables(read_rows(options.out))
+    print_tables(quality.read_rows(options.out))
     sys.exit(bool(failed))
 
 
