@@ -4,7 +4,7 @@ Losses per token cannot be compared where tokens differ: a longer token is harde
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,11 +102,16 @@ def read_texts(config: Config) -> tuple[str, str]:
 
 
 def list_candidates(train: str, val: str, sizes: Sequence[int]) -> Iterator[Tokenizer]:
-    """Yield the tokenizers to compare; a bpe for which the text has too few pairs ends them."""
+    """Yield the tokenizers to compare; a bpe for which the text has too few pairs is left out."""
     yield train_tokenizer("char", [train, val], vocab_size=0)
     yield train_tokenizer("byte", [], vocab_size=256)
+    yield from train_bpes(train, sizes)
+
+
+def train_bpes(text: str, sizes: Iterable[int]) -> Iterator[Tokenizer]:
+    """Yield a bpe of each of `sizes`, but of those for which `text` has too few pairs."""
     for size in sizes:
-        tokenizer = train_tokenizer("bpe", [train], vocab_size=size)
+        tokenizer = train_tokenizer("bpe", [text], vocab_size=size)
         if tokenizer.size == size:
             yield tokenizer
 

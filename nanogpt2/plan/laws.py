@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,8 +107,8 @@ class Law:
         asked = self.scale(columns)
         same = np.broadcast_to(self.texts == text, (len(asked), len(self.texts)))
         across = covariance(self.fit, asked, self.known, same)
-        means = self.fit.mean + across @ self._weights()
-        explained = np.linalg.solve(self._root(), across.T)
+        means = self.fit.mean + across @ self._weights
+        explained = np.linalg.solve(self._root, across.T)
         fit = self.fit
         own = fit.smooth**2 + fit.shared**2 + fit.offset**2 + (asked**2) @ fit.weights**2
         variance = (own - (explained**2).sum(0)).clip(min=0) + fit.noise**2
@@ -134,14 +134,16 @@ class Law:
         inside: npt.NDArray[np.bool_] = ((asked >= low) & (asked <= high)).all(1)
         return inside
 
+    @cached_property
     def _root(self) -> Array:
         same = self.texts[:, None] == self.texts
         within = covariance(self.fit, self.known, self.known, same)
         root = np.linalg.cholesky(within + self.fit.noise**2 * np.eye(len(self.known)))
         return root.astype(np.float64)
 
+    @cached_property
     def _weights(self) -> Array:
-        root = self._root()
+        root = self._root
         away = self.losses - self.fit.mean
         weights: Array = np.linalg.solve(root.T, np.linalg.solve(root, away))
         return weights

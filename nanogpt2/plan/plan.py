@@ -17,7 +17,7 @@ import psutil
 from nanogpt2.base.errors import ConfigError, DataError
 from nanogpt2.bpe.words import find_cut
 from nanogpt2.config.config import set_values
-from nanogpt2.experiments.candidates import read_config, read_texts
+from nanogpt2.experiments.candidates import read_config, read_texts, train_bpes
 from nanogpt2.plan.choose import ME, Facts, Grid, Planned, Tokens
 from nanogpt2.plan.figures import read_figures
 from nanogpt2.plan.laws import Law, read_law
@@ -30,7 +30,7 @@ from nanogpt2.plan.recipe import (
     describe,
     make_values,
 )
-from nanogpt2.plan.timing import SECONDS, Clock, Timing, time_steps
+from nanogpt2.plan.timing import PARTS, SECONDS, Clock, Timing, time_steps
 from nanogpt2.screen.screen import done, phase
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 
@@ -71,8 +71,8 @@ class Planner:
 
     def time(self, choice: Choice, tokenizer: Tokenizer) -> Timing:
         """Return what a step of `choice` takes, timed once."""
-        shape = {**vars(choice), "vocab_size": tokenizer.size}
-        key = (choice.width, choice.layers, choice.block, choice.batch, tokenizer.size)
+        shape = shape_of(choice, tokenizer)
+        key = tuple(shape.values())
         if key not in self.timings:
             values = {**make_values(choice), "vocab_size": tokenizer.size, "device": self.device}
             with phase(f"timing {choice.layers} layers of {choice.width}"):
@@ -83,13 +83,11 @@ class Planner:
     def best(self, seconds: float) -> Planned:
         """Return the best choice for `seconds`, timed."""
         for _ in range(MOST_TIMED):
-            found, known = (
-                self.grid.best(self.law, self.clock, self.left(seconds)),
-                len(self.timings),
-            )
-            self.time(found.choice, found.tokens.tokenizer)
-            if len(self.timings) == known:
-                break
+            found = self.grid.best(self.law, self.clock, self.left(seconds))
+            tokenizer = found.tokens.tokenizer
+            if tuple(shape_of(found.choice, tokenizer).values()) in self.timings:
+                return found
+            self.time(found.choice, tokenizer)
         return self.grid.best(self.law, self.clock, self.left(seconds))
 
     def left(self, seconds: float) -> float:
@@ -117,6 +115,12 @@ class Planner:
         """Return what the law reads of a choice."""
         of_tokens = {"vocab_size": tokens.tokenizer.size, "train_tokens": tokens.train_tokens}
         return {**self.facts.columns, **vars(choice), **of_tokens}
+
+
+def shape_of(choice: Choice, tokenizer: Tokenizer) -> dict[str, int]:
+    """Return what of `choice` decides how long a step takes."""
+    values = {**vars(choice), "vocab_size": tokenizer.size}
+    return {part: values[part] for part in PARTS}
 
 
 def plan(
@@ -147,8 +151,8 @@ def plan(
     show(describe_clock(planner))
     found = planner.best(seconds)
     if found.choice.steps >= REHEARSED * LEAST_STEPS / 2:
-        loss = planner.rehearse(found)
-        show(f"the start of {describe(found.choice)}: {loss:.3f} nats a character")
+        reached = planner.rehearse(found)
+        show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
     for line in tell(planner, found, seconds):
         show(line)
@@ -161,14 +165,10 @@ def plan(
 def read_facts(train: str, val: str, *, device: str) -> Facts:
     """Return what the law asks of a text; the pilot is run on `device`."""
     tokens = [Tokens(train_tokenizer("char", [train, val], vocab_size=0), 0, len(train))]
-    learnt = train[:LEARNT_FROM]
-    for size in VOCABULARIES:
-        if size * BYTES_PER_TOKEN < len(train):
-            tokenizer = train_tokenizer(
-                "bpe", [learnt[: find_cut(learnt) or None]], vocab_size=size
-            )
-            if tokenizer.size == size:
-                tokens.append(Tokens(tokenizer, size, count_tokens(tokenizer, train)))
+    start = train[:LEARNT_FROM]
+    sizes = [size for size in VOCABULARIES if size * BYTES_PER_TOKEN < len(train)]
+    for tokenizer in train_bpes(start[: find_cut(start) or None], sizes):
+        tokens.append(Tokens(tokenizer, tokenizer.size, count_tokens(tokenizer, train)))
     if len(val) < PILOT.block:
         raise DataError(f"the validation text has {len(val)} characters: too few to plan by")
     return Facts(read_figures(train, val), run_pilot(train, val, device=device), tokens)
