@@ -11,19 +11,17 @@ has two cores of its own.
 """
 
 import argparse
-import gc
 import math
-import os
 import random
 import sys
 import time
+from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import quality
-import torch
+import runs
 
 from nanogpt2.bpe.words import find_cut
 from nanogpt2.config.config import get_config
@@ -50,7 +48,6 @@ from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 JUDGED = 150_000  # tokens of validation, at most
 BYTES = 100_000, 50_000_000  # of a piece
 BPE = 0.4  # share of runs
-CORES = 2  # of a worker on CPUs
 SPEED = {"cpu": 0.6e11, "cuda": 0.5e14}  # operations a second, roughly
 STEP = 0.004  # seconds of one at least
 LONGEST = {"cpu": 90.0, "cuda": 20.0}  # seconds of a run, by this estimate
@@ -104,10 +101,36 @@ def make_tokenizer(train: str, val: str, bpe: int) -> Tokenizer:
     return train_tokenizer("bpe", [train[: find_cut(train) or None]], vocab_size=bpe)
 
 
-def do_run(number: int, folder: Path, sizes: dict[str, int], device: str) -> dict[str, Any]:
-    """Train, evaluate, and return the line of run `number`."""
-    name, size, choice = draw(number, sizes, device)
-    train, val = read_piece(folder / f"{name}.txt", size)
+@dataclass(frozen=True)
+class Job:
+    """A run by its number, on the texts of a folder."""
+
+    number: int
+    folder: Path
+    device: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The number, by which the line is found."""
+        return str(self.number)
+
+    def __str__(self) -> str:
+        return f"run {self.number}"
+
+
+@cache
+def read_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of each text."""
+    return {path.stem: path.stat().st_size for path in sorted(folder.glob("*.txt"))}
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train, evaluate, and return the line of a run."""
+    runs.forget_last()
+    number, device = job.number, job.device
+    name, size, choice = draw(number, read_sizes(job.folder), device)
+    train, val = read_piece(job.folder / f"{name}.txt", size)
     tokenizer = make_tokenizer(train, val, choice.bpe)
     values = make_values(choice) | {"vocab_size": tokenizer.size, "seed": number}
     config = get_config({**values, "device": device})
@@ -119,7 +142,6 @@ def do_run(number: int, folder: Path, sizes: dict[str, int], device: str) -> dic
     totals = evaluate_tokens(model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED).totals
     stepper.release()
     return {
-        "number": number,
         "text": name,
         "bytes": size,
         **vars(choice),
@@ -128,39 +150,10 @@ def do_run(number: int, folder: Path, sizes: dict[str, int], device: str) -> dic
         "loss": totals.nats / totals.tokens * len(held_out) / len(val),
         "parameters": model.count_parameters(),
         "seconds": round(seconds, 2),
-        "machine": quality.describe_machine(stepper.device),
+        "machine": runs.describe_machine(stepper.device),
         "figures": read_figures(train, val),
         "pilot": run_pilot(train, val, device=device),
     }
-
-
-def work(place: int, options: argparse.Namespace, following: Any, lock: Any) -> None:
-    """Do run after run until the time is over; `place` is the GPU, or tells the cores."""
-    quality.end_with_parent()
-    if options.device == "cpu" and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        start = options.first_core + place * CORES
-        os.sched_setaffinity(0, cores[start : start + CORES] or cores)
-        torch.set_num_threads(CORES)
-    elif options.device == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
-    sizes = {path.stem: path.stat().st_size for path in sorted(options.texts.glob("*.txt"))}
-    done = {row["number"] for row in quality.read_rows(options.out)}
-    ends = options.began + options.seconds
-    while time.time() + LONGEST[options.device] * options.margin < ends:
-        with lock:
-            number = following.value
-            following.value += 1
-        if number in done:
-            continue
-        try:
-            row = do_run(number, options.texts, sizes, options.device)
-        except Exception as error:  # one run that fails is no reason to lose the others
-            print(f"run {number}: {error!r}", file=sys.stderr, flush=True)
-            continue
-        with lock:
-            quality.append(options.out, row)
-        gc.collect()  # a CUDA graph, and with it its memory
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -171,8 +164,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--first-core", type=int, default=0, help="of the workers on CPUs")
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
+    parser.add_argument("--runs", type=int, default=1000, help="how many at most")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after these")
-    parser.add_argument("--margin", type=float, default=1.0, help="longest runs left at the end")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a run")
     return parser.parse_args()
 
@@ -180,18 +173,18 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Make runs until the time is over."""
     options = parse_arguments()
-    options.began = time.time()
-    context = get_context("spawn")
-    following, lock = context.Value("q", options.first), context.Lock()
-    workers = [
-        context.Process(target=work, args=(place, options, following, lock))
-        for place in range(options.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    print(f"{len(quality.read_rows(options.out))} runs in {options.out}")
+    last = options.first + options.runs
+    failed = runs.run_all(
+        [Job(number, options.texts, options.device) for number in range(options.first, last)],
+        run_job,
+        options.out,
+        workers=options.workers,
+        device=options.device,
+        first_core=options.first_core if options.device == "cpu" else None,
+        seconds=options.seconds,
+    )
+    print(f"{len(runs.read_rows(options.out))} runs in {options.out}")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

@@ -11,23 +11,17 @@ base that the others are compared with.
 """
 
 import argparse
-import gc
 import json
 import math
-import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import torch
+import runs
 
 from nanogpt2.base.files import sha256
 from nanogpt2.config.config import Config, get_config, read_values
@@ -216,7 +210,11 @@ class Job:
     text: Path
     setting: str
     params: dict[str, Any]
-    run: str  # a hash of all that decides the result but the code
+    name: str  # a hash of all that decides the result but the code
+    needs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.setting}, seed {self.params['seed']}"
 
 
 def make_job(text: Path, setting: str, params: dict[str, Any], **facts: Any) -> Job:
@@ -232,7 +230,7 @@ def make_job(text: Path, setting: str, params: dict[str, Any], **facts: Any) -> 
 
 def run_job(job: Job) -> dict[str, Any]:
     """Train, evaluate the whole validation part in both ways, and return the line of the run."""
-    gc.collect()  # the last run's CUDA graph, and with it its memory
+    runs.forget_last()
     config, source = get_config(job.params), read_corpus(job.text)[0]
     parts = split(source, val_fraction=0.1, test_fraction=0)
     tokenizer = CharTokenizer.train(source)
@@ -248,7 +246,6 @@ def run_job(job: Job) -> dict[str, Any]:
     ]
     figures = [summarise(score.totals) for score in scores]
     return {
-        "run": job.run,
         "setting": job.setting,
         "seed": config.seed,
         "loss": figures[0]["loss"],
@@ -256,7 +253,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "characters": figures[0]["tokens"],
         "parameters": model.count_parameters(),
         "seconds": round(seconds, 1),  # of training
-        "machine": describe_machine(stepper.device),
+        "machine": runs.describe_machine(stepper.device),
         "config": config.training_dict(),
     }
 
@@ -271,71 +268,6 @@ def train(config: Config, dataset: TokenDataset) -> Stepper:
     stepper.ema.keep()
     stepper.synchronize()
     return stepper
-
-
-def describe_machine(device: torch.device) -> str:
-    """Return torch's version and what it computed on."""
-    threads = torch.get_num_threads()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
-    return f"torch {torch.__version__}, {device.type}: {name}"
-
-
-# --- All runs ---
-
-
-def run_all(jobs: Iterable[Job], out: Path, *, workers: int, limit: float, longest: float) -> int:
-    """Run `jobs` in processes, append a line for each to `out`, and return how many failed.
-
-    No run starts when less of `limit` (seconds) is left than the `longest` run took so far.
-    """
-    waiting, running, failed = list(jobs), dict[Future[dict[str, Any]], float](), 0
-    began = time.perf_counter()
-    names: dict[Future[dict[str, Any]], str] = {}
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-        while waiting or running:
-            left = limit - (time.perf_counter() - began)
-            while waiting and len(running) < workers and left > longest:
-                job = waiting.pop(0)
-                future = pool.submit(run_job, job)
-                running[future] = time.perf_counter()
-                names[future] = f"{job.setting}, seed {job.params['seed']}"
-            if not running:
-                print(f"{len(waiting)} runs are left: the same command goes on with them")
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                longest = max(longest, time.perf_counter() - running.pop(future))
-                error = future.exception()
-                failed += error is not None
-                if error is None:
-                    append(out, future.result())
-                outcome = f"failed: {error!r}" if error else f"loss {future.result()['loss']:.4f}"
-                print(f"{names[future]}: {outcome}", flush=True)
-    return failed
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that gives it runs does, however that ends."""
-    if parent := parent_process():
-        sentinel = [parent.sentinel]
-        Thread(target=lambda: wait_for(sentinel) and os._exit(1), daemon=True).start()
-
-
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add `row` to the results."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a results file; none where there is no file yet."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the lines of the results file by their run."""
-    return {row["run"]: row for row in read_rows(path)}
 
 
 # --- The table ---
@@ -415,22 +347,21 @@ def main() -> None:
         }
         for table in STUDIES[options.study]
     ]
-    done = read_results(options.out)
-    jobs = {job.run: job for table in tables for job in table.values() if job.run not in done}
-    longest = max((row["seconds"] for row in done.values()), default=0.0)
-    failed = run_all(
+    jobs = {job.name: job for table in tables for job in table.values()}
+    failed = runs.run_all(
         jobs.values(),
+        run_job,
         options.out,
         workers=options.workers,
-        limit=options.seconds,
-        longest=longest,
+        device=options.device,
+        seconds=options.seconds,
     )
-    done = read_results(options.out)
+    done = {row["name"]: row for row in runs.read_rows(options.out)}
     for table in tables:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in table}
         for (name, _), job in table.items():
-            if job.run in done:
-                found[name].append(done[job.run])
+            if job.name in done:
+                found[name].append(done[job.name])
         print(f"\n{write_table(found)}")
     sys.exit(bool(failed))
 

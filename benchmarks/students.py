@@ -7,25 +7,22 @@ The text is split, its tokens made and its validation part evaluated (side by si
 quality.py. Each group has `--size` models of one setting and different seeds, and `--students` of
 the same shape which follow the group's mean probabilities; no two groups share a seed. Each model
 is a file in `--folder`, each result a line of `--out`: the same command goes on with what is
-missing. With `--device cuda` each GPU trains one model at a time.
+missing. With `--device cuda` each GPU trains one model at a time, or `--workers` share them.
 """
 
 import argparse
 import itertools
 import math
-import os
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import quality
+import runs
 import torch
 
 from nanogpt2.config import yaml12
@@ -57,6 +54,9 @@ class Job:
     params: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
     def path(self, name: str) -> Path:
         """Return the file of the model `name`."""
         return self.folder / f"{name}.pt"
@@ -66,7 +66,8 @@ def run_job(job: Job) -> dict[str, Any]:
     """Train or load, evaluate, and return the line of the job."""
     source = read_corpus(job.text)[0]
     parts, tokenizer = split(source, val_fraction=0.1, test_fraction=0), CharTokenizer.train(source)
-    row: dict[str, Any] = {"name": job.name, "kind": job.kind, "group": job.group}
+    runs.forget_last()
+    row: dict[str, Any] = {"kind": job.kind, "group": job.group}
     model: Model
     if job.params:
         teachers = [str(job.path(name)) for name in job.needs]
@@ -75,7 +76,7 @@ def run_job(job: Job) -> dict[str, Any]:
         began = time.perf_counter()
         stepper = quality.train(config, dataset)
         row["seconds"] = round(time.perf_counter() - began, 1)
-        row["machine"] = quality.describe_machine(stepper.device)
+        row["machine"] = runs.describe_machine(stepper.device)
         row["config"] = config.training_dict() | {"teachers": list(job.needs)}
         model = stepper.model
         weights = released(model.state_dict())
@@ -98,7 +99,7 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
     facts = {"device": options.device, "mixed_precision": not options.float32}
     base = SETTINGS[options.setting] | facts | read_settings(options.setting_changes)
     where = {"text": options.text, "folder": options.folder, "device": options.device}
-    for group in range(1, options.groups + 1):
+    for group in range(options.first_group, options.first_group + options.groups):
         seeds = [SEEDS_OF_GROUP * group + number for number in range(options.size)]
         names = [f"alone-{seed}" for seed in seeds]
         for name, seed in zip(names, seeds, strict=True):
@@ -131,49 +132,6 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def begin(numbers: Any) -> None:
-    """End with the parent; where there are `numbers`, see the GPU of one of them alone."""
-    quality.end_with_parent()
-    if numbers is None:
-        return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    number = numbers.get()
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
-
-
-def run_all(jobs: Sequence[Job], out: Path, *, workers: int, device: str, seconds: float) -> int:
-    """Run what `out` lacks as soon as what it needs is there; return how many failed."""
-    done = {row["name"] for row in quality.read_rows(out)}
-    waiting = [job for job in jobs if job.name not in done]
-    context, failed, longest = get_context("spawn"), 0, 0.0
-    numbers = context.Queue()
-    for number in range(workers):
-        numbers.put(number)
-    began = time.perf_counter()
-    running: dict[Future[dict[str, Any]], tuple[Job, float]] = {}
-    start = partial(begin, numbers if device == "cuda" else None)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
-        while True:
-            ready = [job for job in waiting if done.issuperset(job.needs)]
-            for job in ready[: workers - len(running)]:
-                if time.perf_counter() - began + longest < seconds:
-                    waiting.remove(job)
-                    running[pool.submit(run_job, job)] = job, time.perf_counter()
-            if not running:
-                print(f"{len(waiting)} jobs are left" if waiting else "all are done")
-                return failed
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, started = running.pop(future)
-                longest = max(longest, time.perf_counter() - started)
-                if error := future.exception():
-                    failed += 1
-                    print(f"{job.name}: failed: {error!r}", flush=True)
-                    continue
-                done.add(job.name)
-                quality.append(out, future.result())
-                print(f"{job.name}: {future.result()['loss']:.4f}", flush=True)
-
-
 def print_tables(rows: Sequence[dict[str, Any]]) -> None:
     """Print the losses of each kind, and how the students differ from the models alone."""
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (not kind.isdigit(), kind))
@@ -203,11 +161,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-S", dest="setting_changes", action="append", default=[], metavar="K=V")
     parser.add_argument("--student", action="append", default=[], metavar="K=V")
     parser.add_argument("--groups", type=int, default=1)
+    parser.add_argument("--first-group", type=int, default=1, help="seeds are by group")
     parser.add_argument("--size", type=int, default=8, help="models in a group")
     parser.add_argument("--students", type=int, default=1, help="of each group")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--float32", action="store_true", help="no mixed precision")
-    parser.add_argument("--workers", type=int, help="models at a time; on GPUs one on each")
+    parser.add_argument("--workers", type=int, help="models at a time; on GPUs one for each")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no job after these")
     parser.add_argument("--folder", type=Path, required=True, help="for the model files")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a result")
@@ -220,14 +179,15 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     on_gpus = options.device == "cuda"
     workers = options.workers or (torch.cuda.device_count() if on_gpus else 1)
-    failed = run_all(
+    failed = runs.run_all(
         make_jobs(options),
+        run_job,
         options.out,
         workers=workers,
         device=options.device,
         seconds=options.seconds,
     )
-    print_tables(quality.read_rows(options.out))
+    print_tables(runs.read_rows(options.out))
     sys.exit(bool(failed))
 
 
