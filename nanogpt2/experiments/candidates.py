@@ -3,6 +3,7 @@
 Losses per token cannot be compared where tokens differ: a longer token is harder to predict.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.bpe.words import find_cut
@@ -20,8 +22,9 @@ from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.model.gpt import GPT
 from nanogpt2.prepare.prepare import prepare
 from nanogpt2.screen.screen import done, phase
-from nanogpt2.tokens.dataset import TokenDataset, load_tokens
+from nanogpt2.tokens.dataset import Dataset, TokenDataset, load_tokens
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
+from nanogpt2.train.batches import Batches
 from nanogpt2.train.step import Stepper
 
 SIZES = (512, 1024, 2048, 4096, 8192)  # of bpe
@@ -153,27 +156,42 @@ def try_tokenizer(
     )
 
 
+class SuccessiveBatches(Batches):
+    """The batches of steps 0, 1, 2 and so on, whatever step the schedule is at."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        super().__init__(config.seed, device, sampling=config.sampling)
+        self.drawn = itertools.count()
+
+    def draw(self, dataset: Dataset, count: int, step: int) -> torch.Tensor:
+        """Return the windows of the next step."""
+        return super().draw(dataset, count, next(self.drawn))
+
+
 def train_for(
     stepper: Stepper,
     dataset: TokenDataset,
     seconds: float,
     *,
     clock: Callable[[], float] = time.perf_counter,
+    untimed: int = UNTIMED,
 ) -> int:
     """Train for `seconds` by the `clock` and return the number of steps.
 
     The schedule of the learning rate goes by the clock too, so that each tokenizer sees all of it
-    without its speed being known before. The first steps, which compile, are not timed.
+    without its speed being known before; batches follow each other as in any run. The first
+    `untimed` steps, which compile, are not timed.
     """
     stepper.model.train()
-    step, done, began = 0, 0, 0.0
+    stepper.batches = SuccessiveBatches(stepper.config, stepper.device)
+    step, done, began = 0, 0, 0.0 if untimed else clock()
     while step < SCHEDULE:
         stepper.step(dataset, step)
         done += 1
-        if done % 8 == 0 or done <= UNTIMED:
+        if done % 8 == 0 or done <= untimed:
             stepper.synchronize()  # a GPU would be far behind the clock
         now = clock()
-        if done <= UNTIMED:
+        if done <= untimed:
             began = now
         step = max(step + 1, int((now - began) / seconds * SCHEDULE))
     stepper.ema.keep()

@@ -1,5 +1,6 @@
 """`python -m nanogpt2 tokenizer`: a table of tokenizers, and the best into params.yaml."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nanogpt2.config.config import get_config
 from nanogpt2.experiments.candidates import compare_tokenizers, train_for
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.train.batches import Batches
 from nanogpt2.train.step import Stepper
 
 SMALL = {
@@ -88,3 +90,17 @@ def test_training_for_seconds_goes_through_the_whole_schedule() -> None:
     assert steps == len(rates) == 4 + 50  # the first four are not timed
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.15 * rates[0]
+
+
+def test_training_for_seconds_takes_each_token_equally_often() -> None:
+    config = get_config({**SMALL, "max_iters": 1_000_000, "warmup_iters": 0})
+    stepper, dataset = (
+        Stepper(GPT(config), config),
+        TokenDataset(list(range(40)), config.block_size),
+    )
+    seconds = itertools.count()
+    train_for(stepper, dataset, 5.0, clock=lambda: next(seconds), untimed=0)
+    usual = Batches(config.seed, stepper.device, sampling=config.sampling)
+    count = stepper.windows_per_step
+    following = stepper.batches.draw(dataset, count, 999_999)
+    assert following.tolist() == usual.draw(dataset, count, 5).tolist()
