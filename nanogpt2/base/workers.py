@@ -1,7 +1,9 @@
 """Worker processes: one function on many items, on several cores, with the results in order."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +22,10 @@ Result = TypeVar("Result")
 
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = (
+    1 << 25
+)  # of freed memory that a worker keeps: the most that glibc takes for the second
 SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
 
 
@@ -128,7 +134,18 @@ class Workers:
 def _begin() -> None:
     """Leave Ctrl-C to the parent process, and end when it does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_memory() -> None:
+    """Keep memory that is freed, for the next item: the system zeroes what it gives, page by page.
+
+    glibc would give back each block of some MB.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(threshold, KEPT_BYTES)
 
 
 def _end_with_parent() -> None:
