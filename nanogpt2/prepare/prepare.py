@@ -24,6 +24,8 @@ from nanogpt2.scan.scan import LEAST_BLOCK_BYTES
 from nanogpt2.scan.sources import Wholes
 from nanogpt2.screen.screen import say
 from nanogpt2.text import corpus
+from nanogpt2.tokens import characters
+from nanogpt2.tokens.tokenizer import CharTokenizer
 
 
 def prepare(
@@ -67,8 +69,11 @@ def prepare(
         say(needs.describe())
     if find_copies and needs.text >= library.WORTH and isinstance(fault := library.load(), str):
         say(f"note: {fault}: copies are looked for with numpy, more slowly")
-    if tokenizer == BytePairTokenizer.name and needs.text >= SHOWN_FROM:
-        words.find_library()  # loaded before workers are forked
+    if needs.text >= SHOWN_FROM:  # loaded before workers are forked
+        if tokenizer == BytePairTokenizer.name:
+            words.find_library()
+        elif tokenizer == CharTokenizer.name:
+            characters.load()
     size = max(block_bytes, LEAST_BLOCK_BYTES)
     description: dict[str, Any] = {}
 

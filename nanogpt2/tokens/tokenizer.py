@@ -14,6 +14,7 @@ from nanogpt2.bpe.arrays import TokenArray, as_utf8, token_dtype, unknown_charac
 from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.bpe.gpt2 import gpt2_tokenizer
 from nanogpt2.bpe.merges import train_from_texts
+from nanogpt2.tokens import characters
 
 UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
 
@@ -93,6 +94,10 @@ class CharTokenizer:
 
     def encode(self, text: str) -> TokenArray:
         """Return the tokens of `text`; DataError names the first unknown character."""
+        if self.size <= 2**16:
+            found = characters.encode(text, self._tokens)
+            if found is not None:
+                return found
         if text.isascii() and self._ascii is not None:
             return self._encode_ascii(text, self._ascii)
         points = np.minimum(_code_points(text), len(self._tokens) - 1)  # the last entry is -1
