@@ -6,10 +6,12 @@
 
 The text is the built-in corpus again and again, with one changed character every 90. Each way is a
 process of its own, so that imports count, and memory is the largest sum of all its processes'.
+Python's bytecode is there, as users have it after a first run.
 `--kills` prepares the text once, then again and again, killed at a random moment each time, and
 compares the bytes.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -67,8 +69,11 @@ def write_corpus(path: Path, megabytes: int) -> None:
 
 def measure(command: list[str], folder: Path) -> tuple[float, int]:
     """Run a command; return its seconds, and the most bytes that its processes held together."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start, most = time.perf_counter(), 0
-    process = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = psutil.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     while process.poll() is None:
         most = max(most, sum(map(_held, [process, *_children(process)])))
         time.sleep(PATIENCE)
@@ -188,6 +193,8 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         there = Path(temporary)
         corpus = there / "corpus.txt"
+        write_corpus(corpus, 1)
+        measure(prepare_command(there, corpus, chosen[0], copies, 1), Path(__file__).parents[1])
         write_corpus(corpus, megabytes)
         if kills:
             click.echo(kill(corpus, there, chosen[0], kills, workers))
