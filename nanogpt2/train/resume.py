@@ -23,6 +23,7 @@ from nanogpt2.model import checkpoint
 from nanogpt2.model.archive import checksum_of
 
 STATES_KEPT = 2
+PARTIAL = "partial"  # name of a state until it is whole
 LOCK_SECONDS = 5.0  # how long an interrupted run may take to save and let go
 WAIT_SECONDS = 0.5  # between two looks at what a signal or the main process of a group says
 
@@ -115,10 +116,11 @@ class StateFiles:
     def save(self, step: int, content: Mapping[str, Any]) -> None:
         """Add a state; all but the last two are removed. DataError where it cannot be written."""
         gathered = self.group.gather(content)
-        self.group.from_main(lambda: self._write(step, gathered))
+        self.group.from_main(lambda: self.write(step, gathered))
 
-    def _write(self, step: int, content: Mapping[str, Any]) -> None:
-        partial = self.folder / "partial"
+    def write(self, step: int, content: Mapping[str, Any]) -> None:
+        """Do it in the main process, of a state that is gathered."""
+        partial = self.folder / PARTIAL
         checksum = checkpoint.save_tensors(partial, content)
         partial.replace(self.folder / f"{step:010d}-{checksum}.pt")
         for old in self.paths()[:-STATES_KEPT]:
@@ -134,6 +136,8 @@ class StateFiles:
         return None if path is None else checkpoint.load_tensors(path), warnings
 
     def _find_newest(self) -> tuple[Path | None, list[str]]:
+        for half in self.folder.glob(f".{PARTIAL}.*"):  # of a process that was killed
+            half.unlink()
         warnings: list[str] = []
         for path in reversed(self.paths()):
             try:

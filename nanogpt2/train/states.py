@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train import resume
+from nanogpt2.train.aside import StateWriter, bytes_of
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.step import Stepper
 
@@ -22,12 +23,14 @@ TRAINING_ROOMS = (
     *("base", "config", "device", "bpe", "tokens", "model", "checks", "kernels"),
     *("finetune", "distil", "optimizers", "train"),
 )
+SETTLED = 8  # steps, after which a GPU's are captured and there is time to take memory
 
 
 class RunStates:
     """Saves and loads states of the run of `stepper` on `datasets`, kept under `root`.
 
-    With save_checkpoint false, or datasets whose tokens are not known, none is kept.
+    With save_checkpoint false, or datasets whose tokens are not known, none is kept. In a group the
+    main process alone writes them, while the run goes on.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class RunStates:
     ) -> None:
         self.stepper, self.say, self.stopwatch = stepper, say, stopwatch
         self.files: resume.StateFiles | None = None
+        self.writer: StateWriter | None = None
+        self.first = 0  # step of this process
         if not stepper.config.save_checkpoint:
             return
         known = [dataset for dataset in datasets if isinstance(dataset, TokenDataset)]
@@ -60,6 +65,8 @@ class RunStates:
             "group": [stepper.group.kind, stepper.group.size],
         }
         self.files = resume.StateFiles(root / resume.fingerprint(facts), stepper.group)
+        if stepper.group.is_main:
+            self.writer = StateWriter(self.files, stepper.device)
 
     @contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
@@ -69,7 +76,12 @@ class RunStates:
             return
         with self.files.locked(wait=wait):
             self.files.describe(describe_run(self.stepper.config))
-            yield
+            try:
+                yield
+            finally:  # whatever ends the run, what is being written becomes whole
+                self._tell(waiting=True)
+                if self.writer:
+                    self.writer.close()
 
     def load(self) -> TrainingRecord:
         """Bring the run to its newest whole state; return the record, a new one without a state."""
@@ -84,25 +96,63 @@ class RunStates:
             return TrainingRecord()
         self.stepper.load_state_dict(state["stepper"])
         record = TrainingRecord(**state["record"])
+        self.first = record.step
         self.say(f"going on from iteration {record.step}; NANOGPT2_RESUME=0 starts afresh")
         return record
 
+    def begin_save(self, record: TrainingRecord) -> None:
+        """Begin to save a state; the run goes on meanwhile, and waits where one is being written.
+
+        A full disk costs the state, not the run.
+        """
+        if self.files is None:
+            return
+        with self.stopwatch.measure("saving"):
+            self._tell(waiting=True)
+            state = self.stepper.group.gather(self._state(record))
+            if self.writer:
+                self.writer.begin(record.step, state)
+
+    def step_done(self, record: TrainingRecord) -> None:
+        """Say what became of a state as soon as it is known, and make room for the first one."""
+        self._tell(waiting=False)
+        if record.step == self.first + SETTLED and self.writer and self._will_save(record):
+            weights = {} if record.best_weights else self.stepper.model.state_dict()
+            self.writer.make_room(bytes_of(self._state(record)) + bytes_of(weights))
+
+    def _will_save(self, record: TrainingRecord) -> bool:
+        config = self.stepper.config
+        return self.stepper.group.kind != "fsdp" and (
+            record.step + -record.step % config.checkpoint_interval < config.max_iters
+        )
+
+    def _tell(self, *, waiting: bool) -> None:
+        if self.writer and (error := self.writer.ended(waiting=waiting)):
+            self._warn(self.writer.step, error)
+
+    def _warn(self, step: int, error: DataError) -> None:
+        self.say(f"warning: no state saved at iteration {step}: {error}")
+
     def save(self, record: TrainingRecord) -> bool:
-        """Save a state; return whether one is kept. A full disk costs the state, not the run."""
+        """Save a state, the last of this process; return whether one is kept."""
         if self.files is None:
             return False
-        state = {"record": asdict(record), "stepper": self.stepper.state_dict()}
+        self._tell(waiting=True)
         try:
             with self.stopwatch.measure("saving"):
-                self.files.save(record.step, state)
+                self.files.save(record.step, self._state(record))
         except DataError as error:
-            self.say(f"warning: no state saved at iteration {record.step}: {error}")
+            self._warn(record.step, error)
         return bool(self.files.paths())
+
+    def _state(self, record: TrainingRecord) -> dict[str, Any]:
+        return {"record": dict(vars(record)), "stepper": self.stepper.state_dict()}
 
     def finish(self, record: TrainingRecord) -> None:
         """Remove all that is kept of the run, or leave its end to a process that waits for it."""
         if self.files is None:
             return
+        self._tell(waiting=True)
         if self.files.is_awaited():
             self.save(record)
         else:

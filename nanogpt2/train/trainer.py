@@ -186,7 +186,7 @@ class Trainer:
             if record.step % config.checkpoint_interval == 0 and record.step > saved:
                 saved = record.step
                 self.losses.read()
-                states.save(record)
+                states.begin_save(record)
             interruption.check()
             with self.stopwatch.measure("step"):
                 report = stepper.step(datasets[0], record.step, check=check)
@@ -195,6 +195,7 @@ class Trainer:
                 if record.evaluation_is_due(config):
                     stepper.synchronize()
             self.display.step_done()
+            states.step_done(record)
 
     def _evaluate(self, datasets: tuple[Dataset, Dataset], interruption: Interruption) -> None:
         """Add a row to the history, keep the best weights, print the line and any advice."""
