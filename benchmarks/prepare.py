@@ -32,6 +32,7 @@ from nanogpt2.text.shakespeare import shakespeare_text
 SIZES = {"char": 256, "byte": 256, "bpe": 4096, "gpt2": 50257}
 PATIENCE = 0.02  # seconds between two looks at memory
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
+ROOT = Path(__file__).parents[1]
 EVERY = 90  # characters from one change to the next
 
 TIKTOKEN = """
@@ -67,12 +68,18 @@ def write_corpus(path: Path, megabytes: int) -> None:
         file.truncate(megabytes * 1_000_000)
 
 
+def environment() -> dict[str, str]:
+    """Return that of a user who imports the library from here."""
+    found = os.environ | {"PYTHONPATH": str(ROOT)}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 def measure(command: list[str], folder: Path) -> tuple[float, int]:
     """Run a command; return its seconds, and the most bytes that its processes held together."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start, most = time.perf_counter(), 0
     process = psutil.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     while process.poll() is None:
         most = max(most, sum(map(_held, [process, *_children(process)])))
@@ -100,12 +107,12 @@ def _held(process: psutil.Process) -> int:
 def prepare_command(
     folder: Path, corpus: Path, tokenizer: str, copies: bool, workers: int
 ) -> list[str]:
-    """Return the command of the stage prepare on a corpus."""
+    """Return the command of the stage prepare on a corpus, once params.yaml is in the folder."""
     params = {"corpus": str(corpus), "tokenizer": tokenizer, "vocab_size": SIZES[tokenizer]}
-    config = folder / f"{tokenizer}.yaml"
-    config.write_text(yaml.safe_dump({**params, "find_copies": copies}), encoding="utf-8")
-    options = ["--config", str(config), "--out", str(folder / "prepared")]
-    return [sys.executable, "-m", "stages.prepare", *options, "--workers", str(workers)]
+    text = yaml.safe_dump({**params, "find_copies": copies})
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    options = ["--out", str(folder / "prepared"), "--workers", str(workers)]
+    return [sys.executable, "-m", "stages.prepare", *options]
 
 
 def compare(
@@ -113,10 +120,9 @@ def compare(
 ) -> Iterator[str]:
     """Yield a line for each way to prepare the corpus."""
     size = corpus.stat().st_size
-    root = Path(__file__).parents[1]
     for tokenizer in tokenizers:
         command = prepare_command(folder, corpus, tokenizer, copies, workers)
-        runs = [measure(command, root) for _ in range(repeats)]
+        runs = [measure(command, folder) for _ in range(repeats)]
         yield describe(f"{tokenizer}{', copies looked for' * copies}", size, runs)
 
 
@@ -131,7 +137,7 @@ def describe(name: str, size: int, runs: list[tuple[float, int]]) -> str:
 
 def others(corpus: Path, folder: Path, nanogpt: Path | None, repeats: int) -> Iterator[str]:
     """Yield a line for nanoGPT's character script, where it is, and one for tiktoken."""
-    size, root = corpus.stat().st_size, Path(__file__).parents[1]
+    size = corpus.stat().st_size
     if nanogpt is not None:
         there = folder / "nanogpt"
         there.mkdir(exist_ok=True)
@@ -141,7 +147,7 @@ def others(corpus: Path, folder: Path, nanogpt: Path | None, repeats: int) -> It
         runs = [measure([sys.executable, "prepare.py"], there) for _ in range(repeats)]
         yield describe("nanoGPT, characters", size, runs)
     runs = [
-        measure([sys.executable, "-c", TIKTOKEN, str(corpus), str(folder)], root)
+        measure([sys.executable, "-c", TIKTOKEN, str(corpus), str(folder)], folder)
         for _ in range(repeats)
     ]
     yield describe("tiktoken, gpt2, whole text", size, runs)
@@ -150,16 +156,16 @@ def others(corpus: Path, folder: Path, nanogpt: Path | None, repeats: int) -> It
 def kill(corpus: Path, folder: Path, tokenizer: str, kills: int, workers: int) -> str:
     """Kill preparations at random moments, start again; return what became of the bytes."""
     command = prepare_command(folder, corpus, tokenizer, True, workers)
-    root, out, draw = Path(__file__).parents[1], folder / "prepared", random.Random(1)
-    seconds, _ = measure(command, root)
+    out, draw = folder / "prepared", random.Random(1)
+    seconds, _ = measure(command, folder)
     expected = {path.name: path.read_bytes() for path in out.iterdir()}
     for number in range(kills):
         shutil.rmtree(out)
-        process = psutil.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+        process = psutil.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
         time.sleep(draw.uniform(0, seconds))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        measure(command, root)
+        measure(command, folder)
         found = {path.name: path.read_bytes() for path in out.iterdir()}
         left = [path.name for path in folder.iterdir() if path.name.startswith(".prepared")]
         if found != expected or left:
@@ -194,7 +200,7 @@ def main(
         there = Path(temporary)
         corpus = there / "corpus.txt"
         write_corpus(corpus, 1)
-        measure(prepare_command(there, corpus, chosen[0], copies, 1), Path(__file__).parents[1])
+        measure(prepare_command(there, corpus, chosen[0], copies, 1), there)
         write_corpus(corpus, megabytes)
         if kills:
             click.echo(kill(corpus, there, chosen[0], kills, workers))

@@ -79,9 +79,12 @@ def while_dvc_waits(write: Callable[[], None]) -> Callable[..., None] | None:
 
 def show_left_out(config: str) -> None:
     """Say where `config`, a preset or a file, asks for something else than params.yaml unseen."""
+    beside = Path("params.yaml")
+    if Path(config) == beside:  # to read and check a file takes 0.1 s
+        return
     from nanogpt2.config.config import describe_left_out
 
-    if line := describe_left_out(config, beside=Path("params.yaml")):
+    if line := describe_left_out(config, beside=beside):
         say(line)
 
 
