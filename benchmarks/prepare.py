@@ -5,8 +5,8 @@
     python benchmarks/prepare.py --megabytes 50 --kills 20
 
 The text is the built-in corpus again and again, with one changed character every 90. Each way is a
-process of its own, so that imports count, and memory is the largest sum of all its processes'.
-Python's bytecode is there, as users have it after a first run.
+process of its own, so that imports count. Memory is the largest sum of all its processes', in a run
+before those that are measured, which leaves Python's bytecode, as users have it.
 `--kills` prepares the text once, then again and again, killed at a random moment each time, and
 compares the bytes.
 """
@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -75,19 +76,32 @@ def environment() -> dict[str, str]:
     return found
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, int]:
-    """Run a command; return its seconds, and the most bytes that its processes held together."""
-    start, most = time.perf_counter(), 0
-    process = psutil.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+def measure(command: list[str], folder: Path) -> float:
+    """Run a command; return its seconds."""
+    start = time.perf_counter()
+    process = _begin(command, folder)
+    _, said = process.communicate()
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise click.ClickException(said.decode()[-500:])
+    return seconds
+
+
+def watch(command: list[str], folder: Path) -> int:
+    """Run a command; return the most bytes that its processes held together.
+
+    To look takes time from two busy cores: this run is not measured.
+    """
+    most, process = 0, _begin(command, folder)
     while process.poll() is None:
         most = max(most, sum(map(_held, [process, *_children(process)])))
         time.sleep(PATIENCE)
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        raise click.ClickException(process.stderr.read().decode()[-500:])
-    return seconds, most
+    return most
+
+
+def _begin(command: list[str], folder: Path) -> psutil.Popen:
+    out, error = subprocess.DEVNULL, subprocess.PIPE
+    return psutil.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=error)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -122,14 +136,14 @@ def compare(
     size = corpus.stat().st_size
     for tokenizer in tokenizers:
         command = prepare_command(folder, corpus, tokenizer, copies, workers)
-        runs = [measure(command, folder) for _ in range(repeats)]
-        yield describe(f"{tokenizer}{', copies looked for' * copies}", size, runs)
+        name = f"{tokenizer}{', copies looked for' * copies}"
+        yield describe(name, size, command, folder, repeats)
 
 
-def describe(name: str, size: int, runs: list[tuple[float, int]]) -> str:
-    """Return the median of runs in a line."""
-    seconds = sorted(run[0] for run in runs)[len(runs) // 2]
-    most = max(run[1] for run in runs)
+def describe(name: str, size: int, command: list[str], folder: Path, repeats: int) -> str:
+    """Return a command's memory, and the median of so many runs, in a line."""
+    most = watch(command, folder)
+    seconds = statistics.median(measure(command, folder) for _ in range(repeats))
     return (
         f"{name:28} {seconds:8.2f} s {size / 1e6 / seconds:8.1f} MB/s {most / 1e6:8.0f} MB memory"
     )
@@ -144,24 +158,21 @@ def others(corpus: Path, folder: Path, nanogpt: Path | None, repeats: int) -> It
         shutil.copy(nanogpt / "data/shakespeare_char/prepare.py", there)
         (there / "input.txt").unlink(missing_ok=True)
         (there / "input.txt").symlink_to(corpus)
-        runs = [measure([sys.executable, "prepare.py"], there) for _ in range(repeats)]
-        yield describe("nanoGPT, characters", size, runs)
-    runs = [
-        measure([sys.executable, "-c", TIKTOKEN, str(corpus), str(folder)], folder)
-        for _ in range(repeats)
-    ]
-    yield describe("tiktoken, gpt2, whole text", size, runs)
+        command = [sys.executable, "prepare.py"]
+        yield describe("nanoGPT, characters", size, command, there, repeats)
+    command = [sys.executable, "-c", TIKTOKEN, str(corpus), str(folder)]
+    yield describe("tiktoken, gpt2, whole text", size, command, folder, repeats)
 
 
 def kill(corpus: Path, folder: Path, tokenizer: str, kills: int, workers: int) -> str:
     """Kill preparations at random moments, start again; return what became of the bytes."""
     command = prepare_command(folder, corpus, tokenizer, True, workers)
     out, draw = folder / "prepared", random.Random(1)
-    seconds, _ = measure(command, folder)
+    seconds = measure(command, folder)
     expected = {path.name: path.read_bytes() for path in out.iterdir()}
     for number in range(kills):
         shutil.rmtree(out)
-        process = psutil.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
+        process = _begin(command, folder)
         time.sleep(draw.uniform(0, seconds))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -199,8 +210,6 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         there = Path(temporary)
         corpus = there / "corpus.txt"
-        write_corpus(corpus, 1)
-        measure(prepare_command(there, corpus, chosen[0], copies, 1), there)
         write_corpus(corpus, megabytes)
         if kills:
             click.echo(kill(corpus, there, chosen[0], kills, workers))
