@@ -23,9 +23,7 @@ Result = TypeVar("Result")
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-KEPT_BYTES = (
-    1 << 25
-)  # of freed memory that a worker keeps: the most that glibc takes for the second
+KEPT_BYTES = 1 << 25  # of freed memory, by a worker: the most that glibc takes for the second
 SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
 
 
