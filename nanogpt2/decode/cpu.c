@@ -107,6 +107,9 @@ INLINE int64_t token_floats(const Model *m) {
 
 int64_t draw_floats(int V, int threads) { return 2 * padded(V) * threads; }
 
+// Tokens of a row that attend together, counted from the first that a call reads.
+int group_size(void) { return ROWS; }
+
 // What reading `count` tokens needs, and drawing after it.
 int64_t scratch_floats(const Model *m, int count, int threads) {
     const int64_t reads = count * token_floats(m) + 4 + threads * own_floats(m);
@@ -626,15 +629,17 @@ static int draw(const float *logits, int V, double uniform, const Controls *cont
     return V - 1;
 }
 
-// Draws a token of each row of logits (rows, `step`), of which V count.
+// Draws a token of each row of logits (rows, `step`), of which V count, with controls of its own, or
+// with those of all where `controls_step` is 0.
 void draw_rows(const float *logits, int64_t step, int rows, int V, const double *uniforms,
-               int64_t uniforms_step, const Controls *controls, const uint8_t *seen,
-               int64_t *tokens, float *scratch, int threads) {
+               int64_t uniforms_step, const Controls *controls, int controls_step,
+               const uint8_t *seen, int64_t *tokens, float *scratch, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int r = 0; r < rows; r++) {
         float *p = scratch + 2 * padded(V) * omp_get_thread_num();
-        tokens[r] = draw(logits + r * step, V, uniforms[r * uniforms_step], controls,
-                         seen ? seen + (int64_t)r * V : 0, p, (int *)(p + padded(V)));
+        tokens[r] = draw(logits + r * step, V, uniforms[r * uniforms_step],
+                         controls + r * controls_step, seen ? seen + (int64_t)r * V : 0, p,
+                         (int *)(p + padded(V)));
     }
 }
 
@@ -649,8 +654,8 @@ int go_on(const Model *m, const Cache *cache, int rows, int steps, int64_t *toke
         const int wrong = read_tokens(m, cache, rows, tokens, row_numbers, positions, logits,
                                       scratch, threads);
         if (wrong) return wrong;
-        draw_rows(logits, padded(V), rows, V, uniforms + s, uniforms_step, controls, seen, tokens,
-                  scratch, threads);
+        draw_rows(logits, padded(V), rows, V, uniforms + s, uniforms_step, controls, 0, seen,
+                  tokens, scratch, threads);
         for (int r = 0; r < rows; r++) {
             drawn[r * drawn_step + s] = tokens[r];
             if (seen) seen[(int64_t)r * V + tokens[r]] = 1;

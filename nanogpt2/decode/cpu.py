@@ -4,6 +4,7 @@ The weights are packed once into panels, which the products read from one end to
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -134,6 +135,7 @@ class CompiledDecoder:
         self.weights, self.library, model = weights, weights.library, weights.struct
         self.n_tokens: int = model.head.outputs
         self.width = self.library.padded_size(self.n_tokens)
+        self.group_size: int = self.library.group_size()  # tokens of a row that attend together
         floats = self.library.cache_floats(weights.pointer)
         self.kv_cache = torch.zeros(model.n_layer, rows, floats)
         self.cache = Cache(self.kv_cache.data_ptr(), rows * floats)
@@ -144,7 +146,7 @@ class CompiledDecoder:
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
         rows = self.row_numbers[row].expand(len(tokens)).contiguous()
-        return self._read(self.cache, tokens, rows, self.slots[: len(tokens)], last=1)[0]
+        return self.read(tokens, rows, self.slots[: len(tokens)], last=1)[0]
 
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
@@ -157,7 +159,7 @@ class CompiledDecoder:
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
         rows = self.row_numbers
-        return self._read(self.cache, tokens, rows, positions, last=len(rows))
+        return self.read(tokens, rows, positions, last=len(rows))
 
     def last_logits(self, idx: Tensor) -> Tensor:
         """Return the logits (B, V) after each row of `idx` (B, T), without the cache."""
@@ -165,7 +167,7 @@ class CompiledDecoder:
             self.spare = torch.zeros(self.kv_cache.shape[2])
         cache, rows = Cache(self.spare.data_ptr(), 0), torch.zeros_like(idx[0])
         slots = self.slots[: idx.shape[1]]
-        return torch.cat([self._read(cache, tokens, rows, slots, last=1) for tokens in idx])
+        return torch.cat([self.read(tokens, rows, slots, last=1, cache=cache) for tokens in idx])
 
     def go_on(
         self, tokens: Tensor, positions: Tensor, uniforms: Tensor, controls: Controls,
@@ -202,10 +204,17 @@ class CompiledDecoder:
                 )
             )  # fmt: skip
 
-    def _read(
-        self, cache: Cache, tokens: Tensor, rows: Tensor, positions: Tensor, *, last: int
-    ) -> Tensor:
-        """Return the logits (`last`, V) after the last of `tokens` (N,) in each row."""
+    def read(
+        self, tokens: Tensor, rows: Tensor, positions: Tensor, *, last: int,
+        cache: Cache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Put `tokens` (N,) into `rows` (N,) at `positions` (N,), of any number of rows at once.
+
+        Those of a row follow one another. Returns the logits (`last`, V) after the last of each
+        row: the same bits as alone. A text read in parts, each but the last of a multiple of
+        `group_size` tokens, has the bits of one read at once, unless the model mixes tokens
+        before its MLP.
+        """
         tokens, positions = tokens.contiguous(), positions.contiguous()
         assert tokens.shape == rows.shape == positions.shape
         assert tokens.dtype == positions.dtype == torch.long
@@ -213,7 +222,7 @@ class CompiledDecoder:
         logits = torch.empty(last, self.width)
         self._check(
             self.library.read_tokens(
-                self.weights.pointer, ctypes.addressof(cache), len(tokens),
+                self.weights.pointer, ctypes.addressof(cache or self.cache), len(tokens),
                 tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(),
                 logits.data_ptr(), self._make_scratch(len(tokens), threads), threads,
             )
@@ -239,18 +248,31 @@ def draw_compiled(
     logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
 ) -> Tensor:
     """Return what `draw_tokens` does."""
+    return draw_each(logits, uniforms, [as_struct(controls)], seen=seen)
+
+
+def draw_each(
+    logits: Tensor,
+    uniforms: Tensor,
+    controls: Sequence[DrawControls],
+    *,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """Return what `draw_tokens` does, where each row has controls of its own, or all have one."""
     rows, V = logits.shape
     assert uniforms.shape == (rows, 1)
+    assert len(controls) in (1, rows)
     assert seen is None or (seen.shape == logits.shape and seen.is_contiguous())
     assert logits.stride(1) == 1
     assert logits.dtype == torch.float32
     assert uniforms.dtype == torch.float64
     library, tokens = load(), torch.empty(rows, dtype=torch.long)
     scratch = torch.empty(library.draw_floats(V, 1))
+    structs = (DrawControls * len(controls))(*controls)
     library.draw_rows(
         logits.data_ptr(), logits.stride(0), rows, V, uniforms.data_ptr(), uniforms.stride(0),
-        ctypes.addressof(as_struct(controls)), None if seen is None else seen.data_ptr(),
-        tokens.data_ptr(), scratch.data_ptr(), 1,
+        ctypes.addressof(structs), int(len(controls) > 1),
+        None if seen is None else seen.data_ptr(), tokens.data_ptr(), scratch.data_ptr(), 1,
     )  # fmt: skip
     return tokens
 

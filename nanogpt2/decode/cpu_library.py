@@ -77,9 +77,13 @@ FUNCTIONS = {
     "cache_floats": (INT64, [POINTER]),
     "scratch_floats": (INT64, [POINTER, INT, INT]),
     "draw_floats": (INT64, [INT, INT]),
+    "group_size": (INT, []),
     "pack": (None, [*[POINTER] * 3, *[INT] * 3]),
     "read_tokens": (INT, [*[POINTER] * 2, INT, *[POINTER] * 5, INT]),
-    "draw_rows": (None, [POINTER, INT64, INT, INT, POINTER, INT64, *[POINTER] * 4, INT]),
+    "draw_rows": (
+        None,
+        [POINTER, INT64, INT, INT, POINTER, INT64, POINTER, INT, *[POINTER] * 3, INT],
+    ),
     "go_on": (
         INT,
         [
