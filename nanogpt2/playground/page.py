@@ -21,7 +21,7 @@ from nanogpt2.playground.weights import pack
 from nanogpt2.proof.card import Facts
 from nanogpt2.tokens.tokenizer import Tokenizer
 
-SCRIPTS = ("model.js", "simd.js", "tokens.js", "write.js", "page.js")
+SCRIPTS = ("model.js", "simd.js", "tokens.js", "write.js", "shown.js", "page.js")
 SHAPE = (
     *("block_size", "n_layer", "n_head", "n_kv_head", "n_embd", "positions", "norm", "qk_norm"),
     *("mlp", "mlp_conv", "tied_head", "logit_softcap"),
@@ -102,7 +102,7 @@ def make_page(model: GPT, tokenizer: Tokenizer, contents: Contents) -> str:
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts, style)}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy(scripts, style)}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{text(contents.name)}</title>\n<style>{style}</style>",
             f"<header><h1>{text(contents.name)}</h1>",
@@ -160,8 +160,8 @@ def read_resource(name: str) -> str:
     return resources("nanogpt2.playground").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: list[str], style: str) -> str:
-    """Return what the page may do: run its own scripts, compile what they make, load nothing."""
+def policy(scripts: list[str], style: str, also: str = "'wasm-unsafe-eval'") -> str:
+    """Return what the page may do: run its own scripts, load nothing, and what `also` says."""
     own, looks = (
         " ".join(
             f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode('ascii')}'"
@@ -170,7 +170,7 @@ def _policy(scripts: list[str], style: str) -> str:
         for parts in (scripts, [style])
     )
     return (
-        f"default-src 'none'; script-src {own} 'wasm-unsafe-eval'; style-src {looks};"
+        f"default-src 'none'; script-src {own} {also}; style-src {looks};"
         " base-uri 'none'; form-action 'none'"
     )
 
@@ -192,7 +192,9 @@ NUMBERS = (
 WINDOW = """<label>Past the block <select id="window">
 <option value="half">read half anew, quick</option>
 <option value="exact">read all anew, slow</option></select></label>"""
-READING = """<section aria-labelledby="written"><h2 id="written">Text</h2>
+HINT = """<p>Point at the text, tap it, or go through it by arrow keys: here is what the model
+thought would come there.</p>"""
+READING = f"""<section aria-labelledby="written"><h2 id="written">Text</h2>
 <p class="row"><label>Colours <select id="colours">
 <option value="surprise">surprise</option>
 <option value="attention">attention of the chosen place</option>
@@ -200,22 +202,32 @@ READING = """<section aria-labelledby="written"><h2 id="written">Text</h2>
 <label class="attention" hidden>Layer <select id="layer"></select></label>
 <label class="attention" hidden>Head <select id="head"></select></label>
 <span id="legend" class="surprise" aria-label="bits of surprise, by colour"></span></p>
-<div id="text" tabindex="0" role="group" dir="auto"
+<div id="text" class="text" tabindex="0" role="group" dir="auto"
 aria-label="The text. Arrow keys go through it."></div>
-<div id="choices" role="status"><p>Point at the text, tap it, or go through it by arrow keys: here
-is what the model thought would come there.</p></div></section>"""
+<div id="choices" class="choices" role="status">{HINT}</div></section>"""
+
+
+PROMPT = """<label for="prompt">The text goes on from</label>
+<textarea id="prompt" rows="3" spellcheck="false" autocomplete="off" aria-describedby="problem"
+placeholder="nothing: a text from its beginning"></textarea>"""
+
+
+def number_inputs(**changed: str) -> str:
+    """Return the inputs of NUMBERS; `changed` gives other values or bounds, as length_max="9"."""
+    bounds = {name: dict(known) for name, _, known, _ in NUMBERS}
+    for key, value in changed.items():
+        name, _, bound = key.rpartition("_")
+        bounds[name][bound] = value
+    return "".join(
+        f'<label title="{text(hint)}">{label} <input type="number" id="{name}" required'
+        f"{attributes(**bounds[name])}></label>"
+        for name, label, _, hint in NUMBERS
+    )
 
 
 def _form(*, learned: bool) -> str:
-    numbers = "".join(
-        f'<label title="{text(hint)}">{label} <input type="number" id="{name}" required'
-        f"{attributes(**bounds)}></label>"
-        for name, label, bounds, hint in NUMBERS
-    )
-    return f"""<form id="form" novalidate><label for="prompt">The text goes on from</label>
-<textarea id="prompt" rows="3" spellcheck="false" autocomplete="off" aria-describedby="problem"
-placeholder="nothing: a text from its beginning"></textarea>
-<p class="row">{numbers}{WINDOW if learned else ""}</p>
+    return f"""<form id="form" novalidate>{PROMPT}
+<p class="row">{number_inputs()}{WINDOW if learned else ""}</p>
 <p class="row"><button type="submit" id="write">Write</button>
 <button type="button" id="pause" disabled>Stop</button>
 <button type="button" id="other">Another seed</button>

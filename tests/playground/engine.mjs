@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 function open(path) {
   const html = readFileSync(path, "utf8");
   const part = (id) => html.match(new RegExp(`<script[^>]* id="${id}">([^]*?)</script>`))[1];
-  const scripts = [...html.matchAll(/<script>([^]*?)<\/script>/g)].map((found) => found[1]).slice(0, -1);
+  const scripts = [...html.matchAll(/<script>([^]*?)<\/script>/g)].map((found) => found[1]).slice(0, -2); // not what is shown
   const names = "{ Model, Reader, openVectors, openFloats, openTokenizer, normalise, write, attention, uniforms }";
   const engine = new Function(`"use strict";\n${scripts.join("\n")}\nreturn ${names};`)();
   const known = JSON.parse(part("known")), bytes = Uint8Array.from(Buffer.from(part("weights"), "base64"));
