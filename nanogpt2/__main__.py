@@ -23,6 +23,7 @@ COMMANDS = {
     "runs": "nanogpt2.commands.runs",
     "score": "nanogpt2.commands.score",
     "seeds": "nanogpt2.commands.seeds",
+    "serve": "nanogpt2.commands.serve",
     "shards": "nanogpt2.commands.shards",
     "sweep": "nanogpt2.commands.sweep",
     "tokenizer": "nanogpt2.commands.tokenizer",

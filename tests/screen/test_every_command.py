@@ -46,8 +46,8 @@ COMMANDS_RUN = {
     "tokenizer": ("--dry-run --seconds 0.01", r"\d tokenizers in T", r"\d tokenizers, each "),
     "verify": ("data/prepared", r"\d+ things in T", "fits "),
 }
-# Need DVC, or the network, or half a minute.
-ELSEWHERE = {"check", "import", "plan", "report", "seeds", "sweep"}
+# Need DVC, or the network, or half a minute, or go on until they are ended.
+ELSEWHERE = {"check", "import", "plan", "report", "seeds", "serve", "sweep"}
 ALL = {**STAGES_RUN, **COMMANDS_RUN}
 TIME = r"\d+\.\d s"
 

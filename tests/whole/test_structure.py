@@ -18,7 +18,7 @@ ROOMS = (
     *("prepare", "shards", "survey", "doctor", "model", "checks", "kernels", "finetune", "distil"),
     *("optimizers", "report", "train", "decode", "ensemble", "sample", "evaluate", "trials"),
     *("experiments", "plan", "exchange", "export", "proof", "compare", "pages"),
-    *("playground", "batching", "gate", "commands"),
+    *("playground", "batching", "serve", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]

@@ -1,0 +1,76 @@
+"""The command serve: models over HTTP, to a page, to OpenAI's clients and to Prometheus."""
+
+from pathlib import Path
+
+import click
+
+from nanogpt2.commands.command import shown
+from nanogpt2.commands.model import BEST, FORMS, open_model
+
+
+@click.command()
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    default=[BEST],
+    help=f"{FORMS}; several are served side by side, each by its NAME.",
+)
+@click.option(
+    "--tokenizer",
+    type=Path,
+    default="data/prepared/tokenizer.json",
+    help="Read where a model file holds no tokenizer.",
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
+@click.option("--host", default="127.0.0.1", help="Address; another than loopback needs a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any.")
+@click.option(
+    "--token-file", type=Path, help="A file with the token that requests then have to send."
+)
+@click.option("--rows", type=click.IntRange(1, 1024), default=64, help="Answers drawn at once.")
+@click.option("--queue", type=click.IntRange(0), default=256, help="Answers that may wait.")
+@click.option("--max-tokens", type=click.IntRange(1), default=4096, help="Of one answer, at most.")
+@click.option("--max-body", type=click.IntRange(1), default=1_000_000, help="Bytes of a request.")
+@click.option("--max-seconds", type=click.FloatRange(0.1), default=600, help="Of a request.")
+@shown
+def main(
+    checkpoints: tuple[str, ...],
+    tokenizer: Path,
+    device: str,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    rows: int,
+    queue: int,
+    max_tokens: int,
+    max_body: int,
+    max_seconds: float,
+) -> None:
+    """Serve models on this machine: a page, and OpenAI's /v1/completions.
+
+    Requests are drawn side by side, and each answer is what `generate` writes with the same seed.
+    Ctrl-C or SIGTERM lets what runs finish.
+    """
+    from nanogpt2.base.extras import import_extra
+
+    for library in ("starlette", "uvicorn", "prometheus_client"):
+        import_extra(library, extra="serve")
+    from nanogpt2.screen.screen import done, phase, still
+    from nanogpt2.serve.limits import Limits
+    from nanogpt2.serve.run import name_models, open_socket, read_token, run_server
+    from nanogpt2.serve.site import open_site
+
+    token = read_token(token_file, host)
+    named = name_models(checkpoints)
+    limits = Limits(
+        rows=rows, queue=queue, tokens=max_tokens, body=max_body, request_time=max_seconds
+    )
+    with open_socket(host, port) as listening:
+        with phase("reading models"):
+            loaded = {name: open_model(path, tokenizer, device) for name, path in named.items()}
+            site = open_site(loaded, limits, host=host, listening=listening, token=token)
+        with still():
+            run_server(site, listening, say=click.echo)
+    done(f"{site.metrics.count_requests():,} requests")

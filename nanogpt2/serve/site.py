@@ -1,0 +1,41 @@
+"""Models that were read, made ready to be served."""
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from nanogpt2.batching.lanes import fit_rows
+from nanogpt2.model.checkpoint import Checkpoint
+from nanogpt2.screen.screen import say
+from nanogpt2.serve.app import Site
+from nanogpt2.serve.limits import Limits
+from nanogpt2.serve.metrics import Metrics
+from nanogpt2.serve.page import make_page
+from nanogpt2.serve.run import free_memory, names_of
+from nanogpt2.serve.served import serve_model
+from nanogpt2.tokens.tokenizer import Tokenizer
+
+
+def open_site(
+    loaded: Mapping[str, tuple[Checkpoint, Tokenizer]],
+    limits: Limits,
+    *,
+    host: str,
+    listening: socket.socket,
+    token: str | None,
+) -> Site:
+    """Return the site of models by their names; fewer rows than asked for where memory is short."""
+    metrics, created, models = Metrics(), int(time.time()), {}
+    free = free_memory() // len(loaded)
+    for name, (checkpoint, tokenizer) in loaded.items():
+        rows = fit_rows(checkpoint.model, limits.rows, free)
+        if rows < limits.rows:
+            say(f"{name}: {rows} rows side by side: more would take half of the free memory")
+        models[name] = serve_model(
+            name, checkpoint.model, tokenizer, replace(limits, rows=rows), metrics, created=created
+        )
+    hosts = names_of(host, listening.getsockname()[1])
+    shown = {name: (each.tokenizer, each.model.count_parameters()) for name, each in models.items()}
+    page = make_page(shown, most_tokens=limits.tokens, asks_token=token is not None)
+    return Site(models, page, limits, metrics, token=token, hosts=hosts)
