@@ -36,19 +36,26 @@ SLOWLY = "decoding goes on with torch's operators, more slowly"
 KNOWN = {GPT, Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
 
 
-def prepare(model: GPT, *, n_tokens: int | None = None) -> MakeDecoder:
+def prepare(model: GPT, *, n_tokens: int | None = None, int8: bool = False) -> MakeDecoder:
     """Return what makes the quickest decoders for `model` where it is, for any number of rows.
 
     It may hold a copy of the weights, as they are now. `n_tokens` keeps to the logits of the
-    tokens below it.
+    tokens below it. With `int8` that copy has 8 bits a weight; DeviceError where only torch's
+    operators decode.
     """
     make: partial[Any] = partial(ModuleDecoder, model, n_tokens=n_tokens)
     with screen.phase("checking kernels"):
         if knows_modules(model):
-            if takes_compiled(model):
-                make = partial(CompiledDecoder, CompiledWeights(model, n_tokens=n_tokens))
+            if takes_compiled(model, int8=int8):
+                weights = CompiledWeights(model, n_tokens=n_tokens, int8=int8)
+                make = partial(CompiledDecoder, weights)
             elif runs_kernels(model.wte.weight):
                 make = partial(choose_decoder, model, n_tokens=n_tokens)
+    if int8 and make.func is not CompiledDecoder:
+        raise DeviceError(
+            f"int8: found {model.wte.weight.dtype} weights on {model.wte.weight.device}; allowed:"
+            f" float32 on a CPU where {name_of(SOURCE)} compiles and is right"
+        )
     screen.detail(f"decoder: {getattr(make.func, '__name__', '')}")
     return make
 
@@ -67,8 +74,8 @@ def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
 # --- On a CPU ---
 
 
-def takes_compiled(model: GPT) -> bool:
-    """Return whether cpu.c decodes `model`, and computes what its modules do."""
+def takes_compiled(model: GPT, *, int8: bool = False) -> bool:
+    """Return whether cpu.c decodes `model`, and computes what its modules do, in 8 bits if so."""
     weight = model.wte.weight
     if weight.device != CPU or weight.dtype != torch.float32:
         return False
@@ -78,7 +85,8 @@ def takes_compiled(model: GPT) -> bool:
         "n_kv_head": 2,
         "n_embd": 2 * model.config.n_embd // heads,
     }
-    return compiles() and compiled_works(tuple({**dict(variant_of(model)), **sizes}.items()))
+    shape = tuple({**dict(variant_of(model)), **sizes}.items())
+    return compiles() and compiled_works(shape, int8=int8)
 
 
 @cache
@@ -94,9 +102,9 @@ def compiles() -> bool:
 
 @cache
 @torch.no_grad()
-def compiled_works(shape: Shape) -> bool:
+def compiled_works(shape: Shape, *, int8: bool = False) -> bool:
     """Return whether cpu.c computes the logits of a small model of this shape."""
-    return is_right(name_of(SOURCE), find_fault(lambda: try_compiled(dict(shape))))
+    return is_right(name_of(SOURCE), find_fault(lambda: try_compiled(dict(shape), int8=int8)))
 
 
 @cache

@@ -9,19 +9,26 @@
 
 #include "../device/vectors.h"
 
+#if defined(__AVX512VNNI__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define WIDTH (2 * LANES)  // outputs of a panel
 #define ROWS 6             // of a tile: with WIDTH columns its sums fill the registers
 #define BESIDE 4           // panels that one row takes at once: enough sums are then under way
 #define DEPTH 768          // inputs of a piece of a panel that stays in a near cache
 #define NEAR 192           // rows that take turns with it
+#define GROUP 32           // inputs whose rounding has one scale
 #define GELU 0
 #define RELU2 1
 #define SWIGLU 2
 
 // A linear layer of `in` inputs, in panels of WIDTH outputs: each a row of biases, then a row of
-// weights for each input. What lacks in the last panel is 0.
+// weights for each input. What lacks in the last panel is 0. With weights of 8 bits `panels` has of
+// each panel a row of biases and one of scales alone, and `bytes` the weights.
 typedef struct {
     const float *panels;
+    const uint8_t *bytes;
     int in, out;
 } Linear;
 
@@ -69,10 +76,15 @@ typedef struct {
     Place *places;
     int *starts;  // of the groups, and the end
     float *x, *branch, *y, *qkv, *hidden, *cosines, *sines;
+    int8_t *rounded;  // what a layer of 8 bits reads, and of each group of it:
+    float *scales;
+    int *sums;
     float *own;  // of each thread: `own_floats`
 } Work;
 
 INLINE int64_t padded(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
+
+INLINE int64_t whole_groups(int64_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
 
 INLINE int qkv_width(const Model *m) { return (m->n_head + 2 * m->n_kv_head) * m->head_size; }
 
@@ -100,9 +112,15 @@ int64_t panel_floats(int in, int out) { return padded(out) * (in + 1); }
 
 int64_t cache_floats(const Model *m) { return row_floats(m); }
 
+// Inputs of the widest layer, in whole groups.
+INLINE int64_t widest(const Model *m) {
+    return whole_groups(m->n_hidden > m->n_embd ? m->n_hidden : m->n_embd);
+}
+
 INLINE int64_t token_floats(const Model *m) {
     return 3 * padded(m->n_embd) + padded(qkv_width(m)) + padded(hidden_width(m)) +
-           padded(m->head_size) + 4;  // places and starts
+           padded(m->head_size) + 4 +  // places and starts
+           widest(m) / 4 + 2 * widest(m) / GROUP;
 }
 
 int64_t draw_floats(int V, int threads) { return 2 * padded(V) * threads; }
@@ -175,25 +193,158 @@ INLINE int beside(int rows, int left) {
     return left >= most ? most : left >= 2 && most >= 2 ? 2 : 1;
 }
 
+#define TILES                        \
+    TILE(1, 4) TILE(1, 2) TILE(1, 1) \
+    TILE(2, 2) TILE(2, 1)            \
+    TILE(3, 2) TILE(3, 1)            \
+    TILE(4, 1) TILE(5, 1) TILE(6, 1)
+
 static void multiply(const float *x, int64_t x_step, Panels w, int depth, Start start, float *out,
                      int64_t out_step, int rows, int panels) {
 #define TILE(r, p) \
     case 8 * r + p: tile(x, x_step, w, depth, start, out, out_step, r, p); break;
-    switch (8 * rows + panels) {
-        TILE(1, 4) TILE(1, 2) TILE(1, 1)
-        TILE(2, 2) TILE(2, 1)
-        TILE(3, 2) TILE(3, 1)
-        TILE(4, 1) TILE(5, 1) TILE(6, 1)
-    }
+    switch (8 * rows + panels) { TILES }
 #undef TILE
 }
 
+// --- Weights of 8 bits ---
+//
+// An output's weights are whole numbers from -127 to 127 times one scale, kept with 128 added, those
+// of four inputs beside one another. What they are multiplied by is rounded likewise, with a scale for
+// each GROUP of inputs: sums over a group are exact, and groups follow one another in order.
+
+int64_t panel_bytes(int in, int out) { return padded(out) * whole_groups(in); }
+
+// Writes weight (out, in) and bias (out), or null for 0, as panels of 8 bits.
+void pack_bytes(const float *weight, const float *bias, float *panels, uint8_t *bytes, int in,
+                int out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int first = 0; first < out; first += WIDTH) {
+        uint8_t *panel = bytes + first * whole_groups(in);
+        memset(panel, 128, WIDTH * whole_groups(in));
+        memset(panels + 2 * (int64_t)first, 0, sizeof(float) * 2 * WIDTH);
+        for (int c = 0; c < WIDTH && first + c < out; c++) {
+            const float *w = weight + (int64_t)(first + c) * in;
+            float most = 0;
+            for (int k = 0; k < in; k++) most = fmaxf(most, fabsf(w[k]));
+            const float scale = most / 127;
+            panels[2 * first + c] = bias ? bias[first + c] : 0;
+            panels[2 * first + WIDTH + c] = scale;
+            for (int k = 0; scale > 0 && k < in; k++)
+                panel[k / 4 * 4 * WIDTH + 4 * c + k % 4] = (uint8_t)(128 + lrintf(w[k] / scale));
+        }
+    }
+}
+
+// Rounds rows of x, of `in` inputs each.
+static void round_rows(const Work *work, const float *x, int64_t x_step, int in, int rows) {
+    const int64_t step = whole_groups(in);
+#pragma omp for schedule(static)
+    for (int r = 0; r < rows; r++)
+        for (int64_t k = 0; k < step; k += GROUP) {
+            const float *from = x + r * x_step + k;
+            int8_t *to = work->rounded + r * step + k;
+            const int n = in - k < GROUP ? (int)(in - k) : GROUP;
+            float most = 0;
+            int sum = 0;
+            for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(from[i]));
+            const float factor = most > 0 ? 127 / most : 0;
+            for (int i = 0; i < GROUP; i++) to[i] = i < n ? (int8_t)rintf(from[i] * factor) : 0;
+            for (int i = 0; i < GROUP; i++) sum += to[i];
+            work->scales[(r * step + k) / GROUP] = most / 127;
+            work->sums[(r * step + k) / GROUP] = sum;
+        }
+}
+
+// s + the products of four weights, unsigned, and four signed numbers, in each lane.
+INLINE Ints add_products(Ints s, Words weights, Words numbers) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)s, (__m512i)weights, (__m512i)numbers);
+#elif defined(__AVX2__) && LANES == 8
+    const Words even = weights & 0x00ff00ff, odd = weights >> 8 & 0x00ff00ff;
+    const Ints low = (Ints)_mm256_srai_epi16((__m256i)(numbers << 8), 8);
+    const Ints high = (Ints)_mm256_srai_epi16((__m256i)numbers, 8);
+    s += (Ints)_mm256_madd_epi16((__m256i)even, (__m256i)low);
+    return s + (Ints)_mm256_madd_epi16((__m256i)odd, (__m256i)high);
+#else
+    for (int i = 0; i < 32; i += 8)
+        s += (Ints)(weights >> i & 255) * ((Ints)(numbers << (24 - i)) >> 24);
+    return s;
+#endif
+}
+
+// out (rows, panels * WIDTH) = bias + what was rounded times the panels.
+INLINE void byte_tile(const Linear *layer, const int8_t *numbers, const float *scales,
+                      const int *sums, int panel, float *out, int64_t out_step, const int rows,
+                      const int panels) {
+    const int64_t depth = whole_groups(layer->in), panel_step = depth * WIDTH;
+    const uint8_t *bytes = layer->bytes + panel * panel_step;
+    Floats s[ROWS][2 * BESIDE] = {0};
+    for (int64_t g = 0; g < depth / GROUP; g++) {
+        Ints whole[ROWS][2 * BESIDE];
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < 2 * panels; q++)
+                whole[r][q] = (Ints){0} - 128 * sums[r * depth / GROUP + g];
+        for (int k = 0; k < GROUP; k += 4) {
+            Words weights[2 * BESIDE];
+            for (int q = 0; q < 2 * panels; q++)
+                memcpy(weights + q, bytes + (g * GROUP + k) * WIDTH + q / 2 * panel_step +
+                                        q % 2 * 4 * LANES, sizeof(Words));
+            for (int r = 0; r < rows; r++) {
+                uint32_t four;
+                memcpy(&four, numbers + r * depth + g * GROUP + k, 4);
+                const Words all = (Words){0} + four;
+                for (int q = 0; q < 2 * panels; q++)
+                    whole[r][q] = add_products(whole[r][q], weights[q], all);
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int q = 0; q < 2 * panels; q++)
+                s[r][q] += __builtin_convertvector(whole[r][q], Floats) *
+                           scales[r * depth / GROUP + g];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int q = 0; q < 2 * panels; q++) {
+            const float *bias = layer->panels + 2 * (panel + q / 2) * WIDTH + q % 2 * LANES;
+            store(out + r * out_step + q * LANES, s[r][q] * load(bias + WIDTH) + load(bias));
+        }
+}
+
+static void apply_bytes(const Work *work, const Linear *layer, const float *x, int64_t x_step,
+                        float *out, int64_t out_step, int rows, int first, int end) {
+    const int64_t depth = whole_groups(layer->in);
+    round_rows(work, x, x_step, layer->in, rows);
+    for (int near = 0; near < rows; near += NEAR) {
+        const int here = rows - near < NEAR ? rows - near : NEAR;
+        const int tiles = (here + ROWS - 1) / ROWS;
+        for (int p = first, taken; p < end; p += taken) {
+            taken = beside(here, end - p);
+            for (int t = 0; t < tiles; t++) {
+                const int row = near + here * t / tiles, next = near + here * (t + 1) / tiles;
+                const int8_t *numbers = work->rounded + row * depth;
+                const float *scales = work->scales + row * depth / GROUP;
+                const int *sums = work->sums + row * depth / GROUP;
+                float *to = out + row * out_step + p * WIDTH;
+#define TILE(r, q) \
+    case 8 * r + q: byte_tile(layer, numbers, scales, sums, p, to, out_step, r, q); break;
+                switch (8 * (next - row) + taken) { TILES }
+#undef TILE
+            }
+        }
+    }
+}
+
 // out = what the layer makes of x; each thread makes some panels of it.
-static void apply(const Linear *layer, const float *x, int64_t x_step, float *out, int64_t out_step,
-                  int rows) {
+static void apply(const Work *work, const Linear *layer, const float *x, int64_t x_step, float *out,
+                  int64_t out_step, int rows) {
     const int panels = (int)(padded(layer->out) / WIDTH), threads = omp_get_num_threads();
     const int first = (int)((int64_t)panels * omp_get_thread_num() / threads);
     const int end = (int)((int64_t)panels * (omp_get_thread_num() + 1) / threads);
+    if (layer->bytes) {
+        apply_bytes(work, layer, x, x_step, out, out_step, rows, first, end);
+#pragma omp barrier
+        return;
+    }
     const int depth = rows > ROWS ? DEPTH : layer->in;
     const int64_t panel_step = (int64_t)(layer->in + 1) * WIDTH;
     for (int near = 0; near < rows; near += NEAR) {
@@ -487,6 +638,9 @@ static Work share_scratch(const Model *m, const Cache *cache, int count, float *
     work.hidden = take(&scratch, count * padded(hidden_width(m)));
     work.cosines = take(&scratch, count * (m->head_size / 2));
     work.sines = take(&scratch, count * (m->head_size / 2));
+    work.rounded = (int8_t *)take(&scratch, count * widest(m) / 4);
+    work.scales = take(&scratch, count * widest(m) / GROUP);
+    work.sums = (int *)take(&scratch, count * widest(m) / GROUP);
     work.places = (Place *)take(&scratch, 2 * count);
     work.starts = (int *)take(&scratch, count + 1);
     work.own = scratch;
@@ -517,14 +671,14 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
         for (int layer = 0; layer < m->n_layer; layer++) {
             const Block *block = m->blocks + layer;
             add_norm(&work, &block->norm_1, layer > 0);
-            apply(&block->attention_in, work.y, C, work.qkv, Q, work.count);
+            apply(&work, &block->attention_in, work.y, C, work.qkv, Q, work.count);
             keep(&work, layer);
             if (layer == m->n_layer - 1) {
 #pragma omp single
                 keep_last(&work, m->n_taps ? m->n_taps : 1);
             }
             attend_all(&work, layer);
-            apply(&block->attention_out, work.y, C, work.branch, C, work.count);
+            apply(&work, &block->attention_out, work.y, C, work.branch, C, work.count);
             add_norm(&work, &block->norm_2, 1);
             if (m->n_taps) {
                 mix_tokens(&work, layer, block->taps);
@@ -533,12 +687,12 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
                     keep_last(&work, 1);
                 }
             }
-            apply(&block->mlp_in, work.y, C, work.hidden, H, work.count);
+            apply(&work, &block->mlp_in, work.y, C, work.hidden, H, work.count);
             activate(&work);
-            apply(&block->mlp_out, work.hidden, H, work.branch, C, work.count);
+            apply(&work, &block->mlp_out, work.hidden, H, work.branch, C, work.count);
         }
         add_norm(&work, &m->norm, 1);
-        apply(&m->head, work.y, C, logits, padded(m->head.out), work.count);
+        apply(&work, &m->head, work.y, C, logits, padded(m->head.out), work.count);
         if (m->softcap > 0) cap(&work, logits);
     }
     return 0;

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanogpt2.base.errors import CheckpointError
 from nanogpt2.decode.cpu_library import (
     MLP_KINDS,
     BlockWeights,
@@ -23,6 +24,7 @@ from nanogpt2.decode.cpu_library import (
     load,
 )
 from nanogpt2.decode.draw import Controls
+from nanogpt2.device.pages import Room
 from nanogpt2.model.gpt import GPT, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 
@@ -35,17 +37,26 @@ WRONG = {1: "a token is not in the vocabulary", 2: "a position is past the block
 class CompiledWeights:
     """A packed copy of a model's weights, for any number of decoders.
 
-    Logits are made for the first `n_tokens` tokens, or all. DeviceError where cpu.c does not
-    compile.
+    Logits are made for the first `n_tokens` tokens, or all. With `int8` the layers' weights have
+    8 bits, and so has what they are multiplied by. DeviceError where cpu.c does not compile,
+    CheckpointError where a weight to be rounded is not finite.
     """
 
-    def __init__(self, model: GPT, *, n_tokens: int | None) -> None:
+    def __init__(self, model: GPT, *, n_tokens: int | None, int8: bool = False) -> None:
+        self.int8 = int8
         self.library, config = load(), model.config
+        self.room = Room(self._most_bytes(model))
         self.tensors: list[Tensor] = []  # what the structures point to
         self.blocks = (BlockWeights * config.n_layer)(*map(self._pack_block, model.h))
         self.struct = self._pack_model(model, n_tokens)
         self.pointer = ctypes.addressof(self.struct)
         self.size = sum(factor.numel() for factor in model.factors())  # weights that a token meets
+
+    def _most_bytes(self, model: GPT) -> int:
+        """Return what all panels take at most; halves of a layer may be padded apart."""
+        shapes = (tuple(p.shape) for p in model.parameters() if p.dim() == 2)
+        more = 2 * self.library.padded_size(1)
+        return sum(4 * self.library.panel_floats(ins, outs + more) for outs, ins in shapes)
 
     def _pack_model(self, model: GPT, n_tokens: int | None) -> ModelWeights:
         config, first = model.config, model.h[0]
@@ -98,12 +109,18 @@ class CompiledWeights:
         """Return the layer of `weight` (outputs, inputs) in panels."""
         outputs, inputs = weight.shape
         weight, bias = weight.detach().contiguous(), None if bias is None else bias.contiguous()
-        panels = torch.empty(self.library.panel_floats(inputs, outputs))
-        self.library.pack(
-            weight.data_ptr(), None if bias is None else bias.data_ptr(), panels.data_ptr(),
-            inputs, outputs, torch.get_num_threads(),
-        )  # fmt: skip
-        return LinearWeights(self._keep(panels), inputs, outputs)
+        given = weight.data_ptr(), None if bias is None else bias.data_ptr()
+        sizes = inputs, outputs, torch.get_num_threads()
+        if self.int8:
+            if not weight.isfinite().all():  # what is rounded would not show it
+                raise CheckpointError("a weight is not finite: training went wrong")
+            packed = self.room.take(self.library.panel_bytes(inputs, outputs), torch.uint8)
+            panels = torch.empty(2 * self.library.padded_size(outputs))
+            self.library.pack_bytes(*given, panels.data_ptr(), packed.data_ptr(), *sizes)
+            return LinearWeights(self._keep(panels), self._keep(packed), inputs, outputs)
+        panels = self.room.take(self.library.panel_floats(inputs, outputs), torch.float32)
+        self.library.pack(*given, panels.data_ptr(), *sizes)
+        return LinearWeights(self._keep(panels), None, inputs, outputs)
 
     def _pack_norm(self, norm: Any) -> NormWeights:
         shift = getattr(norm, "bias", None)

@@ -13,9 +13,9 @@ POINTER, INT, INT64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
 
 class LinearWeights(ctypes.Structure):
-    """A linear layer in panels."""
+    """A linear layer in panels; `bytes` is null where its weights are floats."""
 
-    _fields_ = (("panels", POINTER), ("inputs", INT), ("outputs", INT))
+    _fields_ = (("panels", POINTER), ("bytes", POINTER), ("inputs", INT), ("outputs", INT))
 
 
 class NormWeights(ctypes.Structure):
@@ -74,11 +74,13 @@ class DrawControls(ctypes.Structure):
 FUNCTIONS = {
     "padded_size": (INT64, [INT64]),
     "panel_floats": (INT64, [INT, INT]),
+    "panel_bytes": (INT64, [INT, INT]),
     "cache_floats": (INT64, [POINTER]),
     "scratch_floats": (INT64, [POINTER, INT, INT]),
     "draw_floats": (INT64, [INT, INT]),
     "group_size": (INT, []),
     "pack": (None, [*[POINTER] * 3, *[INT] * 3]),
+    "pack_bytes": (None, [*[POINTER] * 4, *[INT] * 3]),
     "read_tokens": (INT, [*[POINTER] * 2, INT, *[POINTER] * 5, INT]),
     "draw_rows": (
         None,

@@ -13,10 +13,12 @@ from nanogpt2.checks.samples import Pair
 from nanogpt2.config.config import complete
 from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.draw import Controls, draw_tokens
+from nanogpt2.decode.int8 import rounded_logits
 from nanogpt2.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "vocab_size": 67, "block_size": 9}
 TOLERANCE = 1e-4  # of the largest logit: sums in another order
+INT8_TOLERANCE = 0.05  # an input that another order of sums rounds to the next whole number
 DRAWN_ROWS = 40
 CONTROLS = (
     Controls(),
@@ -26,18 +28,22 @@ CONTROLS = (
 )
 
 
-def try_compiled(shape: Mapping[str, Any]) -> Iterator[Pair]:
-    """Try cpu.c: a prompt and a step of a small model with the keys and values of `shape`."""
+def try_compiled(shape: Mapping[str, Any], *, int8: bool = False) -> Iterator[Pair]:
+    """Try cpu.c: a prompt and a step of a small model with the keys and values of `shape`.
+
+    With `int8` its weights have 8 bits.
+    """
     model = GPT(complete({**shape, **SMALL})).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.normal_(0.0, 0.3, generator=generator)
     idx = torch.randint(SMALL["vocab_size"], (SMALL["block_size"],), generator=generator)
-    decoder = CompiledDecoder(CompiledWeights(model, n_tokens=None), rows=1)
-    expected = model(idx[None])[0]
-    yield decoder.encode(idx[:-1], 0), expected[-2], TOLERANCE
+    decoder = CompiledDecoder(CompiledWeights(model, n_tokens=None, int8=int8), rows=1)
+    expected = (rounded_logits(model, idx[None]) if int8 else model(idx[None]))[0]
+    tolerance = INT8_TOLERANCE if int8 else TOLERANCE
+    yield decoder.encode(idx[:-1], 0), expected[-2], tolerance
     last = torch.tensor([len(idx) - 1])
-    yield decoder.step(idx[-1:], last)[0], expected[-1], TOLERANCE
+    yield decoder.step(idx[-1:], last)[0], expected[-1], tolerance
 
 
 def try_draw(draw: Callable[..., Tensor], device: torch.device, n_logits: int) -> Iterator[Pair]:

@@ -10,19 +10,19 @@ from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
 from nanogpt2.ensemble.ensemble import Ensemble, Model, mean_logits
 
 
-def prepare(model: Model, *, n_tokens: int | None = None, quick: bool = True) -> MakeDecoder:
+def prepare(
+    model: Model, *, n_tokens: int | None = None, quick: bool = True, int8: bool = False
+) -> MakeDecoder:
     """Return what makes decoders for `model`, the quickest unless told; see `choose.prepare`.
 
     Those of an ensemble give logits of the tokens that all of its models know, or of `n_tokens`.
     """
     if isinstance(model, Ensemble):
         n_tokens = n_tokens or model.config.vocab_size
-        members = model.members
-        return partial(
-            EnsembleDecoder, [prepare(each, n_tokens=n_tokens, quick=quick) for each in members]
-        )
+        make = partial(prepare, n_tokens=n_tokens, quick=quick, int8=int8)
+        return partial(EnsembleDecoder, [make(each) for each in model.members])
     if quick:
-        return choose.prepare(model, n_tokens=n_tokens)
+        return choose.prepare(model, n_tokens=n_tokens, int8=int8)
     return partial(ModuleDecoder, model, n_tokens=n_tokens)
 
 

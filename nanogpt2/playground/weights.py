@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import CheckpointError
+from nanogpt2.decode.int8 import round_rows
 
 WITH_ROWS_OF_TOKENS = ("wte.weight", "lm_head.weight")
-LARGEST = 127  # of eight bits with a sign
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,6 @@ def as_matrix(weight: Tensor) -> Tensor:
     """Return `weight` in float32 on the CPU as rows: a vector has one."""
     flat = weight.detach().cpu().float()
     return flat.reshape(1 if flat.dim() == 1 else len(flat), -1)
-
-
-def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scale of each row of `matrix` (R, C), (R, 1), and its numbers as int8 (R, C)."""
-    scales = matrix.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / LARGEST
-    if not scales.isfinite().all():
-        raise CheckpointError("a weight is not finite: training went wrong")
-    return scales, (matrix / scales).round().to(torch.int8)
 
 
 def as_packed(weights: Mapping[str, Tensor], *, bits: int) -> dict[str, Tensor]:

@@ -57,6 +57,7 @@ class Sampler:
     controls: Controls = NEUTRAL
     stop: Sequence[str] = ()
     window: str = "exact"
+    int8: bool = False  # decode with weights of 8 bits, on a CPU
 
     def __post_init__(self) -> None:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
@@ -73,7 +74,7 @@ class Sampler:
     @cached_property
     def make_decoder(self) -> MakeDecoder:
         """What makes decoders for the model, prepared once for all texts."""
-        return prepare(self.model, n_tokens=self.tokenizer.size)
+        return prepare(self.model, n_tokens=self.tokenizer.size, int8=self.int8)
 
     def stream(
         self, prompts: Sequence[str], *, seed: int, meter: Meter | None = None, chunk: int = 16
@@ -139,7 +140,9 @@ class Sampler:
         return tokens or [start_token(self.tokenizer)]
 
 
-def make_sampler(model: Model, tokenizer: Tokenizer, config: SampleConfig) -> Sampler:
+def make_sampler(
+    model: Model, tokenizer: Tokenizer, config: SampleConfig, *, int8: bool = False
+) -> Sampler:
     """Return the sampler that `config` asks for."""
     controls = Controls(
         temperature=config.temperature,
@@ -149,7 +152,13 @@ def make_sampler(model: Model, tokenizer: Tokenizer, config: SampleConfig) -> Sa
         repetition_penalty=config.repetition_penalty,
     )
     return Sampler(
-        model, tokenizer, config.max_new_tokens, controls, stop=config.stop, window=config.window
+        model,
+        tokenizer,
+        config.max_new_tokens,
+        controls,
+        stop=config.stop,
+        window=config.window,
+        int8=int8,
     )
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from decoding import ODD, WIDE, make_model, run
 from spoiled import spoil
 from torch import Tensor
-from variants import VARIANTS, warmed
+from variants import VARIANTS
 
-from nanogpt2.config.config import Config, get_config
+from nanogpt2.config.config import Config
 from nanogpt2.decode import choose, cpu, cpu_library
 from nanogpt2.decode.choose import choose_draw, prepare
 from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights, draw_compiled
-from nanogpt2.decode.decoder import Decoder, ModuleDecoder
+from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
 from nanogpt2.device import compiler
 from nanogpt2.device.threads import Sleepers, _loaded_libraries
@@ -28,8 +29,6 @@ from nanogpt2.sample.request import Request
 if not choose.compiles():
     pytest.skip("needs a C compiler", allow_module_level=True)
 
-ODD = {"n_embd": 20, "n_head": 2, "vocab_size": 65, "block_size": 19, "n_layer": 3}
-WIDE = {"n_embd": 96, "n_head": 4, "vocab_size": 61, "block_size": 40, "n_layer": 1}
 UNEVEN = {"n_embd": 15, "n_head": 3}  # heads of 5 channels, which rotary positions do not take
 
 
@@ -44,21 +43,8 @@ def _nothing_known() -> Iterator[None]:
         function.cache_clear()
 
 
-def make_model(tiny: Config, name: str, **changes: object) -> GPT:
-    return warmed(get_config({**tiny.to_dict(), **VARIANTS[name], **changes})).eval()
-
-
 def make_decoder(model: GPT, *, rows: int) -> CompiledDecoder:
     return CompiledDecoder(CompiledWeights(model, n_tokens=50), rows=rows)
-
-
-def run(decoder: Decoder, idx: Tensor, lengths: list[int], steps: int) -> Tensor:
-    """Return the logits (steps + 1, B, V) after each row's prompt in `idx` and each step."""
-    at, rows = torch.tensor(lengths), torch.arange(len(idx))
-    encoded = [decoder.encode(idx[row, :length], row) for row, length in enumerate(lengths)]
-    decoder.reach(idx.shape[1])
-    stepped = [decoder.step(idx[rows, at + step], at + step) for step in range(steps)]
-    return torch.stack([torch.stack(encoded), *stepped])
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
