@@ -592,12 +592,12 @@ static void cap(const Work *work, float *logits) {
         }
 }
 
-// Groups of tokens attend together: they follow one another in a row.
-static void group_tokens(Work *work) {
+// Groups of up to `most` tokens attend together: they follow one another in a row.
+static void group_tokens(Work *work, int most) {
     work->blocks = 0;
     for (int t = 0; t < work->count; t++)
         if (t == 0 || work->places[t].row != work->places[t - 1].row ||
-            t - work->starts[work->blocks - 1] == ROWS)
+            t - work->starts[work->blocks - 1] == most)
             work->starts[work->blocks++] = t;
     work->starts[work->blocks] = work->count;
 }
@@ -618,7 +618,7 @@ static void keep_last(Work *work, int most) {
         kept++;
     }
     work->count = kept;
-    group_tokens(work);
+    group_tokens(work, ROWS);
 }
 
 // --- Reading tokens ---
@@ -648,11 +648,12 @@ static Work share_scratch(const Model *m, const Cache *cache, int count, float *
 }
 
 // Reads `count` tokens, those of a row one after the other, at positions that follow one another.
-// logits (rows, padded head.out) are those after the last token of each row. Returns 0; or, with
-// nothing read, 1 where a token and 2 where a position is out of range.
+// logits (rows, padded head.out) are those after the last token of each row; or, with `each`, (count,
+// padded head.out) those after each token, with the bits that they have where it is read alone.
+// Returns 0; or, with nothing read, 1 where a token and 2 where a position is out of range.
 int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *tokens,
-                const int64_t *rows, const int64_t *positions, float *logits, float *scratch,
-                int threads) {
+                const int64_t *rows, const int64_t *positions, int each, float *logits,
+                float *scratch, int threads) {
     Work work = share_scratch(m, cache, count, scratch);
     for (int t = 0; t < count; t++) {
         const int follows = t > 0 && rows[t] == rows[t - 1];
@@ -663,7 +664,7 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
         if (follows && positions[t] != positions[t - 1] + 1) return 2;
         work.places[t] = (Place){(int)rows[t], (int)positions[t]};
     }
-    group_tokens(&work);
+    group_tokens(&work, each ? 1 : ROWS);
     const int64_t C = padded(m->n_embd), Q = padded(qkv_width(m)), H = padded(hidden_width(m));
 #pragma omp parallel num_threads(threads)
     {
@@ -673,7 +674,7 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
             add_norm(&work, &block->norm_1, layer > 0);
             apply(&work, &block->attention_in, work.y, C, work.qkv, Q, work.count);
             keep(&work, layer);
-            if (layer == m->n_layer - 1) {
+            if (layer == m->n_layer - 1 && !each) {
 #pragma omp single
                 keep_last(&work, m->n_taps ? m->n_taps : 1);
             }
@@ -682,7 +683,7 @@ int read_tokens(const Model *m, const Cache *cache, int count, const int64_t *to
             add_norm(&work, &block->norm_2, 1);
             if (m->n_taps) {
                 mix_tokens(&work, layer, block->taps);
-                if (layer == m->n_layer - 1) {
+                if (layer == m->n_layer - 1 && !each) {
 #pragma omp single
                     keep_last(&work, 1);
                 }
@@ -805,7 +806,7 @@ int go_on(const Model *m, const Cache *cache, int rows, int steps, int64_t *toke
           int64_t drawn_step, float *logits, float *scratch, int threads) {
     const int V = m->head.out;
     for (int s = 0; s < steps; s++) {
-        const int wrong = read_tokens(m, cache, rows, tokens, row_numbers, positions, logits,
+        const int wrong = read_tokens(m, cache, rows, tokens, row_numbers, positions, 0, logits,
                                       scratch, threads);
         if (wrong) return wrong;
         draw_rows(logits, padded(V), rows, V, uniforms + s, uniforms_step, controls, 0, seen,

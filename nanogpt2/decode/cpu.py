@@ -165,6 +165,11 @@ class CompiledDecoder:
         rows = self.row_numbers[row].expand(len(tokens)).contiguous()
         return self.read(tokens, rows, self.slots[: len(tokens)], last=1)[0]
 
+    def read_on(self, tokens: Tensor, position: int) -> Tensor:
+        """Put `tokens` (N,) into row 0, from `position` on; return the logits (N, V) after each."""
+        rows, positions = torch.zeros_like(tokens), torch.arange(position, position + len(tokens))
+        return self.read(tokens, rows, positions, last=len(tokens), each=True)
+
     def copy_row(self, source: int, row: int) -> None:
         """Make `row` hold what `source` holds."""
         self.kv_cache[:, row] = self.kv_cache[:, source]
@@ -223,14 +228,15 @@ class CompiledDecoder:
 
     def read(
         self, tokens: Tensor, rows: Tensor, positions: Tensor, *, last: int,
-        cache: Cache | None = None,
+        cache: Cache | None = None, each: bool = False,
     ) -> Tensor:  # fmt: skip
         """Put `tokens` (N,) into `rows` (N,) at `positions` (N,), of any number of rows at once.
 
         Those of a row follow one another. Returns the logits (`last`, V) after the last of each
         row: the same bits as alone. A text read in parts, each but the last of a multiple of
         `group_size` tokens, has the bits of one read at once, unless the model mixes tokens
-        before its MLP.
+        before its MLP. With `each` the logits (N, V) are those after each token, with the bits
+        that they have where `step` reads one after the other.
         """
         tokens, positions = tokens.contiguous(), positions.contiguous()
         assert tokens.shape == rows.shape == positions.shape
@@ -240,7 +246,7 @@ class CompiledDecoder:
         self._check(
             self.library.read_tokens(
                 self.weights.pointer, ctypes.addressof(cache or self.cache), len(tokens),
-                tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(),
+                tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(), each,
                 logits.data_ptr(), self._make_scratch(len(tokens), threads), threads,
             )
         )  # fmt: skip

@@ -19,7 +19,12 @@ from nanogpt2.device.threads import share_cores
 from nanogpt2.ensemble.decoding import last_logits, prepare, slides
 from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
+from nanogpt2.sample.drafts import Drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite
+
+LEAST_WEIGHTS = 2_000_000  # of smaller models, which lie in a near cache, each token costs alike
+BETWEEN_GUESSES = 100_000_000  # weights times tokens, so that looking for them takes no time
+LEAST_BETWEEN = 4  # tokens
 
 
 def generate(
@@ -92,6 +97,7 @@ class Generation:
         self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
         self.seen = self._mark_seen(prompts)
         self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
+        self.drafts, self.between_guesses = self.make_drafts()
 
     def _mark_seen(self, prompts: Sequence[Tensor]) -> Tensor | None:
         if self.request.controls.repetition_penalty == 1:
@@ -101,6 +107,16 @@ class Generation:
         for row, prompt in enumerate(prompts):
             seen[row, prompt[prompt < n_tokens].to(self.device)] = True
         return seen
+
+    def make_drafts(self) -> tuple[Drafts | None, int]:
+        """Return what guesses tokens, where reading some more costs little, and how often."""
+        decoder, request = self.decoder, self.request
+        alone = len(self.lengths) == 1 and self.seen is None
+        if isinstance(decoder, CompiledDecoder) and request.drafts and request.use_cache and alone:
+            size = decoder.weights.size
+            if size >= LEAST_WEIGHTS:
+                return Drafts(request.prompts[0]), max(BETWEEN_GUESSES // size, LEAST_BETWEEN)
+        return None, 0
 
     def run(self) -> Iterator[Tensor]:
         """Yield drawn tokens (B, 1 .. chunk)."""
@@ -123,9 +139,32 @@ class Generation:
             return self.hand_out(1)
         room = left if self.slides else min(left, self.block_size - max(self.cached))
         count = min(room, self.request.chunk)
-        self.step_many(count)
+        if self.drafts is None:
+            self.step_many(count)
+        elif guess := self.drafts.guess(min(count, self.block_size - self.cached[0]) - 1):
+            count = self.check(guess, self.drafts)
+        else:
+            count = min(count, self.between_guesses)
+            self.step_many(count)
         self.cached = [cached + count for cached in self.cached]
         return self.hand_out(count)
+
+    def check(self, guess: Sequence[int], drafts: Drafts) -> int:
+        """Draw tokens of the one row as long as they are those of `guess`, and one more."""
+        assert isinstance(self.decoder, CompiledDecoder)
+        done, start = int(self.count), int(self.chunk_count)
+        logits = self.decoder.read_on(torch.tensor([int(self.tokens), *guess]), self.cached[0])
+        uniforms = self.uniforms[0, done : done + len(logits), None].contiguous()
+        drawn = self.draw(logits, uniforms, self.request.controls, seen=None)
+        right = int((drawn[:-1] == torch.tensor(guess)).cumprod(0).sum())
+        drafts.learn(len(guess), right)
+        count = right + 1
+        self.drawn[0, start : start + count] = drawn[:count]
+        self.tokens.copy_(drawn[right])
+        self.positions += count
+        self.count += count
+        self.chunk_count += count
+        return count
 
     def is_full(self, cached: int) -> bool:
         """Return whether the next token of a row with `cached` tokens is past the block."""
@@ -247,6 +286,8 @@ class Generation:
         for row, length in enumerate(self.lengths):
             self.history[row, length : length + count] = chunk[row]
             self.lengths[row] = length + count
+        if self.drafts is not None:
+            self.drafts.add(chunk[0].tolist())
         return chunk
 
 

@@ -33,6 +33,7 @@ class Request:
     n_tokens: int | None = None  # draw token numbers below it only
     chunk: int = 16  # tokens that are handed out together, at most
     use_cache: bool = True  # False: read the whole window for each token, with the model's modules
+    drafts: bool = True  # of one sample, guess tokens and check several at once where that is quick
 
     def __post_init__(self) -> None:
         if self.window not in WINDOWS:
