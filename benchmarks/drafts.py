@@ -17,9 +17,9 @@ import click
 import torch
 
 from nanogpt2.config.config import get_config
-from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from nanogpt import load_nanogpt, make_theirs
 
 from nanogpt2.config.config import get_config
-from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.choose import prepare
 from nanogpt2.device.pages import Room
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT

@@ -24,9 +24,9 @@ from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
 from nanogpt2.config.config import get_config
-from nanogpt2.decode.choose import prepare
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.choose import prepare
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
 

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.decode.choose import choose_draw
-from nanogpt2.decode.cpu import (
+from nanogpt2.decode.decoder import Decoder, MakeDecoder
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.choose import choose_draw
+from nanogpt2.decode_kernels.cpu import (
     SHARED_WORK,
     CompiledDecoder,
     as_struct,
     draw_compiled,
     draw_each,
 )
-from nanogpt2.decode.decoder import Decoder, MakeDecoder
-from nanogpt2.decode.draw import Controls
 from nanogpt2.model.gpt import GPT
 
 Draw = Callable[..., Tensor]

@@ -5,8 +5,8 @@ from functools import partial
 
 from torch import Tensor
 
-from nanogpt2.decode import choose
 from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
+from nanogpt2.decode_kernels import choose
 from nanogpt2.ensemble.ensemble import Ensemble, Model, mean_logits
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nanogpt2.base.errors import CheckpointError
-from nanogpt2.decode.int8 import round_rows
+from nanogpt2.decode_kernels.int8 import round_rows
 
 WITH_ROWS_OF_TOKENS = ("wte.weight", "lm_head.weight")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.base.arguments import whole_number
-from nanogpt2.decode.choose import choose_draw
-from nanogpt2.decode.cpu import CompiledDecoder
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls, draw_uniforms
+from nanogpt2.decode_kernels.choose import choose_draw
+from nanogpt2.decode_kernels.cpu import CompiledDecoder
 from nanogpt2.device.threads import share_cores
 from nanogpt2.ensemble.decoding import last_logits, prepare, slides
 from nanogpt2.ensemble.ensemble import Model, unwrapped_model

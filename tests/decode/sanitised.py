@@ -10,8 +10,8 @@ from conftest import TINY
 from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import get_config
-from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
 
 SHAPES = [
     {"n_embd": 20, "n_head": 2, "vocab_size": 65, "block_size": 19},

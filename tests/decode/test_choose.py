@@ -10,7 +10,8 @@ from spoiled import spoil
 from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.decode.choose import (
+from nanogpt2.decode.decoder import ModuleDecoder
+from nanogpt2.decode_kernels.choose import (
     choose_decoder,
     decoder_works,
     draw_works,
@@ -18,7 +19,6 @@ from nanogpt2.decode.choose import (
     runs_kernels,
     say,
 )
-from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
@@ -27,8 +27,8 @@ pytest.importorskip("triton", reason="needs Triton")
 
 import interpreter  # noqa: F401
 
-from nanogpt2.decode import gpu_kernels as kernels
-from nanogpt2.decode.gpu import FusedDecoder
+from nanogpt2.decode_kernels import gpu_kernels as kernels
+from nanogpt2.decode_kernels.gpu import FusedDecoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OUTPUTS = {"embed": 4, "linear": 6, "attend": 5, "pick": 4}  # the number of the argument

@@ -13,10 +13,10 @@ from variants import VARIANTS
 from nanogpt2.__main__ import main
 from nanogpt2.base.errors import CheckpointError, DeviceError
 from nanogpt2.config.config import Config
-from nanogpt2.decode import choose, cpu
-from nanogpt2.decode.choose import prepare
-from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
-from nanogpt2.decode.int8 import round_inputs, round_rows, rounded_logits
+from nanogpt2.decode_kernels import choose, cpu
+from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode_kernels.int8 import round_inputs, round_rows, rounded_logits
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import ByteTokenizer
@@ -101,7 +101,9 @@ def test_where_it_cannot_be_it_says_so(
         prepare(model, int8=True)
     choose.compiled_works.cache_clear()
     choose.say.cache_clear()
-    assert "decode/cpu.c: computes something else here than torch" in capsys.readouterr().err
+    assert (
+        "decode_kernels/cpu.c: computes something else here than torch" in capsys.readouterr().err
+    )
 
 
 def test_weights_that_are_not_finite_are_refused(tiny: Config) -> None:

@@ -10,7 +10,7 @@ from variants import VARIANTS, warmed
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.decode.choose import prepare
+from nanogpt2.decode_kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint, save_tensors
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optimizers.rates import learning_rate_factor

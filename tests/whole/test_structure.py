@@ -16,8 +16,18 @@ from nanogpt2.train.states import TRAINING_ROOMS
 ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
     *("prepare", "shards", "survey", "doctor", "model", "checks", "kernels", "finetune", "distil"),
-    *("optimizers", "report", "train", "decode", "ensemble", "sample", "evaluate", "trials"),
-    *("experiments", "plan", "exchange", "export", "proof", "compare", "pages"),
+    *("optimizers", "report", "train", "decode", "decode_kernels", "ensemble", "sample"),
+    *(
+        "evaluate",
+        "trials",
+        "experiments",
+        "plan",
+        "exchange",
+        "export",
+        "proof",
+        "compare",
+        "pages",
+    ),
     *("playground", "batching", "serve", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.base.errors import CheckpointError
-from nanogpt2.decode.cpu_library import (
+from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.cpu_library import (
     MLP_KINDS,
     BlockWeights,
     Cache,
@@ -23,7 +24,6 @@ from nanogpt2.decode.cpu_library import (
     NormWeights,
     load,
 )
-from nanogpt2.decode.draw import Controls
 from nanogpt2.device.pages import Room
 from nanogpt2.model.gpt import GPT, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nanogpt2.checks.samples import Pair
 from nanogpt2.config.config import complete
-from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.draw import Controls, draw_tokens
-from nanogpt2.decode.int8 import rounded_logits
+from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode_kernels.int8 import rounded_logits
 from nanogpt2.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "vocab_size": 67, "block_size": 9}

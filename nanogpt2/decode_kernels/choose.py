@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.checks.check import find_fault
-from nanogpt2.decode.cpu import CompiledDecoder, CompiledWeights, draw_compiled
-from nanogpt2.decode.cpu_library import SOURCE, load
 from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
 from nanogpt2.decode.draw import draw_tokens
-from nanogpt2.decode.trials import try_compiled, try_draw
+from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, draw_compiled
+from nanogpt2.decode_kernels.cpu_library import SOURCE, load
+from nanogpt2.decode_kernels.trials import try_compiled, try_draw
 from nanogpt2.device.compiler import name_of
 from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
 from nanogpt2.screen import screen
@@ -63,7 +63,7 @@ def prepare(model: GPT, *, n_tokens: int | None = None, int8: bool = False) -> M
 def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
     """Return the quickest `draw_tokens` where `weight` (V, C) is."""
     if runs_kernels(weight) and draw_works(weight.device, len(weight)):
-        from nanogpt2.decode.gpu import draw_fused
+        from nanogpt2.decode_kernels.gpu import draw_fused
 
         return draw_fused
     if weight.device == CPU and compiles() and compiled_draw_works():
@@ -117,7 +117,7 @@ def compiled_draw_works() -> bool:
 
 
 def runs_kernels(weight: Tensor) -> bool:
-    """Return whether the kernels of `decode.gpu` may run where `weight` is, with its dtype."""
+    """Return whether the kernels of `decode_kernels.gpu` may run where `weight` is, with its dtype."""
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     return weight.is_cuda and weight.dtype in dtypes and kernels_work(weight.device)
 
@@ -128,7 +128,7 @@ def kernels_work(device: torch.device) -> bool:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        from nanogpt2.decode import gpu  # noqa: F401  # slow, and Triton is not everywhere
+        from nanogpt2.decode_kernels import gpu  # noqa: F401  # slow, and Triton is not everywhere
     except ImportError:
         say(f"note: Triton is not installed: {SLOWLY}")
         return False
@@ -140,7 +140,7 @@ def choose_decoder(model: GPT, *, rows: int, n_tokens: int | None) -> Decoder:
     weight, shape = model.wte.weight, shape_of(model)
     if not decoder_works(shape, weight.device, weight.dtype, at_most(MOST_ROWS, rows)):
         return ModuleDecoder(model, rows=rows, n_tokens=n_tokens)
-    from nanogpt2.decode.gpu import FusedDecoder
+    from nanogpt2.decode_kernels.gpu import FusedDecoder
 
     return FusedDecoder(model, rows=rows, n_tokens=n_tokens)
 
@@ -159,7 +159,7 @@ def at_most(most: int, size: int) -> int:
 @cache
 def draw_works(device: torch.device, n_logits: int) -> bool:
     """Return whether the draw's kernels draw from so many logits what `draw_tokens` does."""
-    from nanogpt2.decode.gpu import draw_fused
+    from nanogpt2.decode_kernels.gpu import draw_fused
 
     return is_right("draw", find_fault(lambda: try_draw(draw_fused, device, n_logits)))
 
@@ -168,7 +168,7 @@ def draw_works(device: torch.device, n_logits: int) -> bool:
 @torch.no_grad()
 def decoder_works(shape: Shape, device: torch.device, dtype: torch.dtype, rows: int) -> bool:
     """Return whether each kernel of a step computes what the modules of such a model do."""
-    from nanogpt2.decode.gpu_trials import TRIALS, Trial
+    from nanogpt2.decode_kernels.gpu_trials import TRIALS, Trial
 
     trial = Trial(dict(shape), device, dtype, rows)
     faults = ((name, find_fault(lambda: attempt(trial))) for name, attempt in TRIALS.items())  # noqa: B023

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nanogpt2.checks.samples import Pair
-from nanogpt2.decode import gpu
 from nanogpt2.decode.decoder import ModuleDecoder
+from nanogpt2.decode_kernels import gpu
 from nanogpt2.model.gpt import GPT, Block, rope_angles
 from nanogpt2.model.shapes import make_shapes
 

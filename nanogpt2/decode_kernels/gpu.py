@@ -12,9 +12,9 @@ import torch
 import triton
 from torch import Tensor, nn
 
-from nanogpt2.decode import gpu_kernels as kernels
 from nanogpt2.decode.decoder import LayerKVCache, ModuleDecoder
 from nanogpt2.decode.draw import COLDEST, Controls, draw_tokens, penalise
+from nanogpt2.decode_kernels import gpu_kernels as kernels
 from nanogpt2.model.gpt import GPT, Attention, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 

@@ -1,4 +1,4 @@
-"""Triton kernels for one cached step of a model on a GPU; `decode.gpu` calls them.
+"""Triton kernels for one cached step of a model on a GPU; `decode_kernels.gpu` calls them.
 
 A pointer's name ends in _ptr, and a null pointer is an absent tensor. Sums are in float32; what
 the model's modules round to the dtype of its weights is rounded here too.
