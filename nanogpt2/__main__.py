@@ -4,30 +4,50 @@ import atexit
 import difflib
 import gc
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
 from nanogpt2 import __version__
 
+# The map: what a person wants to do, and the commands for it, each with its line in `--help`.
+MAP = {
+    "Choose a text": {
+        "data": "what is in a text, what is wrong, which switch mends it",
+        "tokenizer": "characters, bytes or pieces of words: which suits the text",
+        "shards": "prepare a large text on several machines",
+    },
+    "Set up a run": {
+        "plan": "what to train in the time there is, and what to expect of it",
+        "preset": "a model of another size, or what suits fine-tuning",
+        "import": "trained weights of Hugging Face's hub to start from",
+        "runs": "runs that were cut off and can go on",
+    },
+    "Compare": {
+        "report": "all runs on one page, live while they train",
+        "seeds": "better, or lucky? one setting or two with several seeds",
+        "sweep": "many settings side by side, and the best of them",
+        "check": "is this branch worse than its base?",
+    },
+    "Write and read": {
+        "generate": "text from a prompt, as it comes",
+        "score": "how surprising a text is to the model",
+    },
+    "Share": {
+        "serve": "the model over HTTP: a page, and OpenAI's completions",
+        "export": "the model for other programs, or as one page to play with",
+        "card": "a model card: data, figures, samples, how to make it again",
+        "verify": "do model, text, parameters, code and record belong together?",
+    },
+    "This shell": {
+        "completion": "the Tab key completes commands, options and files",
+    },
+}
 # Each command, and the module that has it as `main`.
 COMMANDS = {
-    "card": "nanogpt2.commands.card",
-    "check": "nanogpt2.commands.check",
-    "data": "nanogpt2.commands.data",
-    "export": "nanogpt2.commands.export",
-    "generate": "nanogpt2.commands.generate",
-    "import": "nanogpt2.commands.import_",
-    "plan": "nanogpt2.commands.plan",
-    "preset": "nanogpt2.commands.preset",
-    "report": "nanogpt2.commands.report",
-    "runs": "nanogpt2.commands.runs",
-    "score": "nanogpt2.commands.score",
-    "seeds": "nanogpt2.commands.seeds",
-    "serve": "nanogpt2.commands.serve",
-    "shards": "nanogpt2.commands.shards",
-    "sweep": "nanogpt2.commands.sweep",
-    "tokenizer": "nanogpt2.commands.tokenizer",
-    "verify": "nanogpt2.commands.verify",
+    name: f"nanogpt2.commands.{name}{'_' * iskeyword(name)}"
+    for commands in MAP.values()
+    for name in commands
 }
 STAGES = ("validate", "corpus", "init", "prepare", "train", "evaluate", "sample")
 
@@ -37,7 +57,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, as `--help` lists them."""
-        return sorted(COMMANDS)
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command called `cmd_name`, or None where there is none."""
@@ -49,9 +69,22 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that `args` begin with; a usage error names what is like it."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        known = args[0] in COMMANDS or args[0].startswith("-")
+        if not known and not ctx.resilient_parsing:  # as it is where a shell completes a line
             ctx.fail(f"No such command {args[0]!r}. {suggest(args[0])}")
         return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the map, and then the options."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the map; no command is imported for it."""
+        longest = max(map(len, COMMANDS))
+        for purpose, commands in MAP.items():
+            with formatter.section(purpose):
+                formatter.write_dl([(name.ljust(longest), line) for name, line in commands.items()])
 
 
 def suggest(name: str) -> str:
@@ -69,9 +102,9 @@ def suggest(name: str) -> str:
 )
 @click.version_option(__version__, message="nanogpt2 %(version)s")
 def main() -> None:
-    """What nanoGPT2 offers beside its pipeline (`dvc repro`)."""
+    """`dvc repro` trains; `dvc exp run -S key=value` tries a change; and besides:"""
 
 
 if __name__ == "__main__":
     atexit.register(gc.freeze)  # as stages do
-    main(prog_name="python -m nanogpt2")
+    main(prog_name="python -m nanogpt2", complete_var="_NANOGPT2_COMPLETE")

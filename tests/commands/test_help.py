@@ -9,20 +9,26 @@ from click.testing import CliRunner
 from imports import ROOT
 
 import nanogpt2
-from nanogpt2.__main__ import COMMANDS, main
+from nanogpt2.__main__ import COMMANDS, MAP, main
 
 
-def test_help_lists_each_command_with_a_line_and_starts_without_torch() -> None:
+def test_help_is_a_map_of_all_commands_in_few_lines_and_imports_none_of_them() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nanogpt2", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    listed = done.stdout.partition("Commands:\n")[2].splitlines()
-    lines = [line.split(maxsplit=1) for line in listed]
-    assert [name for name, _ in lines] == sorted(COMMANDS)
+    lines = done.stdout.splitlines()
+    listed = [
+        line.split(maxsplit=1) for line in lines if line.startswith("  ") and "-h" not in line
+    ]
+    assert [words[0] for words in listed if words[0] in COMMANDS] == [*COMMANDS]
+    purposes = [line.removesuffix(":") for line in lines if line[:1].isalpha() and line[-1] == ":"]
+    assert purposes == [*MAP, "Options"]
+    assert len(lines) == len(COMMANDS) + 2 * len(MAP) + 7  # each command has one line
     assert "nanogpt2" in done.stderr
     assert "torch" not in done.stderr
+    assert "nanogpt2.commands" not in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -42,6 +48,7 @@ def test_a_command_that_is_not_there_is_a_usage_error() -> None:
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
+        ("plann", "Did you mean 'plan'?"),
         ("gen", "Did you mean 'generate'?"),
         ("GENERATE", "Did you mean 'generate'?"),
         ("scroe", "Did you mean 'score'?"),
@@ -54,6 +61,21 @@ def test_a_mistyped_command_is_told_what_is_like_it(name: str, answer: str) -> N
     done = CliRunner().invoke(main, [name])
     assert done.exit_code == 2
     assert answer in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("generate --promt x", "'--prompt'"),
+        ("runs prnue", "'prune'"),
+        ("export m --too gguf", "'--to'"),
+        ("completion bush", "'bash'"),
+    ],
+)
+def test_so_is_a_mistyped_option_choice_or_command_within(line: str, meant: str) -> None:
+    done = CliRunner().invoke(main, line.split())
+    assert done.exit_code == 2
+    assert meant in done.stderr
 
 
 @pytest.mark.parametrize(

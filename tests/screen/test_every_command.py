@@ -35,6 +35,7 @@ STAGES_RUN = {
 }
 COMMANDS_RUN = {
     "card": ("--out card.md", r"a model card in T -> card\.md", ""),
+    "completion": ("bash", r"bash's completion, for a new shell in T", "_nanogpt2_completion"),
     "data": ("", r"an examination in T", "raw: 1 file"),
     "export": ("w.safetensors --to safetensors", r"a safe.* export in T -> w\.s.*", "safetensors:"),
     "generate": ("--prompt Shall --max-new-tokens 9", r"9 tokens in T \([\d,]+ .*/s\)", "Shall"),

@@ -149,8 +149,9 @@ def options_of(command: Command) -> st.SearchStrategy[list[str]]:
     """Return options of `command`, each with a value that may be any."""
     names = [max(p.opts, key=len) for p in command.params if p.opts[0].startswith("-")]
     flags = [n for p in command.params for n in p.opts if getattr(p, "is_flag", False)]
+    valued = sorted(set(names) - set(flags)) or ["--nosuch"]
     one = st.one_of(
-        st.tuples(st.sampled_from(sorted(set(names) - set(flags))), values.map(as_word)),
+        st.tuples(st.sampled_from(valued), values.map(as_word)),
         st.tuples(st.sampled_from([*flags, "--help", "-x", "--nosuch"])),
         st.tuples(values.map(as_word)),
     )
