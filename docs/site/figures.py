@@ -19,7 +19,7 @@ def draw(name: str, root: Path) -> str:
         f'<figure class="drawn" id="figure-{name}" style="max-width: {WIDTH + 80}px">'
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
         f"{TIP.format(name)}"
-        f"{''.join(parts)}</svg></figure>\n"
+        f"{''.join(parts)}</svg><figcaption>{escape(title)}</figcaption></figure>\n"
     )
 
 
@@ -101,7 +101,7 @@ def draw_model(root: Path) -> tuple[int, str, list[str]]:
         if before:
             parts.append(line("model", (middle, before), (middle, y - 1)))
         if number in (2, 5):
-            branch = before + 8
+            branch = max(before, tops["frame"] - 8) + 8
         before = y + height
         y = before + 22
         if number == 7:

@@ -1,0 +1,208 @@
+"""Each command and block of the documents is run: here, by a test that is named, or for a reason.
+
+A reader follows a page in a project of a small run, from its first block to its last. Where
+another test runs a command with each of its steps looked at, and it takes long, it is only parsed
+here, unless NANOGPT2_EVERY_BLOCK is set.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import pytest
+import warm
+from documents import DOCUMENTS, SHELL, Block, blocks, name
+from imports import ROOT
+from workspace import SMALL_RUN, Workspace
+
+from nanogpt2.config import yaml12
+from nanogpt2.config.config import make_config
+from nanogpt2.gate.thresholds import parse_thresholds
+from nanogpt2.trials.space import apply, read_space
+
+EVERY = bool(os.environ.get("NANOGPT2_EVERY_BLOCK"))
+# How commands begin that no test can run as they stand, and why.
+NOT_RUN = {
+    r"git clone |make |source |pip install ": "sets a project up, as CI does before its tests",
+    r"n=64|(scan|settle|encode)=|sbatch ": "needs a cluster with Slurm; its commands run above it",
+    r"torchrun --nnodes": "needs two machines; tests/train/test_distributed.py has processes",
+    r".*--device cuda": "needs a GPU; without the option it runs",
+    r".*\bgpt2( |$)|.*=gpt2 ": "fetches half a gigabyte; tests/exchange/test_hub.py has a hub",
+    r"python benchmarks/": "takes hours, and a text that is not here",
+    r".*report .*--watch": "does not end; tests/pages/test_watch.py ends it",
+    r".*nanogpt2 plan": "takes a minute; tests/plan/test_plan.py takes small steps",
+    r"from dask": "dask is not of this project; the commands that it starts run above it",
+    r"dvc exp apply student": "its name is its seeds'; tests/experiments/test_seeds.py has them",
+}
+# Those that take long, and the test that runs them and looks at what they do.
+ELSEWHERE = {
+    r"dvc exp run .*init_from": "tests/whole/test_finetune.py",
+    r"dvc exp run .*teachers": "tests/whole/test_distil.py",
+    r"dvc exp run": "tests/whole/test_pipeline.py",
+    r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
+    r".*nanogpt2 sweep": "tests/trials/test_going_on.py",
+    r".*nanogpt2 tokenizer": "tests/experiments/test_candidates.py",
+    r".*verify --replay": "tests/proof/test_project.py",
+    r".*export (--to huggingface )?exported": "tests/export/test_huggingface_out.py",
+    r"from transformers": "tests/export/test_huggingface_out.py",
+    r".*card .*--export exported": "tests/proof/test_project.py",
+    r".*export --to onnx|import onnxruntime": "tests/export/test_onnx_out.py",
+    r".*check --measure-noise|bash ci/check|git add ci/noise": "tests/gate/test_branches.py",
+}
+# Pages of which another test takes each block.
+OTHERS = {
+    "docs/sharing.md": "tests/whole/test_sharing.py",
+    "docs/start.md": "tests/whole/test_site.py",
+}
+# What is smaller here, or lies elsewhere; and what a page takes for granted.
+SMALLER = {
+    r"(nanogpt2 tokenizer)( --seconds 60)?": r"\1 --seconds 0.01",
+    r"(preset \w+)": r"\1 --params preset.yaml",
+    r"--n (5|10|4)|--seeds 5": "--n 2",
+    r"sweep --n 2": "sweep --seeds 2",
+    r"--search 40": "--search 2",
+    r"max_iters=\d+": "max_iters=12",
+    r"vocab_size=2048": "vocab_size=260",
+    r"block_size=256": "block_size=32",
+    r"git commit ": "git commit --allow-empty ",  # a run with the same bytes changes nothing
+    r"~/my-novel": "my-novel",
+    r"/shared/work": "work",
+    r"--shard=1/3": "--shard=1/1",
+    r"verify exported/": "verify data/prepared/",
+    r"some/best_model.pt": "checkpoints/best_model.pt",
+    r"--prompt=(ROMEO:|Thou)": "--prompt=Shall",
+    r"\"KING:\\n\"": '"Shall"',
+    r"load_pretrained\(\"gpt2\"\)": 'load_pretrained("shakespeare.pt")',
+}
+COPIES = "cp data/raw/* my-novel.txt; cp data/raw/* my-text.txt; cp params.yaml preset.yaml;"
+BEFORE = {
+    "README.md": "mkdir my-novel; mv my-*.txt my-novel; cp checkpoints/best_model.pt my_model.pt",
+    "docs/ci.md": "git tag v1; git update-ref refs/remotes/origin/main HEAD",
+    "docs/distil.md": "for n in one two student; do cp my.yaml $n.yaml; done;"
+    " echo 'checkpoint_dir: runs/one' >> one.yaml; echo 'checkpoint_dir: runs/two' >> two.yaml",
+    "docs/ensembles.md": "for n in one two; do cp checkpoints/best_model.pt $n.pt; done",
+    "docs/report.md": "git tag v1.0; git branch --move main;"
+    " for n in 1 2 3 4 5; do git commit --quiet --allow-empty --message $n; done",
+    "docs/sampling.md": "echo Shall > prompts.txt",
+    "docs/training.md": "echo 'checkpoint_dir: mine/checkpoints' >> my.yaml",
+}
+BEFORE_PYTHON = {
+    "docs/finetuning.md": """
+from nanogpt2 import get_config
+from nanogpt2.tokens.dataset import load_split
+from pathlib import Path
+few = dict(max_iters=2, eval_iters=1, batch_size=2, device="cpu")
+train_dataset, val_dataset = (load_split(Path("data/prepared"), n, 16) for n in ("train", "val"))
+"""
+}
+# Pages whose Python needs what their commands made.
+FOLLOWED = {"docs/export.md", "docs/finetuning.md", "docs/scaling.md"}
+AROUND = "noise: ci/noise.json\nchance: 0.01\nmetrics:\n  metrics/eval.json:\n{}"
+MY = {key: value for key, value in SMALL_RUN.items() if key != "corpus"} | {"corpus": "data/raw"}
+
+
+def reason(text: str) -> str | None:
+    """Return why a command, or a block of Python, is not run here, None where it is."""
+    left_out = NOT_RUN if EVERY else {**NOT_RUN, **ELSEWHERE}
+    return next((why for start, why in left_out.items() if re.search(f"(?m)^{start}", text)), None)
+
+
+def smaller(text: str) -> str:
+    for there, here in SMALLER.items():
+        text = re.sub(there, here, text)
+    return text
+
+
+def commands_of(block: Block) -> list[str]:
+    """Return the commands of a block, which a block of output has behind a `$`."""
+    if block.language in SHELL:
+        return block.commands()
+    return re.findall(r"(?m)^\$ (.+)$", block.text) if not block.language else []
+
+
+PAGES = [page for page in map(name, DOCUMENTS) if page not in OTHERS]
+PAGES.sort(key=lambda page: page == "README.md")  # what it shows, other pages explain
+COMMANDS = {
+    command: page
+    for page in reversed(PAGES)
+    for block in blocks(page)
+    for command in commands_of(block)
+}  # and the first page that has it
+
+
+RUN = {page for command, page in COMMANDS.items() if not reason(command)}
+
+
+@pytest.mark.parametrize("page", sorted(RUN))
+def test_a_reader_can_follow_the_page(page: str, tmp_path: Path) -> None:
+    project = Workspace.trained(tmp_path / "project")
+    (project.root / "my.yaml").write_text(to_yaml(MY), encoding="utf-8")
+    project.run("sh", "-ec", COPIES + BEFORE.get(page, ""))
+    for block in blocks(page):
+        if block.language == "python" and page in FOLLOWED and not reason(block.text):
+            code = BEFORE_PYTHON.get(page, "") + smaller(block.text)
+            (project.root / "block.py").write_text(code, encoding="utf-8")
+            project.run(warm.executable(), "block.py")
+        elif block.language == "yaml" and page == "docs/distil.md":
+            student = MY | {"seed": 3} | yaml12.parse(block.text, name=page)
+            (project.root / "student.yaml").write_text(to_yaml(student), encoding="utf-8")
+        for command in commands_of(block):
+            if COMMANDS[command] == page and not reason(command):
+                done = subprocess.run(
+                    ["sh", "-ec", smaller(command)], cwd=project.root, env=project.env,
+                    stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def to_yaml(values: dict[str, object]) -> str:
+    return "".join(f"{key}: {yaml12.show(value)}\n" for key, value in values.items())
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.startswith("python -m ")])
+def test_a_command_has_these_options_and_takes_these_values(command: str) -> None:
+    _, _, module, *words = shlex.split(command)
+    main = import_module("nanogpt2.__main__" if module == "nanogpt2" else module).main
+    if isinstance(main, click.Group):
+        main, words = main.get_command(click.Context(main), words[0]), words[1:]
+    with main.make_context(module, words) as context:
+        assert context.command is main
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.startswith("dvc exp run ")])
+def test_an_experiment_sets_what_there_is(command: str) -> None:
+    words = shlex.split(command)
+    settings = [after for word, after in pairwise(words) if word == "-S"]
+    assert settings
+    params = yaml12.read(ROOT / "params.yaml")
+    make_config(apply(params, settings), name=command)
+
+
+@pytest.mark.parametrize("page", list(map(name, DOCUMENTS)))
+def test_blocks_of_yaml_are_valid_and_those_of_no_language_are_output(page: str) -> None:
+    for block in blocks(page):
+        assert block.language in {"", "bash", "mermaid", "python", "sh", "yaml"}, block
+        if block.language == "":
+            assert not re.search(r"(?m)^(python3? |dvc |git |import |from \w+ import)", block.text)
+        elif block.language == "yaml" and page == "docs/ci.md":
+            whole = block.text if "metrics:" in block.text else AROUND.format(block.text)
+            parse_thresholds(whole, name=page)
+        elif block.language == "yaml" and page == "docs/experiments.md":
+            Path("space.yaml").write_text(block.text, encoding="utf-8")
+            assert read_space((), Path("space.yaml"))
+        elif block.language == "yaml":
+            make_config(yaml12.parse(block.text, name=page), name=page)
+
+
+def test_no_reason_is_left_over_and_the_tests_that_are_named_are_there() -> None:
+    texts = [*COMMANDS, *(block.text for page in PAGES for block in blocks(page))]
+    for start, why in {**NOT_RUN, **ELSEWHERE}.items():
+        assert any(re.search(f"(?m)^{start}", text) for text in texts), start
+        assert all((ROOT / path).is_file() for path in re.findall(r"tests/\S+\.py", why)), why
+    for path in OTHERS.values():
+        assert (ROOT / path).is_file()
