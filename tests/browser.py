@@ -104,6 +104,15 @@ class Browser:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
+    def follow(self, expression: str) -> None:
+        """Run an expression that leads to another page, and wait until that is loaded."""
+        self.loaded = False
+        self.run(expression)
+        while not self.loaded:
+            event = self._read()
+            self._note(event.get("method"), event.get("params", {}))
+        self.wait("document.readyState === 'complete'")
+
     def wait(self, expression: str) -> Any:
         """Wait until an expression is true, and return its value."""
         for _ in range(TRIES):  # a process that was stopped meanwhile has not lost its time

@@ -1,5 +1,6 @@
 """The documents: their blocks of code, as a reader takes them from a page."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +8,64 @@ from pathlib import Path
 
 from imports import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("docs/*.md"),
+        *(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "benchmarks/README")),
+    ]
+)
 FENCE = re.compile(r"(?ms)^```(?P<language>\w*)\n(?P<text>.*?)^```$|^#+ (?P<heading>.+?)$")
 SHELL = ("sh", "bash")
+EVERY = bool(os.environ.get("NANOGPT2_EVERY_BLOCK"))
+# How commands begin that no test can run as they stand, and why.
+NOT_RUN = {
+    r"git clone |make |source |pip install ": "sets a project up, as CI does before its tests",
+    r"n=64|(scan|settle|encode)=|sbatch ": "needs a cluster with Slurm; its commands run above it",
+    r"torchrun --nnodes": "needs two machines; tests/train/test_distributed.py has processes",
+    r".*--device cuda": "needs a GPU; without the option it runs",
+    r".*\bgpt2( |$)|.*=gpt2 ": "fetches half a gigabyte; tests/exchange/test_hub.py has a hub",
+    r".*\bbenchmarks/": "takes long, or a text or machine that is not here",
+    r"mkdir llama": "fetches llama.cpp",
+    r"cp -r TEXT": "the text is one of five languages; the commands are those of docs/start.md",
+    r".*report .*--watch": "does not end; tests/pages/test_watch.py ends it",
+    r".*nanogpt2 plan": "takes a minute; tests/plan/test_plan.py takes small steps",
+    r"from dask": "dask is not of this project; the commands that it starts run above it",
+    r"dvc exp apply student": "its name is its seeds'; tests/experiments/test_seeds.py has them",
+}
+# Those that take long, and the test that runs them and looks at what they do.
+ELSEWHERE = {
+    r"dvc exp run .*init_from": "tests/whole/test_finetune.py",
+    r"dvc exp run .*teachers": "tests/whole/test_distil.py",
+    r"dvc exp run (?!-S corpus=data/raw$)": "tests/whole/test_pipeline.py",
+    r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
+    r".*nanogpt2 sweep": "tests/trials/test_going_on.py",
+    r".*nanogpt2 tokenizer": "tests/experiments/test_candidates.py",
+    r".*verify --replay": "tests/proof/test_project.py",
+    r".*export (--to huggingface )?exported": "tests/export/test_huggingface_out.py",
+    r"from transformers": "tests/export/test_huggingface_out.py",
+    r".*card .*--export exported": "tests/proof/test_project.py",
+    r".*export --to onnx|import onnxruntime": "tests/export/test_onnx_out.py",
+    r".*check --measure-noise|bash ci/check|git add ci/noise": "tests/gate/test_branches.py",
+}
+# What is smaller here, or lies elsewhere.
+SMALLER = {
+    r"(nanogpt2 tokenizer)( --seconds 60)?": r"\1 --seconds 0.01",
+    r"(preset \w+)": r"\1 --params preset.yaml",
+    r"--n (5|10|4)|--seeds 5": "--n 2",
+    r"sweep --n 2": "sweep --seeds 2",
+    r"--search 40": "--search 2",
+    r"max_iters=\d+": "max_iters=12",
+    r"vocab_size=2048": "vocab_size=260",
+    r"block_size=256": "block_size=32",
+    r"git commit ": "git commit --allow-empty ",  # a run with the same bytes changes nothing
+    r"/shared/work": "work",
+    r"--shard=1/3": "--shard=1/1",
+    r"verify exported/": "verify data/prepared/",
+    r"some/best_model.pt": "checkpoints/best_model.pt",
+    r"--prompt=(ROMEO:|Thou)": "--prompt=Shall",
+    r"\"KING:\\n\"": '"Shall"',
+    r"load_pretrained\(\"gpt2\"\)": 'load_pretrained("shakespeare.pt")',
+}
 
 
 @dataclass(frozen=True)
@@ -39,3 +95,15 @@ def blocks(page: str) -> Iterator[Block]:
         heading = found["heading"] or heading
         if found["text"] is not None:
             yield Block(page, heading, found["language"], found["text"])
+
+
+def reason(text: str) -> str | None:
+    """Return why a command, or a block of Python, is not run here, None where it is."""
+    left_out = NOT_RUN if EVERY else {**NOT_RUN, **ELSEWHERE}
+    return next((why for start, why in left_out.items() if re.search(f"(?m)^{start}", text)), None)
+
+
+def smaller(text: str) -> str:
+    for there, here in SMALLER.items():
+        text = re.sub(there, here, text)
+    return text

@@ -5,7 +5,6 @@ another test runs a command with each of its steps looked at, and it takes long,
 here, unless NANOGPT2_EVERY_BLOCK is set.
 """
 
-import os
 import re
 import shlex
 import subprocess
@@ -16,7 +15,17 @@ from pathlib import Path
 import click
 import pytest
 import warm
-from documents import DOCUMENTS, SHELL, Block, blocks, name
+from documents import (
+    DOCUMENTS,
+    ELSEWHERE,
+    NOT_RUN,
+    SHELL,
+    Block,
+    blocks,
+    name,
+    reason,
+    smaller,
+)
 from imports import ROOT
 from workspace import SMALL_RUN, Workspace
 
@@ -25,59 +34,10 @@ from nanogpt2.config.config import make_config
 from nanogpt2.gate.thresholds import parse_thresholds
 from nanogpt2.trials.space import apply, read_space
 
-EVERY = bool(os.environ.get("NANOGPT2_EVERY_BLOCK"))
-# How commands begin that no test can run as they stand, and why.
-NOT_RUN = {
-    r"git clone |make |source |pip install ": "sets a project up, as CI does before its tests",
-    r"n=64|(scan|settle|encode)=|sbatch ": "needs a cluster with Slurm; its commands run above it",
-    r"torchrun --nnodes": "needs two machines; tests/train/test_distributed.py has processes",
-    r".*--device cuda": "needs a GPU; without the option it runs",
-    r".*\bgpt2( |$)|.*=gpt2 ": "fetches half a gigabyte; tests/exchange/test_hub.py has a hub",
-    r"python benchmarks/": "takes hours, and a text that is not here",
-    r".*report .*--watch": "does not end; tests/pages/test_watch.py ends it",
-    r".*nanogpt2 plan": "takes a minute; tests/plan/test_plan.py takes small steps",
-    r"from dask": "dask is not of this project; the commands that it starts run above it",
-    r"dvc exp apply student": "its name is its seeds'; tests/experiments/test_seeds.py has them",
-}
-# Those that take long, and the test that runs them and looks at what they do.
-ELSEWHERE = {
-    r"dvc exp run .*init_from": "tests/whole/test_finetune.py",
-    r"dvc exp run .*teachers": "tests/whole/test_distil.py",
-    r"dvc exp run": "tests/whole/test_pipeline.py",
-    r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
-    r".*nanogpt2 sweep": "tests/trials/test_going_on.py",
-    r".*nanogpt2 tokenizer": "tests/experiments/test_candidates.py",
-    r".*verify --replay": "tests/proof/test_project.py",
-    r".*export (--to huggingface )?exported": "tests/export/test_huggingface_out.py",
-    r"from transformers": "tests/export/test_huggingface_out.py",
-    r".*card .*--export exported": "tests/proof/test_project.py",
-    r".*export --to onnx|import onnxruntime": "tests/export/test_onnx_out.py",
-    r".*check --measure-noise|bash ci/check|git add ci/noise": "tests/gate/test_branches.py",
-}
 # Pages of which another test takes each block.
 OTHERS = {
     "docs/sharing.md": "tests/whole/test_sharing.py",
     "docs/start.md": "tests/whole/test_site.py",
-}
-# What is smaller here, or lies elsewhere; and what a page takes for granted.
-SMALLER = {
-    r"(nanogpt2 tokenizer)( --seconds 60)?": r"\1 --seconds 0.01",
-    r"(preset \w+)": r"\1 --params preset.yaml",
-    r"--n (5|10|4)|--seeds 5": "--n 2",
-    r"sweep --n 2": "sweep --seeds 2",
-    r"--search 40": "--search 2",
-    r"max_iters=\d+": "max_iters=12",
-    r"vocab_size=2048": "vocab_size=260",
-    r"block_size=256": "block_size=32",
-    r"git commit ": "git commit --allow-empty ",  # a run with the same bytes changes nothing
-    r"~/my-novel": "my-novel",
-    r"/shared/work": "work",
-    r"--shard=1/3": "--shard=1/1",
-    r"verify exported/": "verify data/prepared/",
-    r"some/best_model.pt": "checkpoints/best_model.pt",
-    r"--prompt=(ROMEO:|Thou)": "--prompt=Shall",
-    r"\"KING:\\n\"": '"Shall"',
-    r"load_pretrained\(\"gpt2\"\)": 'load_pretrained("shakespeare.pt")',
 }
 COPIES = "cp data/raw/* my-novel.txt; cp data/raw/* my-text.txt; cp params.yaml preset.yaml;"
 BEFORE = {
@@ -106,18 +66,6 @@ AROUND = "noise: ci/noise.json\nchance: 0.01\nmetrics:\n  metrics/eval.json:\n{}
 MY = {key: value for key, value in SMALL_RUN.items() if key != "corpus"} | {"corpus": "data/raw"}
 
 
-def reason(text: str) -> str | None:
-    """Return why a command, or a block of Python, is not run here, None where it is."""
-    left_out = NOT_RUN if EVERY else {**NOT_RUN, **ELSEWHERE}
-    return next((why for start, why in left_out.items() if re.search(f"(?m)^{start}", text)), None)
-
-
-def smaller(text: str) -> str:
-    for there, here in SMALLER.items():
-        text = re.sub(there, here, text)
-    return text
-
-
 def commands_of(block: Block) -> list[str]:
     """Return the commands of a block, which a block of output has behind a `$`."""
     if block.language in SHELL:
@@ -126,22 +74,21 @@ def commands_of(block: Block) -> list[str]:
 
 
 PAGES = [page for page in map(name, DOCUMENTS) if page not in OTHERS]
-PAGES.sort(key=lambda page: page == "README.md")  # what it shows, other pages explain
+FIRST = ["docs/start.md", *sorted(PAGES, key=lambda page: page == "README.md")]
 COMMANDS = {
     command: page
-    for page in reversed(PAGES)
+    for page in reversed(FIRST)
     for block in blocks(page)
     for command in commands_of(block)
-}  # and the first page that has it
-
-
-RUN = {page for command, page in COMMANDS.items() if not reason(command)}
+}  # and the first page that has it, where it is run; README.md shows what others explain
+RUN = {page for command, page in COMMANDS.items() if page in PAGES and not reason(command)}
 
 
 @pytest.mark.parametrize("page", sorted(RUN))
 def test_a_reader_can_follow_the_page(page: str, tmp_path: Path) -> None:
     project = Workspace.trained(tmp_path / "project")
     (project.root / "my.yaml").write_text(to_yaml(MY), encoding="utf-8")
+    project.env["HOME"] = str(project.root)
     project.run("sh", "-ec", COPIES + BEFORE.get(page, ""))
     for block in blocks(page):
         if block.language == "python" and page in FOLLOWED and not reason(block.text):
@@ -204,5 +151,16 @@ def test_no_reason_is_left_over_and_the_tests_that_are_named_are_there() -> None
     for start, why in {**NOT_RUN, **ELSEWHERE}.items():
         assert any(re.search(f"(?m)^{start}", text) for text in texts), start
         assert all((ROOT / path).is_file() for path in re.findall(r"tests/\S+\.py", why)), why
-    for path in OTHERS.values():
-        assert (ROOT / path).is_file()
+    assert all((ROOT / path).is_file() for path in OTHERS.values())
+
+
+SCRIPTS = [command for command in COMMANDS if " benchmarks/" in command]
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_a_benchmark_has_these_options(command: str) -> None:
+    script = re.search(r"benchmarks/\w+\.py", command)
+    options = re.findall(r" (--?[a-zA-Z][\w-]*)", command.partition("python ")[2])
+    assert script
+    text = (ROOT / script[0]).read_text(encoding="utf-8")
+    assert [one for one in options if one.replace("--no-", "--") not in text] == []

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser, chromium
 from imports import ROOT
-from workspace import once
+from walk import prepare, walk
+from workspace import TEXT, Workspace, once
 
 from nanogpt2.config import yaml12
 from nanogpt2.config.schema import load_schema
@@ -69,6 +70,21 @@ def test_a_page_is_read_on_a_desktop_and_a_phone(site: Path, browser: Browser, p
         assert browser.run("document.documentElement.scrollWidth") <= width
         shade = browser.run("getComputedStyle(document.body).backgroundColor")
         assert (shade == "rgb(255, 255, 255)") is not dark
+
+
+def test_who_only_reads_the_site_trains_compares_shares_and_exports(
+    site: Path, browser: Browser, tmp_path: Path
+) -> None:
+    """What takes long is left out here; `benchmarks/walk.py` runs all of it."""
+    project = Workspace(tmp_path / "project")
+    prepare(project, TEXT)
+    steps = [*walk(site, browser, project)]
+    assert sum(step.startswith("clicked") for step in steps) > 15
+    ran = [step.split(": ")[1] for step in steps if step.startswith("ran")]
+    for command in ("python -m nanogpt2 data data/raw", "dvc push", "python -m nanogpt2 verify"):
+        assert command in ran
+    assert (project.root / "model.html").exists()
+    assert (project.root / "report.html").exists()
 
 
 def test_search_finds_from_a_file(site: Path, browser: Browser) -> None:
