@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["NANOGPT2_EVERY_BLOCK"] = "1"
 
 from browser import chromium  # noqa: E402
-from walk import prepare, walk  # noqa: E402
+from reader import prepare, walk  # noqa: E402
 from workspace import SMALL_RUN, TEXT, Workspace  # noqa: E402
 
 

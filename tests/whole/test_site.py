@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser, chromium
 from imports import ROOT
-from walk import prepare, walk
+from reader import prepare, walk
 from workspace import TEXT, Workspace, once
 
 from nanogpt2.config import yaml12
