@@ -8,12 +8,8 @@ from pathlib import Path
 
 from imports import ROOT
 
-DOCUMENTS = sorted(
-    [
-        *ROOT.glob("docs/*.md"),
-        *(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "benchmarks/README")),
-    ]
-)
+BESIDE = ("README", "CONTRIBUTING", "benchmarks/README", "benchmarks/RECORDS")
+DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / f"{name}.md" for name in BESIDE)])
 FENCE = re.compile(r"(?ms)^```(?P<language>\w*)\n(?P<text>.*?)^```$|^#+ (?P<heading>.+?)$")
 SHELL = ("sh", "bash")
 EVERY = bool(os.environ.get("NANOGPT2_EVERY_BLOCK"))
@@ -25,6 +21,7 @@ NOT_RUN = {
     r".*--device cuda": "needs a GPU; without the option it runs",
     r".*\bgpt2( |$)|.*=gpt2 ": "fetches half a gigabyte; tests/exchange/test_hub.py has a hub",
     r".*\bbenchmarks/": "takes long, or a text or machine that is not here",
+    r"mkdocs build": "tests/whole/test_site.py builds it in a folder of its own",
     r"mkdir llama": "fetches llama.cpp",
     r"cp -r TEXT": "the text is one of five languages; the commands are those of docs/start.md",
     r".*report .*--watch": "does not end; tests/pages/test_watch.py ends it",

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/RECORDS.md": "records.md",
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
 }
@@ -131,10 +132,15 @@ def turn(text: str, source: str, page: Page) -> str:
 
 
 def show_source(path: str) -> str:
-    """Return a page with the file at `path`; nothing of it is found by the site's search."""
-    language = LANGUAGES.get(Path(path).suffix, "text")
-    head = "---\nsearch: { exclude: true }\nhide: [navigation, toc]\n---\n"
-    return f"{head}\n# {path}\n\n````` {language}\n{read(path)}`````\n"
+    """Return a page with the file at `path`, or those of a folder; no search finds them."""
+    whole = ROOT / path
+    files = [each for each in sorted(whole.iterdir()) if each.suffix] if whole.is_dir() else [whole]
+    parts = ["---\nsearch: { exclude: true }\nhide: [navigation, toc]\n---", f"# {path}"]
+    for file in files:
+        name, language = file.relative_to(ROOT).as_posix(), LANGUAGES.get(file.suffix, "text")
+        parts += [f"## {file.name}"] * (file != whole)
+        parts.append(f"````` {language}\n{read(name)}`````")
+    return "\n\n".join(parts) + "\n"
 
 
 def show_notebook(path: Path) -> str:
