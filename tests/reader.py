@@ -33,8 +33,13 @@ def prepare(project: Workspace, novel: str) -> None:
     project.git("push", "--quiet", "--set-upstream", "origin", "HEAD")
 
 
-def walk(site: Path, browser: Browser, project: Workspace) -> Iterator[str]:
-    """Yield what was clicked and what was run in `project`, from the first page on."""
+def walk(
+    site: Path, browser: Browser, project: Workspace, links: int | None = None
+) -> Iterator[str]:
+    """Yield what was clicked and what was run in `project`, from the first page on.
+
+    `links` is how many of each section are followed, None all.
+    """
     browser.open((site / "index.html").as_uri())
     yield click(browser, "nav.md-nav--primary a", "Quick start")
     start = browser.run("location.href")
@@ -42,7 +47,7 @@ def walk(site: Path, browser: Browser, project: Workspace) -> Iterator[str]:
         yield f"## {section['heading']}"
         for command in commands(section["commands"]):
             yield run(command, project)
-        for link in section["links"]:
+        for link in section["links"][:links]:
             yield click(browser, "article a", link)
             browser.open(start)
 
