@@ -14,6 +14,7 @@ _nanogpt2_completion() {
     [[ ${COMP_WORDS[1]} == -m && $words == nanogpt2 && $COMP_CWORD -gt 2 ]] || return
     while IFS=, read -r type value; do
         [[ $type == plain ]] && COMPREPLY+=("$value")
+        [[ $value == *= ]] && compopt -o nospace 2> /dev/null
     done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((COMP_CWORD - 2)) \\
         _NANOGPT2_COMPLETE=bash_complete "${COMP_WORDS[0]}" -m nanogpt2 2> /dev/null)
 }
@@ -34,9 +35,12 @@ _nanogpt2_completion() {
         [[ $type == plain ]] || continue
         if [[ $text == _ ]]; then plain+=("$key"); else described+=("$key:$text"); fi
     done
+    local -a keys=(${(M)plain:#*=})
+    plain=(${plain:#*=})
+    (( $#keys )) && compadd -U -S '' -V nanogpt2 -a keys
     (( $#described )) && _describe -V nanogpt2 described -U
     (( $#plain )) && compadd -U -V nanogpt2 -a plain
-    (( $#described + $#plain )) || _files
+    (( $#described + $#plain + $#keys )) || _files
 }
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 autoload -Uz _python
@@ -57,6 +61,23 @@ complete --command python --condition _nanogpt2_asked --arguments "(_nanogpt2_co
 complete --command python3 --condition _nanogpt2_asked --arguments "(_nanogpt2_completion)"
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def complete_preset(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+    """Return the presets whose names begin so."""
+    from nanogpt2.config.config import preset_names
+
+    return [name for name in preset_names() if name.startswith(begun)]
+
+
+def complete_key(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+    """Return the keys of params.yaml that begin so, with the `=` after them."""
+    from nanogpt2.config.schema import load_schema
+
+    rules = load_schema()["properties"].items()
+    inner = [f"{key}.{name}" for key, rule in rules for name in rule.get("properties", {})]
+    keys = [*(key for key, rule in rules if "properties" not in rule), *inner]
+    return [f"{key}=" for key in keys if key.startswith(begun)]
 
 
 @click.command()

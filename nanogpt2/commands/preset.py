@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.completion import complete_preset
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_preset)
 @click.option("--params", type=Path, default="params.yaml", help="The file to change.")
 @shown
 def main(name: str, params: Path) -> None:

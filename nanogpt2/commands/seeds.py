@@ -5,8 +5,13 @@ from typing import Any
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.completion import complete_key
 
-SETTING: dict[str, Any] = {"metavar": "KEY=VALUE", "multiple": True}
+SETTING: dict[str, Any] = {
+    "metavar": "KEY=VALUE",
+    "multiple": True,
+    "shell_complete": complete_key,
+}
 
 
 @click.command()

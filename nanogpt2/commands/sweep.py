@@ -7,6 +7,7 @@ import click
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.completion import complete_key
 
 SPACE = click.Path(path_type=Path, dir_okay=False)
 AT_LEAST_1 = click.IntRange(min=1)
@@ -19,6 +20,7 @@ AT_LEAST_1 = click.IntRange(min=1)
     "settings",
     metavar="KEY=VALUES",
     multiple=True,
+    shell_complete=complete_key,
     help="a,b,...; range(start,stop,step); log(first,last,count); choice(a,b,...); in a search"
     " uniform(low,high), loguniform(low,high) too.",
 )

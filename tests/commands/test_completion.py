@@ -27,6 +27,8 @@ TYPED = {
     "python -m nanogpt2 runs p": "prune ",
     "python -m nanogpt2 generate --temp": "--temperature ",
     "python -m nanogpt2 export --to onn": "onnx ",
+    "python -m nanogpt2 preset fin": "finetune ",
+    "python -m nanogpt2 sweep -S muon_l": "muon_learning_rate=",
     "python -m nanogpt2 score my-no": "my-novel.txt ",
     "python my-sc": "my-script.py ",
 }

@@ -110,6 +110,22 @@ def test_figures_show_the_project_as_it_is(site: Path) -> None:
     assert f"{params['n_layer']} blocks on (B, T, {params['n_embd']})" in model
 
 
+def test_what_github_draws_of_the_pipeline_has_the_arrows_of_dvc_yaml() -> None:
+    stages = yaml12.read(ROOT / "dvc.yaml")["stages"]
+    text = (ROOT / "docs/pipeline.md").read_text(encoding="utf-8")
+    names = rf"(?:{'|'.join(stages)})(?: & (?:{'|'.join(stages)}))*"
+    drawn = set()
+    for before, after in re.findall(rf"({names}) -\.?->(?:\|[^|]*\|)? ({names})", text):
+        drawn |= {(a, b) for a in before.split(" & ") for b in after.split(" & ")}
+    outs = {"data/shakespeare": "corpus"}
+    for name, stage in stages.items():
+        outs |= {next(iter(out)) if isinstance(out, dict) else out: name for out in stage["outs"]}
+    arrows = {
+        (outs[dep], name) for name, stage in stages.items() for dep in stage["deps"] if dep in outs
+    }
+    assert drawn == arrows | {("corpus", "prepare")}  # which params.yaml may change
+
+
 def test_parameters_and_api_are_those_of_the_code(site: Path) -> None:
     parameters = (site / "parameters.html").read_text(encoding="utf-8")
     for key, rule in load_schema()["properties"].items():
