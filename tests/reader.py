@@ -77,5 +77,5 @@ def run(command: str, project: Workspace) -> str:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+    lines = (done.stdout.strip() or done.stderr.strip()).splitlines() or [""]
     return f"ran: {command}: {lines[-1][:100]}"
