@@ -115,9 +115,11 @@ def to_yaml(values: dict[str, object]) -> str:
 def test_a_command_has_these_options_and_takes_these_values(command: str) -> None:
     _, _, module, *words = shlex.split(command)
     main = import_module("nanogpt2.__main__" if module == "nanogpt2" else module).main
+    parent = None
     if isinstance(main, click.Group):
-        main, words = main.get_command(click.Context(main), words[0]), words[1:]
-    with main.make_context(module, words) as context:
+        parent = click.Context(main, **main.context_settings)
+        main, words = main.get_command(parent, words[0]), words[1:]
+    with main.make_context(module, words, parent=parent) as context:
         assert context.command is main
 
 
