@@ -49,16 +49,23 @@ def _load_forks() -> Any:
 
 
 forks = _load_forks()
-SHARED = ("sympy", "torch.fx")
+SHARED = (
+    *("sympy", "torch.fx", "torch.distributed.fsdp", "torch._dynamo", "numpy.typing"),
+    *("torch.utils.serialization", "transformers.pipelines"),
+)
 PRELOADED = {
     "processes": (
         *forks.PRELOADED,
         *("dvc.repo.plots", "rich.table", "tabulate", "numpy.ma", "dvc.dirs"),
-        "dvc.utils.strictyaml",
+        *("dvc.utils.strictyaml", "dvc.cachemgr", "dvc.data_cloud", "dvc.repo.open_repo"),
+        *("dvc_data.hashfile.db.local", "dvc_data.index.checkout", "dvc_data.index.push"),
+        *("dvc.repo.worktree", "dvc.repo.experiments.apply", "dvc.repo.metrics.diff"),
+        *("dvc.repo.params.diff", "dvc.render.convert", "rich.json", "dulwich.worktree"),
+        *("fsspec.implementations.memory", "dvc_ssh.client", "gto.api", "git"),
+        *("scmrepo.git.backend.pygit2.filter", "scmrepo.git.backend.dulwich.asyncssh_vendor"),
     ),
     "workers": (
-        *("hypothesis", "torch.distributed.tensor", "huggingface_hub.hf_api"),
-        *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
+        *("hypothesis", "huggingface_hub.hf_api", "transformers.models.auto.modeling_auto"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
         *("onnxruntime", "nbformat", "matplotlib.image", "yaml", "click.testing", "jsonschema"),
         *("tqdm", "dvc.repo"),
