@@ -1,8 +1,5 @@
 """Decoding with cpu.c is decoding, and its bits depend on nothing but a row's own tokens."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,44 +303,3 @@ def test_without_a_compiler_the_modules_decode(
         "note: decode_kernels/cpu.c: `false` does not compile it here: decoding goes on with"
         " torch's operators, more slowly\n"
     )
-
-
-def find_sanitizer() -> str:
-    """Return the paths of gcc's address sanitizer, and of what throws, which it looks for."""
-    if torch.version.cuda:
-        pytest.skip("a torch for CUDA does not start under the address sanitizer")
-    paths = []
-    for name in ("libasan.so", "libstdc++.so.6"):
-        command = ["gcc", f"-print-file-name={name}"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("needs gcc")
-        paths.append(done.stdout.strip())
-        if not Path(paths[-1]).is_absolute():
-            pytest.skip("needs gcc's address sanitizer")
-    return " ".join(paths)
-
-
-def test_no_access_is_outside_of_memory(tmp_path: Path) -> None:
-    program, compiler = Path(__file__).with_name("sanitised.py"), tmp_path / "gcc"
-    sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-    compiler.write_text(  # without optimisations, which take longer than to run
-        f'#!/bin/sh\nexec gcc {sanitizers} $(echo "$@" | sed s/-O3/-O0/)\n', encoding="utf-8"
-    )
-    compiler.chmod(0o755)
-    surroundings = {
-        "LD_PRELOAD": find_sanitizer(),
-        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter has some
-        "CC": str(compiler),
-        "XDG_CACHE_HOME": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(program.parents[2]), str(program.parents[1])]),
-    }
-    done = subprocess.run(
-        [sys.executable, str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **surroundings},
-    )
-    assert (done.returncode, done.stdout) == (0, "decoded\n"), done.stderr
