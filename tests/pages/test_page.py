@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(browser: Browser, page: Path) -> Iterator[Browser]:
-    """Open the page for a test that changes what is seen."""
+    """Open the page for a test that changes what others see."""
     browser.open(page.as_uri())
     browser.wait("window.report?.drawn")
     yield browser
@@ -48,13 +48,15 @@ def shown(browser: Browser, page: Path) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def still(browser: Browser, page: Path) -> Browser:
-    """Open the page for a test that only looks; such tests share it."""
+def still(browser: Browser, page: Path) -> Iterator[Browser]:
+    """Open the page for a test that looks, or puts back what it changes; such tests share it."""
     if not browser.run("window.isStill"):
         browser.open(page.as_uri())
         browser.wait("window.report?.drawn")
         browser.run("window.isStill = true")
-    return browser
+    yield browser
+    assert browser.problems == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
 
 
 LINES = """Object.values(report.charts.places.get("curves-chart").lines)
@@ -124,21 +126,22 @@ def test_controls_have_names_and_paper_has_no_controls(still: Browser) -> None:
     still.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_means_over_seeds_can_be_switched_to_single_lines(shown: Browser) -> None:
-    click(shown, "means over seeds")
-    shown.wait(f"({LINES}) === {2 * (1 + len(EXPERIMENTS))}")
-    click(shown, "means over seeds")
-    shown.wait(f"({LINES}) === {SERIES}")
+def test_means_over_seeds_can_be_switched_to_single_lines(still: Browser) -> None:
+    click(still, "means over seeds")
+    still.wait(f"({LINES}) === {2 * (1 + len(EXPERIMENTS))}")
+    click(still, "means over seeds")
+    still.wait(f"({LINES}) === {SERIES}")
 
 
-def test_a_run_is_hidden_by_its_box_and_by_search(shown: Browser) -> None:
-    shown.run("document.querySelector('#curves-legend input').click()")
-    assert shown.run(LINES) == SERIES - 2
-    click(shown, "all")
-    assert shown.run(LINES) == SERIES
-    shown.run("""{const box = document.querySelector("input[type=search]");
-        box.value = "other-tok"; box.dispatchEvent(new Event("input"));}""")
-    assert shown.run(LINES) == 2
+def test_a_run_is_hidden_by_its_box_and_by_search(still: Browser) -> None:
+    still.run("document.querySelector('#curves-legend input').click()")
+    assert still.run(LINES) == SERIES - 2
+    click(still, "all")
+    assert still.run(LINES) == SERIES
+    for text, lines in (("other-tok", 2), ("", SERIES)):
+        still.run(f"""{{const box = document.querySelector("input[type=search]");
+            box.value = "{text}"; box.dispatchEvent(new Event("input"));}}""")
+        assert still.run(LINES) == lines
 
 
 def test_axes_are_logarithmic_on_request_and_count_tokens(shown: Browser) -> None:
@@ -189,28 +192,29 @@ def test_a_point_tells_its_values_and_a_drag_zooms(shown: Browser) -> None:
     shown.wait(f"{figure}.x_range.end - {figure}.x_range.start < {before / 2}")
 
 
-def test_differences_are_to_the_base_that_is_chosen_with_their_noise(shown: Browser) -> None:
-    assert difference(shown, "HEAD") == ""
-    assert difference(shown, "plain-1") == "+0.0110 within noise"
-    assert difference(shown, "slow-2") == "+0.1120 worse"
-    shown.run("""{const base = document.querySelector("#figures-controls select");
-        base.value = "slow-2"; base.dispatchEvent(new Event("change"));}""")
-    assert difference(shown, "slow-2") == ""
-    assert difference(shown, "HEAD") == "−0.1120 better"  # noqa: RUF001
+def test_differences_are_to_the_base_that_is_chosen_with_their_noise(still: Browser) -> None:
+    assert difference(still, "HEAD") == ""
+    assert difference(still, "plain-1") == "+0.0110 within noise"
+    assert difference(still, "slow-2") == "+0.1120 worse"
+    for base, found in (("slow-2", "−0.1120 better"), ("HEAD", "")):  # noqa: RUF001
+        still.run(f"""{{const base = document.querySelector("#figures-controls select");
+            base.value = "{base}"; base.dispatchEvent(new Event("change"));}}""")
+        assert difference(still, base) == ""
+        assert difference(still, "HEAD") == found
 
 
-def test_the_table_is_sorted_by_keyboard(shown: Browser) -> None:
-    shown.run("""[...document.querySelectorAll("#figures-table th button")]
+def test_the_table_is_sorted_by_keyboard(still: Browser) -> None:
+    still.run("""[...document.querySelectorAll("#figures-table th button")]
         .find((one) => one.textContent === "validation loss").focus()""")
     for kind in ("keyDown", "keyUp"):
-        shown.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r",
+        still.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r",
                    windowsVirtualKeyCode=13)  # fmt: skip
-    assert names(shown)[0] == "HEAD"
-    assert names(shown)[-1] == "other-tokens"
+    assert names(still)[0] == "HEAD"
+    assert names(still)[-1] == "other-tokens"
     header = "document.querySelector('#figures-table th[aria-sort]').getAttribute('aria-sort')"
-    assert shown.run(header) == "ascending"
-    shown.run("document.activeElement.click()")
-    assert names(shown)[0] == "other-tokens"
+    assert still.run(header) == "ascending"
+    still.run("document.activeElement.click()")
+    assert names(still)[0] == "other-tokens"
 
 
 def test_texts_of_users_are_shown_and_never_run(shown: Browser) -> None:
@@ -232,10 +236,10 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(browser: Browser, page:
     assert any("Content Security Policy" in problem for problem in browser.problems)
 
 
-def test_commands_are_selected_and_copied(shown: Browser) -> None:
-    shown.run("document.querySelectorAll('#reproduce details').forEach((one) => one.open = true)")
-    shown.run("[...document.querySelectorAll('button.copy')][1].click()")
-    assert "dvc exp apply plain-1\ndvc repro" in shown.run("getSelection().toString()")
+def test_commands_are_selected_and_copied(still: Browser) -> None:
+    still.run("document.querySelectorAll('#reproduce details').forEach((one) => one.open = true)")
+    still.run("[...document.querySelectorAll('button.copy')][1].click()")
+    assert "dvc exp apply plain-1\ndvc repro" in still.run("getSelection().toString()")
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
