@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import tempfile
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -53,6 +54,13 @@ def pytest_collectstart() -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: the collector need not look at it again and again
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.keywords = {}  # which nothing here reads: each report is sent to who hands out tests
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
