@@ -13,8 +13,8 @@ from nanogpt2.base.files import read_json
 from nanogpt2.model.checkpoint import load_checkpoint, load_tensors, save_tensors
 
 BASE = "base.pt"
-LORA = {"init_from": BASE, "lora_rank": 2, "dropout": 0.1, "max_iters": 60, "eval_interval": 20}
-OFTEN = {"checkpoint_interval": 2, "gradient_accumulation_steps": 3, "eval_iters": 30}
+LORA = {"init_from": BASE, "lora_rank": 2, "dropout": 0.1, "max_iters": 24, "eval_interval": 12}
+OFTEN = {"checkpoint_interval": 2, "gradient_accumulation_steps": 3, "eval_iters": 5}
 
 
 @pytest.fixture(scope="module")
