@@ -55,8 +55,8 @@ def last_loss(config: Config, **changes: object) -> float:
 
 
 def test_one_text_can_be_learnt_by_heart(variant: Config) -> None:
-    steps = 90 if variant.logit_softcap else 60  # a cap slows the last of it down
-    assert last_loss(variant, max_iters=steps) < 0.3
+    steps = 80 if variant.logit_softcap else 45  # a cap slows the last of it down
+    assert last_loss(variant, n_layer=1, max_iters=steps) < 0.3
 
 
 @pytest.mark.parametrize("name", ["gpt2", "modern", "modern, some"])

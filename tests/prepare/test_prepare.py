@@ -311,7 +311,7 @@ def test_a_block_size_beyond_a_text_of_megabytes_is_refused(here: Path) -> None:
     assert_one_line(result, "the val split 250000 tokens; allowed: at least 1000001")
 
 
-@pytest.mark.parametrize("letter", ["a", "é", "字", "🙂"])
+@pytest.mark.parametrize("letter", ["a", "字"])  # of 3 bytes, which a block cuts
 def test_one_endless_line_is_read(letter: str, here: Path) -> None:
     n_letters = 5_000_000 // len(letter.encode())
     (here / "raw.txt").write_bytes(letter.encode() * n_letters)

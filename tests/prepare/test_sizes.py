@@ -37,7 +37,7 @@ def write_text(path: Path, n_lines: int, seed: int) -> None:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
-    write_text(raw / "a.txt", 3000, 1)
+    write_text(raw / "a.txt", 1000, 1)
     write_text(raw / "b/10.txt", 20, 2)
     write_text(raw / "b/9.txt", 300, 3)
     (raw / "c.txt").write_bytes(b"")
