@@ -105,7 +105,9 @@ def test_a_crashed_experiment_goes_on_only_with_its_own_parameters(unbroken: Wor
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     process.communicate()
-    other = [word.replace("5e-4", "4e-4") for word in values]
-    assert "going on" not in unbroken.dvc("exp", "run", *other, "train")
+    unbroken.put({"max_iters": 40, "learning_rate": 4e-4})
+    assert "going on" not in unbroken.dvc("repro", "train")
+    unbroken.git("restore", ".")
+    unbroken.dvc("checkout", "--quiet")
     assert {path.parent for path in states(unbroken)} == crashed
     assert "going on from iteration" in unbroken.dvc(*experiment)
