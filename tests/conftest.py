@@ -28,13 +28,14 @@ settings.load_profile("busy")
 # Files that take longest go first, so that no worker is left alone at the end. There are three on
 # two cores, since DVC waits for what it starts, and for the disk.
 LONGEST = (
-    *("test_pipeline", "test_crash", "test_branches", "test_page", "test_distributed"),
-    *("test_seeds", "test_going_on", "test_faults", "test_checks", "test_variants"),
-    *("test_sharing", "test_onnx_out", "test_finetune", "test_gpu_decoding", "test_project"),
-    *("test_cpu_decoding", "test_resume", "test_huggingface_out", "test_notebook"),
-    *("test_prepare", "test_output", "test_sizes", "test_config", "test_gpu_kernels"),
-    *("test_cpu_library", "test_experiments", "test_inputs", "test_fuzz", "test_bpe"),
-    *("test_file_systems", "test_architectures", "test_wheel", "test_trainer", "test_choose"),
+    *("test_crash", "test_pipeline", "test_seeds", "test_sharing", "test_branches", "test_page"),
+    *("test_distributed", "test_going_on", "test_faults", "test_gpu_decoding", "test_onnx_out"),
+    *("test_sanitizer", "test_plan", "test_checks", "test_playing", "test_notebook"),
+    *("test_distil", "test_finetune", "test_watch", "test_gpu_kernels", "test_huggingface_out"),
+    *("test_project", "test_resume", "test_loss", "test_variants", "test_prepare", "test_sizes"),
+    *("test_config", "test_output", "test_architectures", "test_inputs", "test_structure"),
+    *("test_wheel", "test_choose", "test_cpu_decoding", "test_forms", "test_fuzz", "test_engine"),
+    *("test_library", "test_experiments", "test_cpu", "test_trainer", "test_killed", "test_docs"),
 )
 
 
