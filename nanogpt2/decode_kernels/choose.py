@@ -117,7 +117,7 @@ def compiled_draw_works() -> bool:
 
 
 def runs_kernels(weight: Tensor) -> bool:
-    """Return whether the kernels of `decode_kernels.gpu` may run where `weight` is, with its dtype."""
+    """Return whether the kernels of gpu.py may run where `weight` is, with its dtype."""
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     return weight.is_cuda and weight.dtype in dtypes and kernels_work(weight.device)
 

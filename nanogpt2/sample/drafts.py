@@ -6,6 +6,16 @@ than one takes, checks a guess; where it draws other tokens, these count, so the
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from nanogpt2.decode.decoder import Decoder
+from nanogpt2.decode_kernels.cpu import CompiledDecoder
+from nanogpt2.sample.request import Request
+
+LEAST_WEIGHTS = 2_000_000  # of smaller models, which lie in a near cache, each token costs alike
+BETWEEN = 100_000_000  # weights times tokens between two guesses: to look for one takes no time
+LEAST_BETWEEN = 4  # tokens
 SIZES = (8, 4)  # tokens that must be the same, the more first
 SHORT, LONG = 3, 15  # tokens of a guess: at first, and where all of it came true
 WORTH = 2  # tokens that must come true, or else reading the guess cost more than it saved
@@ -13,9 +23,14 @@ PAUSE, LONGEST_PAUSE = 16, 256  # tokens without a guess after one that came to 
 
 
 class Drafts:
-    """The tokens of a text so far, by what stands before each."""
+    """The tokens of a text so far, by what stands before each; `decoder` has it in its row 0.
 
-    def __init__(self, tokens: Sequence[int]) -> None:
+    Where there is no guess, `between` tokens are drawn before the next look.
+    """
+
+    def __init__(self, tokens: Sequence[int], decoder: CompiledDecoder) -> None:
+        self.decoder = decoder
+        self.between = max(BETWEEN // decoder.weights.size, LEAST_BETWEEN)
         self.tokens: list[int] = []
         self.places: list[dict[tuple[int, ...], int]] = [{} for _ in SIZES]
         self.last: list[int | None] = [None for _ in SIZES]  # where the last tokens stood before
@@ -44,15 +59,34 @@ class Drafts:
                 return [self.tokens[place + n % period] for n in range(min(self.length, most))]
         return []
 
-    def learn(self, guessed: int, came_true: int) -> None:
-        """Take note of how many tokens of the last guess came true; they are added after it."""
-        if came_true == guessed:
+    def read(self, tokens: Sequence[int], position: int) -> Tensor:
+        """Return the logits (N, V) after each of `tokens`, the first of which is at `position`."""
+        return self.decoder.read_on(torch.tensor(tokens), position)
+
+    def learn(self, guess: Sequence[int], drawn: Sequence[int]) -> int:
+        """Return how many tokens of the last guess were drawn; `drawn` are not added yet."""
+        pairs = zip(guess, drawn, strict=False)
+        right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(guess))
+        if right == len(guess):
             self.length = min(2 * self.length + 1, LONG)
-        elif came_true < WORTH:
+        elif right < WORTH:
             self.length = SHORT
-        number = self.used
-        if came_true >= min(WORTH, guessed):
-            self.pauses[number] = PAUSE
+        if right >= min(WORTH, len(guess)):
+            self.pauses[self.used] = PAUSE
         else:
-            self.resume[number] = len(self.tokens) + self.pauses[number]
-            self.pauses[number] = min(2 * self.pauses[number], LONGEST_PAUSE)
+            self.resume[self.used] = len(self.tokens) + self.pauses[self.used]
+            self.pauses[self.used] = min(2 * self.pauses[self.used], LONGEST_PAUSE)
+        return right
+
+
+def make_drafts(decoder: Decoder, request: Request) -> Drafts | None:
+    """Return what guesses for `request`; None where guesses cannot be checked, or save nothing.
+
+    They are of one sample, whose draws do not depend on the tokens between.
+    """
+    alone = len(request.prompts) == 1 and request.controls.repetition_penalty == 1
+    if not (alone and request.drafts and request.use_cache):
+        return None
+    if not isinstance(decoder, CompiledDecoder) or decoder.weights.size < LEAST_WEIGHTS:
+        return None
+    return Drafts(request.prompts[0], decoder)

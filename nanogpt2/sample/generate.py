@@ -19,12 +19,8 @@ from nanogpt2.device.threads import share_cores
 from nanogpt2.ensemble.decoding import last_logits, prepare, slides
 from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
-from nanogpt2.sample.drafts import Drafts
+from nanogpt2.sample.drafts import Drafts, make_drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite
-
-LEAST_WEIGHTS = 2_000_000  # of smaller models, which lie in a near cache, each token costs alike
-BETWEEN_GUESSES = 100_000_000  # weights times tokens, so that looking for them takes no time
-LEAST_BETWEEN = 4  # tokens
 
 
 def generate(
@@ -95,28 +91,9 @@ class Generation:
         self.drawn = torch.zeros(rows, request.chunk, dtype=torch.long, device=device)
         self.count = torch.zeros(1, dtype=torch.long, device=device)  # tokens drawn in each row
         self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
-        self.seen = self._mark_seen(prompts)
+        self.seen = mark_seen(request, model.config.vocab_size, device)
         self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
-        self.drafts, self.between_guesses = self.make_drafts()
-
-    def _mark_seen(self, prompts: Sequence[Tensor]) -> Tensor | None:
-        if self.request.controls.repetition_penalty == 1:
-            return None
-        n_tokens = self.request.n_tokens or self.model.config.vocab_size
-        seen = torch.zeros(len(prompts), n_tokens, dtype=torch.bool, device=self.device)
-        for row, prompt in enumerate(prompts):
-            seen[row, prompt[prompt < n_tokens].to(self.device)] = True
-        return seen
-
-    def make_drafts(self) -> tuple[Drafts | None, int]:
-        """Return what guesses tokens, where reading some more costs little, and how often."""
-        decoder, request = self.decoder, self.request
-        alone = len(self.lengths) == 1 and self.seen is None
-        if isinstance(decoder, CompiledDecoder) and request.drafts and request.use_cache and alone:
-            size = decoder.weights.size
-            if size >= LEAST_WEIGHTS:
-                return Drafts(request.prompts[0]), max(BETWEEN_GUESSES // size, LEAST_BETWEEN)
-        return None, 0
+        self.drafts = make_drafts(self.decoder, request)
 
     def run(self) -> Iterator[Tensor]:
         """Yield drawn tokens (B, 1 .. chunk)."""
@@ -144,26 +121,22 @@ class Generation:
         elif guess := self.drafts.guess(min(count, self.block_size - self.cached[0]) - 1):
             count = self.check(guess, self.drafts)
         else:
-            count = min(count, self.between_guesses)
+            count = min(count, self.drafts.between)
             self.step_many(count)
         self.cached = [cached + count for cached in self.cached]
         return self.hand_out(count)
 
     def check(self, guess: Sequence[int], drafts: Drafts) -> int:
         """Draw tokens of the one row as long as they are those of `guess`, and one more."""
-        assert isinstance(self.decoder, CompiledDecoder)
         done, start = int(self.count), int(self.chunk_count)
-        logits = self.decoder.read_on(torch.tensor([int(self.tokens), *guess]), self.cached[0])
-        uniforms = self.uniforms[0, done : done + len(logits), None].contiguous()
-        drawn = self.draw(logits, uniforms, self.request.controls, seen=None)
-        right = int((drawn[:-1] == torch.tensor(guess)).cumprod(0).sum())
-        drafts.learn(len(guess), right)
-        count = right + 1
+        uniforms = self.uniforms[0, done : done + len(guess) + 1, None].contiguous()
+        logits = drafts.read([int(self.tokens), *guess], self.cached[0])
+        drawn = self.draw(logits, uniforms, self.request.controls)
+        count = drafts.learn(guess, drawn.tolist()) + 1
         self.drawn[0, start : start + count] = drawn[:count]
-        self.tokens.copy_(drawn[right])
-        self.positions += count
-        self.count += count
-        self.chunk_count += count
+        self.tokens.copy_(drawn[count - 1])
+        for counted in (self.positions, self.count, self.chunk_count):
+            counted += count
         return count
 
     def is_full(self, cached: int) -> bool:
@@ -289,6 +262,17 @@ class Generation:
         if self.drafts is not None:
             self.drafts.add(chunk[0].tolist())
         return chunk
+
+
+def mark_seen(request: Request, vocab_size: int, device: torch.device) -> Tensor | None:
+    """Return which tokens each prompt has, (B, V), or None where no penalty asks for it."""
+    if request.controls.repetition_penalty == 1:
+        return None
+    n_tokens = request.n_tokens or vocab_size
+    seen = torch.zeros(len(request.prompts), n_tokens, dtype=torch.bool)
+    for row, prompt in enumerate(request.prompts):
+        seen[row, [token for token in prompt if token < n_tokens]] = True
+    return seen.to(device)
 
 
 def capture(step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from nanogpt2.decode.draw import Controls
 from nanogpt2.decode_kernels import choose
 from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.model.gpt import GPT
-from nanogpt2.sample import generate
+from nanogpt2.sample import drafts
 from nanogpt2.sample.drafts import LONG, LONGEST_PAUSE, PAUSE, SHORT, Drafts
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
@@ -48,16 +48,15 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return read_on(decoder, tokens, position)
 
     monkeypatch.setattr(CompiledDecoder, "read_on", noted)
-    monkeypatch.setattr(generate, "LEAST_WEIGHTS", 0)
-    monkeypatch.setattr(generate, "BETWEEN_GUESSES", 0)
-    monkeypatch.setattr("nanogpt2.sample.drafts.SIZES", (2, 1))
+    for name, value in {"LEAST_WEIGHTS": 0, "BETWEEN": 0, "SIZES": (2, 1)}.items():
+        monkeypatch.setattr(drafts, name, value)
     return lengths
 
 
 def text(
-    model: GPT, prompt: list[int], controls: Controls, window: str, *, drafts: bool
+    model: GPT, prompt: list[int], controls: Controls, window: str, *, guessing: bool
 ) -> list[int]:
-    request = Request([prompt], [5], 90, controls, window=window, drafts=drafts)
+    request = Request([prompt], [5], 90, controls, window=window, drafts=guessing)
     return torch.cat(list(generate_tokens(model, request)), dim=1)[0].tolist()
 
 
@@ -72,9 +71,9 @@ def test_a_text_is_the_same_with_guesses(
 ) -> None:
     model = make_model(tiny, name, **BLOCK)
     prompt = [1, 2, 3, 4, 5, 6, 7, 8] * 2
-    plain = text(model, prompt, controls, window, drafts=False)
+    plain = text(model, prompt, controls, window, guessing=False)
     assert not checked
-    assert text(model, prompt, controls, window, drafts=True) == plain
+    assert text(model, prompt, controls, window, guessing=True) == plain
     assert checked
     assert max(checked) <= LONG
 
@@ -83,35 +82,44 @@ def test_a_text_is_the_same_with_guesses(
 def test_what_cannot_be_checked_is_not_guessed(tiny: Config, checked: list[int]) -> None:
     model = make_model(tiny, "gpt2", **BLOCK)
     prompt = [1, 2, 3, 4, 5, 6, 7, 8] * 2
-    text(model, prompt, Controls(repetition_penalty=1.2), "half", drafts=True)
+    text(model, prompt, Controls(repetition_penalty=1.2), "half", guessing=True)
     request = Request([prompt, prompt], [1, 2], 10)  # two samples
     list(generate_tokens(model, request))
     assert not checked
 
 
-def test_a_guess_is_what_followed_the_last_time() -> None:
-    drafts = Drafts([1, 2, 3, 4, 9, 8, 7, 6, 5, 1, 2, 3])
-    assert drafts.guess(15) == []  # three tokens are not enough
-    drafts.add([4])
-    assert drafts.guess(15) == [9, 8, 7]
-    assert drafts.guess(2) == [9, 8]
-    assert Drafts([1, 2] * 5).guess(15) == [1, 2, 1]  # and on as it went
-    assert Drafts([1, 2, 3]).guess(15) == []
+@pytest.fixture
+def decoder(tiny: Config) -> CompiledDecoder:
+    return CompiledDecoder(CompiledWeights(make_model(tiny, "gpt2"), n_tokens=None), rows=1)
 
 
-def test_guesses_grow_where_they_come_true_and_pause_where_they_do_not() -> None:
-    drafts = Drafts([1, 2] * 40)
-    lengths = []
+@needs_compiler
+def test_a_guess_is_what_followed_the_last_time(decoder: CompiledDecoder) -> None:
+    known = Drafts([1, 2, 3, 4, 9, 8, 7, 6, 5, 1, 2, 3], decoder)
+    assert known.guess(15) == []  # three tokens are not enough
+    known.add([4])
+    assert known.guess(15) == [9, 8, 7]
+    assert known.guess(2) == [9, 8]
+    assert Drafts([1, 2] * 5, decoder).guess(15) == [1, 2, 1]  # and on as it went
+    assert Drafts([1, 2, 3], decoder).guess(15) == []
+
+
+@needs_compiler
+def test_guesses_grow_where_they_come_true_and_pause_where_they_do_not(
+    decoder: CompiledDecoder,
+) -> None:
+    known, lengths = Drafts([1, 2] * 40, decoder), []
     for _ in range(4):
-        lengths.append(len(drafts.guess(LONG)))
-        drafts.learn(lengths[-1], lengths[-1])
+        guess = known.guess(LONG)
+        lengths.append(len(guess))
+        assert known.learn(guess, [*guess, 5]) == len(guess)
     assert lengths == [SHORT, 2 * SHORT + 1, LONG, LONG]
     for _ in range(2):  # by eight tokens, and by four
-        assert drafts.guess(LONG)
-        drafts.learn(SHORT, 0)
-    assert drafts.guess(LONG) == []
-    drafts.add([1, 2] * (PAUSE // 2))
-    assert len(drafts.guess(LONG)) == SHORT
+        guess = known.guess(LONG)
+        assert known.learn(guess, [9] * len(guess)) == 0
+    assert known.guess(LONG) == []
+    known.add([1, 2] * (PAUSE // 2))
+    assert len(known.guess(LONG)) == SHORT
     for _ in range(20):
-        drafts.learn(SHORT, 0)
-    assert max(drafts.pauses) == LONGEST_PAUSE
+        known.learn([1], [2])
+    assert max(known.pauses) == LONGEST_PAUSE

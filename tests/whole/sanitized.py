@@ -14,8 +14,9 @@ from conftest import TINY
 from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import get_config
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.device.pages import Room
 from nanogpt2.distil.cpu import CompiledRows
 from nanogpt2.kernels.cpu_library import Library
 
@@ -69,16 +70,19 @@ def run_rows(rows: CompiledRows) -> None:
         rows.replace_by_gradient(torch.randn(R, V), total, targets, losses, V, cap, 0.7, t)
 
 
-def decode(variant: dict[str, object], shape: dict[str, int], rows: int) -> None:
+def decode(
+    variant: dict[str, object], shape: dict[str, int], rows: int, *, int8: bool = False
+) -> None:
     """Read prompts and windows, and go on to the end of the block, or past it."""
     model = warmed(get_config({**TINY, **variant, **shape})).eval()
     block_size, n_tokens = model.config.block_size, 50
-    decoder = CompiledDecoder(CompiledWeights(model, n_tokens=n_tokens), rows=rows)
+    decoder = CompiledDecoder(CompiledWeights(model, n_tokens=n_tokens, int8=int8), rows=rows)
     idx = torch.randint(n_tokens, (rows, block_size))
     decoder.last_logits(idx)
     lengths = [1 + (7 * row) % (block_size - 3) for row in range(rows)]
     for row, length in enumerate(lengths):
         decoder.encode(idx[row, :length], row)
+    decoder.read_on(idx[0], 0)
     positions = torch.tensor(lengths)
     room = block_size - max(lengths) + (20 if model.config.positions == "rotary" else 0)
     decoder.step(idx[:, 0], positions)
@@ -89,6 +93,11 @@ def decode(variant: dict[str, object], shape: dict[str, int], rows: int) -> None
         decoder.go_on(idx[:, 0].clone(), positions, uniforms, controls, seen, drawn)
 
 
+def take_alone(room: Room, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return memory with nothing right beside it."""
+    return torch.zeros(count, dtype=dtype)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
     *libraries, rows = sys.argv[1:]
@@ -97,9 +106,11 @@ if __name__ == "__main__":
     run_rows(CompiledRows(ctypes.CDLL(rows)))
     print("computed", flush=True)
     torch.manual_seed(0)
+    setattr(Room, "take", take_alone)  # noqa: B010
     for variant in VARIANTS.values():
         decode(variant, SHAPES[0], rows=7)
     for name in ("gpt2", "modern, some"):
         decode(VARIANTS[name], SHAPES[1], rows=1)
+        decode(VARIANTS[name], SHAPES[0], rows=7, int8=True)
     print("decoded", flush=True)
     os._exit(0)  # to take torch apart takes a second here
