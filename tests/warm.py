@@ -50,8 +50,8 @@ def _load_forks() -> Any:
 
 forks = _load_forks()
 SHARED = (
-    *("sympy", "torch.fx", "torch.distributed.fsdp", "torch._dynamo", "numpy.typing"),
-    *("torch.utils.serialization", "transformers.pipelines"),
+    *("sympy", "torch.fx", "torch.distributed.fsdp", "numpy.typing"),
+    "torch.utils.serialization",
 )
 PRELOADED = {
     "processes": (
@@ -65,7 +65,8 @@ PRELOADED = {
         *("scmrepo.git.backend.pygit2.filter", "scmrepo.git.backend.dulwich.asyncssh_vendor"),
     ),
     "workers": (
-        *("hypothesis", "huggingface_hub.hf_api", "transformers.models.auto.modeling_auto"),
+        *("hypothesis", "huggingface_hub.hf_api"),
+        *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
         *("onnxruntime", "nbformat", "matplotlib.image", "yaml", "click.testing", "jsonschema"),
         *("tqdm", "dvc.repo"),

@@ -32,7 +32,7 @@ def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(plan, "TIMED", ())
     monkeypatch.setattr(plan, "SECONDS", 0.01)
     monkeypatch.setattr(plan, "LEAST_STEPS", 3)
-    monkeypatch.setattr(plan, "REHEARSED", 20_000)
+    monkeypatch.setattr(plan, "REHEARSED", 8_000)
     monkeypatch.setattr(plan, "MOST_TIMED", 2)
     monkeypatch.setattr(choose, "SIZES", ((2, 64), (2, 96)))
     monkeypatch.setattr(choose, "TOKENS", (1024,))
