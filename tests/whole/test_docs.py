@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from documents import DOCUMENTS, name
 from imports import ROOT
 
-# Their Python needs what their commands make: tests/whole/test_blocks.py runs it.
+# Their Python needs what their commands make: tests/whole/test_page_blocks.py runs it.
 FOLLOWED = ("docs/export.md", "docs/finetuning.md", "docs/scaling.md")
 COMMAND = re.compile(r"\bpython3? -m ([a-z]\w*(?:\.\w+)*(?: [\w./=-]+)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
