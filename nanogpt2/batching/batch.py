@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,13 +52,16 @@ class Batch:
         A text leaves with its last token.
         """
         pieces, ready = self._choose_pieces()
-        logits = self.lanes.read([piece for _, piece in pieces])
+        uniforms = [drawing.uniforms[len(drawing.drawn)] for drawing, _ in pieces]
+        controls = [self.controls[drawing] for drawing, _ in pieces]
+        logits, every = self.lanes.step([piece for _, piece in pieces], uniforms, controls)
         for drawing, piece in pieces:
             drawing.read(len(piece.tokens))
+        drawings = [pieces[at][0] for at in ready]
+        tokens = [every[at] for at in ready]
         if len(ready) < len(pieces):
             logits = logits[ready]
-        drawings = [pieces[at][0] for at in ready]
-        tokens = self._draw(logits, drawings) if drawings else []
+        self._draw_again(logits, drawings, tokens)
         likely = tell_likely(logits, tokens, [each.logprobs for each in drawings])
         for drawing, token in zip(drawings, tokens, strict=True):
             drawing.take(token, self.window)
@@ -89,18 +91,13 @@ class Batch:
             return unread
         return unread[: room // self.lanes.group * self.lanes.group]
 
-    def _draw(self, logits: Tensor, drawings: Sequence[Drawing]) -> list[int]:
-        numbers = np.array([each.uniforms[len(each.drawn)] for each in drawings])
-        uniforms = torch.from_numpy(numbers)[:, None]
-        controls = [self.controls[each] for each in drawings]
-        tokens: list[int] = self.lanes.draw(logits, uniforms, controls).tolist()
+    def _draw_again(self, logits: Tensor, drawings: Sequence[Drawing], tokens: list[int]) -> None:
+        """Draw anew where repeated tokens are to be less likely; those are few."""
         for at, drawing in enumerate(drawings):
             if drawing.seen is not None:
-                one = slice(at, at + 1)
-                tokens[at] = int(
-                    self.lanes.draw_one(logits[one], uniforms[one], controls[at], drawing.seen)
-                )
-        return tokens
+                uniform = drawing.uniforms[len(drawing.drawn)]
+                row = logits[at : at + 1]
+                tokens[at] = self.lanes.draw(row, uniform, drawing.controls, drawing.seen)
 
 
 def tell_likely(

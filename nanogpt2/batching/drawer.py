@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from nanogpt2.batching.batch import Batch, Drawn
 from nanogpt2.batching.drawing import Drawing
 
-SLICE = 0.005  # seconds of drawing before what was drawn is handed out, where nothing else asks
+SLICE = 0.01  # seconds of drawing before what was drawn is handed out, where nothing else asks
 
 
 class Drawer:

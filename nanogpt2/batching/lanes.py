@@ -15,7 +15,6 @@ from nanogpt2.decode_kernels.cpu import (
     CompiledDecoder,
     as_struct,
     draw_compiled,
-    draw_each,
 )
 from nanogpt2.model.gpt import GPT
 
@@ -40,17 +39,19 @@ class Lanes(Protocol):
     part: int | None  # tokens of prompts that are read in one step; None: a prompt comes whole
     group: int  # a part that is not the last has a multiple of so many
 
-    def read(self, pieces: Sequence[Piece]) -> Tensor:
-        """Read `pieces` of different rows; return the logits (pieces, V) after each."""
-
     def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `draw` takes."""
+        """Return `controls` in the form that `step` takes."""
 
-    def draw(self, logits: Tensor, uniforms: Tensor, controls: Sequence[Any]) -> Tensor:
-        """Return a token for each row of `logits`, with controls of its own."""
+    def step(
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+    ) -> tuple[Tensor, list[int]]:
+        """Read `pieces` of different rows.
 
-    def draw_one(self, logits: Tensor, uniforms: Tensor, controls: Any, seen: Tensor) -> Tensor:
-        """Return the token of one row, in which the tokens `seen` (1, V) count as repeated."""
+        Return the logits (pieces, V) after each, and a token for each, with controls of its own.
+        """
+
+    def draw(self, logits: Tensor, uniform: float, controls: Controls, seen: Tensor) -> int:
+        """Return the token of one row (1, V), where the tokens `seen` (1, V) count as repeated."""
 
 
 def open_lanes(model: GPT, make_decoder: MakeDecoder, *, rows: int) -> list[Lanes]:
@@ -95,27 +96,27 @@ class CompiledLanes:
         part = min(most, max(least, STEP_WORK // decoder.weights.size))
         self.part = part // self.group * self.group if parts else None
 
-    def read(self, pieces: Sequence[Piece]) -> Tensor:
-        """Read `pieces` of different rows; return the logits (pieces, V) after each."""
+    def pack(self, controls: Controls) -> Any:
+        """Return `controls` in the form that `step` takes."""
+        return as_struct(controls)
+
+    def step(
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+    ) -> tuple[Tensor, list[int]]:
+        """Read `pieces`; return the logits (pieces, V) after each, and tokens drawn from them."""
         read = [
             (token, row, position)
             for row, tokens, first in pieces
             for position, token in enumerate(tokens, start=first)
         ]
         tokens, rows, positions = torch.from_numpy(np.array(read).T.copy())
-        return self.decoder.read(tokens, rows, positions, last=len(pieces))
+        numbers = torch.from_numpy(np.array(uniforms))
+        logits, drawn = self.decoder.read_and_draw(tokens, rows, positions, numbers, controls)
+        return logits, drawn.tolist()
 
-    def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `draw` takes."""
-        return as_struct(controls)
-
-    def draw(self, logits: Tensor, uniforms: Tensor, controls: Sequence[Any]) -> Tensor:
-        """Return a token for each row of `logits`, with controls of its own."""
-        return draw_each(logits, uniforms, controls)
-
-    def draw_one(self, logits: Tensor, uniforms: Tensor, controls: Any, seen: Tensor) -> Tensor:
-        """Return the token of one row, in which the tokens `seen` (1, V) count as repeated."""
-        return draw_each(logits, uniforms, [controls], seen=seen)
+    def draw(self, logits: Tensor, uniform: float, controls: Controls, seen: Tensor) -> int:
+        """Return the token of one row (1, V), where the tokens `seen` (1, V) count as repeated."""
+        return int(draw_compiled(logits, as_uniforms(uniform), controls, seen=seen))
 
 
 class SingleLanes:
@@ -128,9 +129,17 @@ class SingleLanes:
         self.part: int | None = None
         self.group = 1
 
-    def read(self, pieces: Sequence[Piece]) -> Tensor:
-        """Read `pieces` of different rows; return the logits (pieces, V) after each."""
-        return torch.stack([self._read(piece) for piece in pieces])
+    def pack(self, controls: Controls) -> Any:
+        """Return `controls` in the form that `step` takes."""
+        return controls
+
+    def step(
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+    ) -> tuple[Tensor, list[int]]:
+        """Read `pieces`; return the logits (pieces, V) after each, and tokens drawn from them."""
+        logits = [self._read(piece)[None] for piece in pieces]
+        tokens = map(self.draw, logits, uniforms, controls)
+        return torch.cat(logits), list(tokens)
 
     def _read(self, piece: Piece) -> Tensor:
         if piece.row not in self.decoders:
@@ -142,21 +151,17 @@ class SingleLanes:
         decoder.reach(min(piece.position + 1, self.block_size))
         return decoder.step(tokens, torch.tensor([piece.position], device=self.device))[0]
 
-    def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `draw` takes."""
-        return controls
+    def draw(
+        self, logits: Tensor, uniform: float, controls: Controls, seen: Tensor | None = None
+    ) -> int:
+        """Return the token of one row (1, V), where the tokens `seen` (1, V) count as repeated."""
+        uniforms = as_uniforms(uniform)
+        if self.device.type == "mps":
+            uniforms = uniforms.float()
+        seen = None if seen is None else seen.to(self.device)
+        return int(self.draw_alike(logits, uniforms.to(self.device), controls, seen=seen))
 
-    def draw(self, logits: Tensor, uniforms: Tensor, controls: Sequence[Any]) -> Tensor:
-        """Return a token for each row of `logits`, with controls of its own."""
-        rows = zip(logits[:, None], uniforms[:, None], controls, strict=True)
-        return torch.cat([self._draw(*row, None) for row in rows])
 
-    def draw_one(self, logits: Tensor, uniforms: Tensor, controls: Any, seen: Tensor) -> Tensor:
-        """Return the token of one row, in which the tokens `seen` (1, V) count as repeated."""
-        return self._draw(logits, uniforms, controls, seen.to(self.device))
-
-    def _draw(
-        self, logits: Tensor, uniforms: Tensor, controls: Controls, seen: Tensor | None
-    ) -> Tensor:
-        uniforms = uniforms.to(torch.float32 if self.device.type == "mps" else torch.float64)
-        return self.draw_alike(logits, uniforms.to(self.device), controls, seen=seen)
+def as_uniforms(uniform: float) -> Tensor:
+    """Return a number as those of a row: (1, 1)."""
+    return torch.tensor([[uniform]], dtype=torch.float64)

@@ -798,6 +798,19 @@ void draw_rows(const float *logits, int64_t step, int rows, int V, const double 
     }
 }
 
+// Reads tokens as read_tokens does, and draws the next of each of `last` rows with its own controls.
+int read_and_draw(const Model *m, const Cache *cache, int count, const int64_t *tokens,
+                  const int64_t *rows, const int64_t *positions, float *logits, int last,
+                  const double *uniforms, const Controls *controls, int64_t *drawn, float *scratch,
+                  int threads) {
+    const int wrong = read_tokens(m, cache, count, tokens, rows, positions, 0, logits, scratch,
+                                  threads);
+    if (wrong) return wrong;
+    draw_rows(logits, padded(m->head.out), last, m->head.out, uniforms, 1, controls, 1, 0, drawn,
+              scratch, threads);
+    return 0;
+}
+
 // Reads the last token of each row and draws the next one, `steps` times: row i's tokens go to
 // drawn + i * drawn_step. `uniforms` begins with the number of the first of them.
 int go_on(const Model *m, const Cache *cache, int rows, int steps, int64_t *tokens,

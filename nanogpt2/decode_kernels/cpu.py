@@ -252,6 +252,25 @@ class CompiledDecoder:
         )  # fmt: skip
         return logits[:, : self.n_tokens]
 
+    def read_and_draw(
+        self, tokens: Tensor, rows: Tensor, positions: Tensor, uniforms: Tensor,
+        controls: Sequence[DrawControls],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Do what `read` does, and draw a token of each row by controls of its own: (B,)."""
+        last, threads = len(controls), self._count_threads(len(tokens))
+        assert uniforms.shape == (last,)
+        assert uniforms.dtype == torch.float64
+        logits, drawn = torch.empty(last, self.width), torch.empty(last, dtype=torch.long)
+        self._check(
+            self.library.read_and_draw(
+                self.weights.pointer, ctypes.addressof(self.cache), len(tokens),
+                tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(), logits.data_ptr(), last,
+                uniforms.data_ptr(), (DrawControls * last)(*controls), drawn.data_ptr(),
+                self._make_scratch(len(tokens), threads), threads,
+            )
+        )  # fmt: skip
+        return logits[:, : self.n_tokens], drawn
+
     def _count_threads(self, tokens: int) -> int:
         return torch.get_num_threads() if tokens * self.weights.size >= SHARED_WORK else 1
 
@@ -271,31 +290,18 @@ def draw_compiled(
     logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
 ) -> Tensor:
     """Return what `draw_tokens` does."""
-    return draw_each(logits, uniforms, [as_struct(controls)], seen=seen)
-
-
-def draw_each(
-    logits: Tensor,
-    uniforms: Tensor,
-    controls: Sequence[DrawControls],
-    *,
-    seen: Tensor | None = None,
-) -> Tensor:
-    """Return what `draw_tokens` does, where each row has controls of its own, or all have one."""
     rows, V = logits.shape
     assert uniforms.shape == (rows, 1)
-    assert len(controls) in (1, rows)
     assert seen is None or (seen.shape == logits.shape and seen.is_contiguous())
     assert logits.stride(1) == 1
     assert logits.dtype == torch.float32
     assert uniforms.dtype == torch.float64
     library, tokens = load(), torch.empty(rows, dtype=torch.long)
     scratch = torch.empty(library.draw_floats(V, 1))
-    structs = (DrawControls * len(controls))(*controls)
     library.draw_rows(
         logits.data_ptr(), logits.stride(0), rows, V, uniforms.data_ptr(), uniforms.stride(0),
-        ctypes.addressof(structs), int(len(controls) > 1),
-        None if seen is None else seen.data_ptr(), tokens.data_ptr(), scratch.data_ptr(), 1,
+        ctypes.addressof(as_struct(controls)), 0, None if seen is None else seen.data_ptr(),
+        tokens.data_ptr(), scratch.data_ptr(), 1,
     )  # fmt: skip
     return tokens
 

@@ -82,6 +82,7 @@ FUNCTIONS = {
     "pack": (None, [*[POINTER] * 3, *[INT] * 3]),
     "pack_bytes": (None, [*[POINTER] * 4, *[INT] * 3]),
     "read_tokens": (INT, [*[POINTER] * 2, INT, *[POINTER] * 3, INT, *[POINTER] * 2, INT]),
+    "read_and_draw": (INT, [*[POINTER] * 2, INT, *[POINTER] * 4, INT, *[POINTER] * 4, INT]),
     "draw_rows": (
         None,
         [POINTER, INT64, INT, INT, POINTER, INT64, POINTER, INT, *[POINTER] * 3, INT],
