@@ -57,8 +57,8 @@ def main(
 
     for library in ("starlette", "uvicorn", "prometheus_client"):
         import_extra(library, extra="serve")
+    from nanogpt2.completions.limits import Limits
     from nanogpt2.screen.screen import done, phase, still
-    from nanogpt2.serve.limits import Limits
     from nanogpt2.serve.run import name_models, open_socket, read_token, run_server
     from nanogpt2.serve.site import open_site
 

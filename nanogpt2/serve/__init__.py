@@ -1,1 +1,1 @@
-"""In: models and requests over HTTP. Out: their answers, drawn side by side, each as if alone."""
+"""In: models and requests over HTTP. Out: their answers, drawn side by side, and a page."""

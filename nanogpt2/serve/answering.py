@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
-from nanogpt2.serve.choices import as_choice
-from nanogpt2.serve.errors import Refusal, late
-from nanogpt2.serve.protocol import Completion
+from nanogpt2.completions.choices import as_choice
+from nanogpt2.completions.errors import Refusal, late
+from nanogpt2.completions.protocol import Completion
 from nanogpt2.serve.served import Served
 
 EVENTS = (

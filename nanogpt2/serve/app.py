@@ -12,12 +12,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from nanogpt2.completions.errors import Refusal
+from nanogpt2.completions.limits import Limits
+from nanogpt2.completions.protocol import parse_completion
 from nanogpt2.serve.answering import Answering, Gone
-from nanogpt2.serve.errors import Refusal
 from nanogpt2.serve.guard import BadBody, Guard, read_body, refuse, refuse_body
-from nanogpt2.serve.limits import Limits
 from nanogpt2.serve.metrics import CONTENT_TYPE, Metrics
-from nanogpt2.serve.protocol import parse_completion
 from nanogpt2.serve.served import Served
 
 
@@ -59,12 +59,16 @@ def make_app(site: Site) -> Guard:
     async def model(request: Request) -> Response:
         return JSONResponse(find_model(site, request.path_params["name"]).describe())
 
+    async def chat(request: Request) -> Response:
+        raise Refusal(404, "no chat here: the models write on from a prompt: /v1/completions")
+
     routes = [
         Route("/", page),
         Route("/healthz", health),
         Route("/metrics", metrics),
         Route("/v1/models", models),
         Route("/v1/models/{name}", model),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", Completions(site), methods=["POST"]),
     ]
     app = Starlette(

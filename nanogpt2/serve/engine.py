@@ -10,8 +10,8 @@ from nanogpt2.batching.answer import Answer
 from nanogpt2.batching.batch import Batch, Drawn
 from nanogpt2.batching.drawer import Drawer
 from nanogpt2.batching.drawing import Drawing
-from nanogpt2.serve.errors import Refusal, broken, ending, too_busy
-from nanogpt2.serve.limits import Limits
+from nanogpt2.completions.errors import Refusal, broken, ending, too_busy
+from nanogpt2.completions.limits import Limits
 from nanogpt2.serve.metrics import ModelMetrics
 
 PACE, PIECES = 0.02, 1000  # seconds between two pieces of a stream; pieces a second of all, about
@@ -110,10 +110,11 @@ class Engine:
 
     def _hand_out(self, drawn: Sequence[Drawn]) -> None:
         """Give each answer its tokens, and tell its job where there is something to send."""
-        now = time.perf_counter()
+        now, count = time.perf_counter(), 0
         for each in drawn:
             if each.drawing not in self.running:
                 continue  # it ended at a stop text, some tokens before, or nobody wants it
+            count += 1
             job, answer, _ = self.running[each.drawing]
             answer.take(each)
             if answer.finish:
@@ -124,7 +125,7 @@ class Engine:
             if (job.stream and now >= job.due) or (answer.finish and job.is_over):
                 job.news.set()
                 job.due = now + max(PACE, len(self.running) / PIECES)
-        self.metrics.tokens.inc(len(drawn))
+        self.metrics.tokens.inc(count)
 
     def _end(self, drawing: Drawing) -> None:
         _, _, drawer = self.running.pop(drawing)

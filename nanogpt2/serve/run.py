@@ -14,7 +14,7 @@ import psutil
 import uvicorn
 
 from nanogpt2.base.errors import ConfigError, DataError
-from nanogpt2.base.files import read_text
+from nanogpt2.base.files import exists, read_text
 from nanogpt2.device.threads import share_cores
 from nanogpt2.serve.app import Site, make_app
 from nanogpt2.serve.connection import Connection
@@ -169,8 +169,9 @@ def name_models(paths: Sequence[str]) -> Mapping[str, Path]:
     """
     named: dict[str, Path] = {}
     for path in paths:
-        name, sign, rest = path.rpartition("=")
-        name = name if sign else Path(path).stem
+        name, sign, rest = path.partition("=")
+        if not sign or exists(path):
+            name, rest = Path(path).stem, path
         if name in named or not name or "/" in name:
             raise ConfigError(
                 f"--checkpoint {path}: the name {name!r} is another's already, or none; allowed:"

@@ -13,17 +13,17 @@ from nanogpt2.batching.answer import Answer, Told
 from nanogpt2.batching.batch import Batch, tell_likely
 from nanogpt2.batching.drawing import Drawing, Window
 from nanogpt2.batching.lanes import open_lanes
+from nanogpt2.completions.choices import Names
+from nanogpt2.completions.errors import wrong
+from nanogpt2.completions.limits import Limits
+from nanogpt2.completions.protocol import Completion
 from nanogpt2.ensemble.decoding import slides
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.request import require_finite
 from nanogpt2.sample.sample import Sampler
 from nanogpt2.sample.stream import TextStream
-from nanogpt2.serve.choices import Names
 from nanogpt2.serve.engine import Engine, Job
-from nanogpt2.serve.errors import wrong
-from nanogpt2.serve.limits import Limits
 from nanogpt2.serve.metrics import Metrics, ModelMetrics
-from nanogpt2.serve.protocol import Completion
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nanogpt2.batching.lanes import fit_rows
+from nanogpt2.completions.limits import Limits
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.screen.screen import say
 from nanogpt2.serve.app import Site
-from nanogpt2.serve.limits import Limits
 from nanogpt2.serve.metrics import Metrics
 from nanogpt2.serve.page import make_page
 from nanogpt2.serve.run import free_memory, names_of

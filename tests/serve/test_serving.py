@@ -168,6 +168,11 @@ def test_what_is_wrong_is_told_as_openai_tells_it(client: OpenAI) -> None:
     assert told["message"] == "temperature: found -1; allowed: a finite number, at least 0"
 
 
+def test_who_wants_to_chat_is_told_where_to_go(client: OpenAI) -> None:
+    with pytest.raises(APIStatusError, match="write on from a prompt: /v1/completions"):
+        client.chat.completions.create(model="bytes", messages=[{"role": "user", "content": "x"}])
+
+
 def test_a_request_without_a_seed_tells_which_it_had(client: OpenAI, sampler: Sampler) -> None:
     answer = client.completions.create(model="bytes", prompt="x", max_tokens=20)
     seed = answer.model_extra["seed"]
@@ -234,6 +239,7 @@ def wait_until_idle(server: Server) -> None:
 
 
 def test_metrics_count_what_was_done(server: Server, client: OpenAI) -> None:
+    wait_until_idle(server)
     before = {name: read_figure(server, name) for name in ("tokens_total", "prompt_tokens_total")}
     client.completions.create(**ALL, max_tokens=11)
     assert read_figure(server, "tokens_total") - before["tokens_total"] == 11

@@ -17,18 +17,8 @@ ROOMS = (
     *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
     *("prepare", "shards", "survey", "doctor", "model", "checks", "kernels", "finetune", "distil"),
     *("optimizers", "report", "train", "decode", "decode_kernels", "ensemble", "sample"),
-    *(
-        "evaluate",
-        "trials",
-        "experiments",
-        "plan",
-        "exchange",
-        "export",
-        "proof",
-        "compare",
-        "pages",
-    ),
-    *("playground", "batching", "serve", "gate", "commands"),
+    *("evaluate", "trials", "experiments", "plan", "exchange", "export", "proof", "compare"),
+    *("pages", "playground", "batching", "completions", "serve", "gate", "commands"),
 )
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]

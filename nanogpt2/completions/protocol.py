@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from nanogpt2.base.errors import ConfigError
+from nanogpt2.completions.errors import Refusal, unsupported, wrong
+from nanogpt2.completions.limits import Limits
 from nanogpt2.decode.draw import Controls
 from nanogpt2.sample.request import LARGEST_SEED, WINDOWS
-from nanogpt2.serve.errors import Refusal, unsupported, wrong
-from nanogpt2.serve.limits import Limits
 from nanogpt2.tokens.normal import normalise
 
 MOST_STOPS, LONGEST_STOP = 16, 1000  # stop texts, and characters of one
