@@ -35,6 +35,8 @@ ELSEWHERE = {
     r"dvc exp run .*teachers": "tests/whole/test_distil.py",
     r"dvc exp run": "tests/whole/test_pipeline.py",
     r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
+    r".*nanogpt2 serve": "tests/serve/test_serving.py",
+    r"curl .*:8000|from openai": "tests/serve/test_serving.py",
     r".*nanogpt2 sweep": "tests/trials/test_going_on.py",
     r".*nanogpt2 tokenizer": "tests/experiments/test_candidates.py",
     r".*verify .*--(replay|sign|key)|openssl ec": "tests/proof/test_project.py",

@@ -1,11 +1,14 @@
 """A reader who has the site alone: follows its links, takes commands from its pages, runs them."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from browser import Browser
 from documents import reason, smaller
+from remotes import free_port
 from workspace import Workspace
 
 BLOCKS = """[...document.querySelectorAll('article h2')].map(heading => {
@@ -18,6 +21,7 @@ BLOCKS = """[...document.querySelectorAll('article h2')].map(heading => {
   }
   return found;
 })"""
+PORT = f":{free_port()}/"  # of what is served
 CLICK = (
     "[...document.querySelectorAll({where!r})].find(a => a.textContent.trim() === {text!r}).click()"
 )
@@ -45,8 +49,9 @@ def walk(
     start = browser.run("location.href")
     for section in browser.run(BLOCKS):
         yield f"## {section['heading']}"
-        for command in commands(section["commands"]):
-            yield run(command, project)
+        with ExitStack() as servers:
+            for command in commands(section["commands"]):
+                yield run(command, project, servers)
         for link in section["links"][:links]:
             yield click(browser, "article a", link)
             browser.open(start)
@@ -59,6 +64,18 @@ def click(browser: Browser, where: str, text: str) -> str:
     return f"clicked {' '.join(text.split())!r}: {browser.run('document.title')}"
 
 
+@contextmanager
+def serving(command: str, project: Workspace) -> Iterator[str]:
+    """Start a server, yield the line that tells where it is, and end it by Ctrl-C."""
+    with subprocess.Popen(
+        ["sh", "-c", command], cwd=project.root, env=project.env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
 def commands(texts: list[str]) -> Iterator[str]:
     """Yield the commands of blocks, without what `#` says of them."""
     for line in "".join(texts).splitlines():
@@ -66,12 +83,22 @@ def commands(texts: list[str]) -> Iterator[str]:
             yield command
 
 
-def run(command: str, project: Workspace) -> str:
-    """Run a command as it stands, but for places and sizes, and return what came of it."""
+def run(command: str, project: Workspace, servers: ExitStack) -> str:
+    """Run a command as it stands, but for places and sizes, and return what came of it.
+
+    A server is left to `servers`, which end it.
+    """
     if why := reason(command):
         return f"not run: {command} ({why})"
-    team = project.root.parent / "team"
-    here = smaller(command).replace("/mnt/team/nanogpt2", str(team))
+    here = smaller(command)
+    for there, place in {
+        "/mnt/team/nanogpt2": project.root.parent / "team",
+        ":8000/": PORT,
+    }.items():
+        here = here.replace(there, str(place))
+    if command.endswith("nanogpt2 serve"):
+        line = servers.enter_context(serving(f"exec {here} --port {PORT.strip(':/')}", project))
+        return f"ran: {command}: {line}"
     done = subprocess.run(
         ["sh", "-ec", here], cwd=project.root, env=project.env, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False,

@@ -10,7 +10,7 @@ from documents import DOCUMENTS, name
 from imports import ROOT
 
 # Their Python needs what their commands make: tests/whole/test_page_blocks.py runs it.
-FOLLOWED = ("docs/export.md", "docs/finetuning.md", "docs/scaling.md")
+FOLLOWED = ("docs/export.md", "docs/finetuning.md", "docs/scaling.md", "docs/serving.md")
 COMMAND = re.compile(r"\bpython3? -m ([a-z]\w*(?:\.\w+)*(?: [\w./=-]+)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
