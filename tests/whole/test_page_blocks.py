@@ -38,6 +38,7 @@ from nanogpt2.trials.space import apply, read_space
 # Pages of which another test takes each block.
 OTHERS = {
     "docs/sharing.md": "tests/whole/test_sharing.py",
+    "docs/serving.md": "tests/serve/test_documented.py",
     "docs/start.md": "tests/whole/test_site.py",
 }
 COPIES = "cp data/raw/* my-novel.txt; cp data/raw/* my-text.txt; cp params.yaml preset.yaml;"
