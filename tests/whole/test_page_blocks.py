@@ -91,7 +91,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project that has trained, with what pages take for granted."""
     project = Workspace.trained(tmp_path_factory.mktemp("reader") / "project")
     (project.root / "my.yaml").write_text(to_yaml(MY), encoding="utf-8")
-    project.env["HOME"] = str(project.root)
     project.run("sh", "-ec", COPIES)
     return project
 
@@ -100,6 +99,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_a_reader_can_follow_the_page(page: str, project: Workspace, tmp_path: Path) -> None:
     if EVERY:  # experiments change what is there; else only the last page, distil, does
         project = project.copy(tmp_path / "project")
+    project.env["HOME"] = str(project.root)
     project.run("sh", "-ec", BEFORE.get(page, ":"))
     for block in blocks(page):
         if block.language == "python" and page in FOLLOWED and not reason(block.text):
