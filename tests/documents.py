@@ -33,7 +33,7 @@ NOT_RUN = {
 ELSEWHERE = {
     r"dvc exp run .*init_from": "tests/whole/test_finetune.py",
     r"dvc exp run .*teachers": "tests/whole/test_distil.py",
-    r"dvc exp run": "tests/whole/test_pipeline.py",
+    r"dvc (exp run|repro)": "tests/whole/test_pipeline.py",
     r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
     r"python -m nanogpt2 serve$|curl .*:8000": "tests/serve/test_documented.py",
     r".*nanogpt2 sweep": "tests/trials/test_going_on.py",

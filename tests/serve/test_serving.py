@@ -298,12 +298,12 @@ def test_a_name_of_this_machine_alone_is_heard(server: Server) -> None:
 def test_the_examples_of_the_guide_give_one_text(server: Server, sampler: Sampler) -> None:
     guide = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
     expected = generated(sampler, "KING:\n", 1337, 80, temperature=0.8)
-    for fence, command in {"py": [sys.executable, "-c"], "sh": ["bash", "-c"]}.items():
+    for fence, command in {"python": [sys.executable, "-c"], "sh": ["bash", "-c"]}.items():
         blocks = re.findall(rf"^```{fence}\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
         (block,) = (block for block in blocks if "127.0.0.1:8000/v1" in block)
         code = block.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
         shown = subprocess.run([*command, code], check=True, capture_output=True).stdout
-        text = shown.decode() if fence == "py" else json.loads(shown)["choices"][0]["text"]
+        text = shown.decode() if fence == "python" else json.loads(shown)["choices"][0]["text"]
         assert text.startswith(expected)
 
 
@@ -338,7 +338,7 @@ def test_what_cannot_be_served_is_one_line(files: list[Path], tmp_path: Path) ->
             ("--checkpoint", str(files[0])) * 2: "the name 'bytes' is another's already",
             ("--checkpoint", "none.pt"): "none.pt: no such file",
         }.items():
-            done = CliRunner().invoke(main, ["serve", *options])
+            done = CliRunner().invoke(main, ["serve", "--port=0", *options])
             assert done.exit_code == 1
             assert told in done.stderr
             assert len(done.stderr.splitlines()) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser, chromium
+from documents import EVERY
 from imports import ROOT
 from reader import prepare, walk
 from workspace import TEXT, Workspace, once
@@ -74,6 +75,7 @@ def test_a_page_is_read_on_a_desktop_and_a_phone(site: Path, browser: Browser, p
         assert (shade == "rgb(255, 255, 255)") is not dark
 
 
+@pytest.mark.skipif(not EVERY, reason="runs commands that tests/whole/test_page_blocks.py runs too")
 def test_who_only_reads_the_site_comes_to_a_model_that_others_can_use(
     site: Path, browser: Browser, tmp_path: Path
 ) -> None:
