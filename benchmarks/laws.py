@@ -127,7 +127,6 @@ def read_sizes(folder: Path) -> dict[str, int]:
 
 def run_job(job: Job) -> dict[str, Any]:
     """Train, evaluate, and return the line of a run."""
-    runs.forget_last()
     number, device = job.number, job.device
     name, size, choice = draw(number, read_sizes(job.folder), device)
     train, val = read_piece(job.folder / f"{name}.txt", size)

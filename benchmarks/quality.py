@@ -230,7 +230,6 @@ def make_job(text: Path, setting: str, params: dict[str, Any], **facts: Any) -> 
 
 def run_job(job: Job) -> dict[str, Any]:
     """Train, evaluate the whole validation part in both ways, and return the line of the run."""
-    runs.forget_last()
     config, source = get_config(job.params), read_corpus(job.text)[0]
     parts = split(source, val_fraction=0.1, test_fraction=0)
     tokenizer = CharTokenizer.train(source)

@@ -72,7 +72,6 @@ def read_entry(name: str) -> dict[str, Any]:
 
 def run_job(job: Job) -> dict[str, Any]:
     """Train for the board's seconds and return the line of the run."""
-    runs.forget_last()
     values = read_entry(job.entry)
     parts = split(read_corpus(job.text)[0], val_fraction=0.1, test_fraction=0)
     bpe = values["vocab_size"] if values.pop("tokenizer", "char") == "bpe" else 0

@@ -65,7 +65,7 @@ def run_all(
                 ready = (job for job in waiting if done.issuperset(job.needs))
                 for job in list(islice(ready, workers - len(running))):
                     waiting.remove(job)
-                    running[pool.submit(do, job)] = job, time.perf_counter()
+                    running[pool.submit(do_anew, do, job)] = job, time.perf_counter()
             if not running:
                 if waiting:
                     print(f"{len(waiting)} runs are left: the same command goes on with them")
@@ -103,9 +103,10 @@ def end_with_parent() -> None:
         Thread(target=lambda: wait_for(sentinel) and os._exit(1), daemon=True).start()
 
 
-def forget_last() -> None:
-    """Free what the run before left: a CUDA graph, and with it its memory."""
+def do_anew(do: Callable[[AnyJob], dict[str, Any]], job: AnyJob) -> dict[str, Any]:
+    """Do a run, once what the one before left is free: a CUDA graph, and with it its memory."""
     gc.collect()
+    return do(job)
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

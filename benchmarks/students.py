@@ -66,7 +66,6 @@ def run_job(job: Job) -> dict[str, Any]:
     """Train or load, evaluate, and return the line of the job."""
     source = read_corpus(job.text)[0]
     parts, tokenizer = split(source, val_fraction=0.1, test_fraction=0), CharTokenizer.train(source)
-    runs.forget_last()
     row: dict[str, Any] = {"kind": job.kind, "group": job.group}
     model: Model
     if job.params:
