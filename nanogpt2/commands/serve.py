@@ -6,6 +6,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import BEST, FORMS, open_model
+from nanogpt2.completions.limits import Limits
 
 
 @click.command()
@@ -29,11 +30,19 @@ from nanogpt2.commands.model import BEST, FORMS, open_model
 @click.option(
     "--token-file", type=Path, help="A file with the token that requests then have to send."
 )
-@click.option("--rows", type=click.IntRange(1, 1024), default=64, help="Answers drawn at once.")
-@click.option("--queue", type=click.IntRange(0), default=256, help="Answers that may wait.")
-@click.option("--max-tokens", type=click.IntRange(1), default=4096, help="Of one answer, at most.")
-@click.option("--max-body", type=click.IntRange(1), default=1_000_000, help="Bytes of a request.")
-@click.option("--max-seconds", type=click.FloatRange(0.1), default=600, help="Of a request.")
+@click.option(
+    "--rows", type=click.IntRange(1, 1024), default=Limits.rows, help="Answers drawn at once."
+)
+@click.option(
+    "--queue", type=click.IntRange(0), default=Limits.queue, help="Answers that may wait."
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=Limits.tokens, help="Of one answer, at most."
+)
+@click.option("--max-body", type=click.IntRange(1), default=Limits.body, help="Bytes of a request.")
+@click.option(
+    "--max-seconds", type=click.FloatRange(0.1), default=Limits.request_time, help="Of a request."
+)
 @shown
 def main(
     checkpoints: tuple[str, ...],
@@ -57,7 +66,6 @@ def main(
 
     for library in ("starlette", "uvicorn", "prometheus_client"):
         import_extra(library, extra="serve")
-    from nanogpt2.completions.limits import Limits
     from nanogpt2.screen.screen import done, phase, still
     from nanogpt2.serve.run import name_models, open_socket, read_token, run_server
     from nanogpt2.serve.site import open_site

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-import psutil
 import uvicorn
 
 from nanogpt2.base.errors import ConfigError, DataError
@@ -155,11 +154,6 @@ def run_server(site: Site, listening: socket.socket, *, say: Callable[[str], Non
     server.run(sockets=[listening])
     if server.failed:
         raise server.failed
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that are free."""
-    return int(psutil.virtual_memory().available)
 
 
 def name_models(paths: Sequence[str]) -> Mapping[str, Path]:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from nanogpt2.batching.lanes import fit_rows
 from nanogpt2.completions.limits import Limits
+from nanogpt2.device.memory import free_host_bytes
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.screen.screen import say
 from nanogpt2.serve.app import Site
 from nanogpt2.serve.metrics import Metrics
 from nanogpt2.serve.page import make_page
-from nanogpt2.serve.run import free_memory, names_of
+from nanogpt2.serve.run import names_of
 from nanogpt2.serve.served import serve_model
 from nanogpt2.tokens.tokenizer import Tokenizer
 
@@ -27,7 +28,7 @@ def open_site(
 ) -> Site:
     """Return the site of models by their names; fewer rows than asked for where memory is short."""
     metrics, created, models = Metrics(), int(time.time()), {}
-    free = free_memory() // len(loaded)
+    free = free_host_bytes() // len(loaded)
     for name, (checkpoint, tokenizer) in loaded.items():
         rows = fit_rows(checkpoint.model, limits.rows, free)
         if rows < limits.rows:
