@@ -4,14 +4,17 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import warm
 from hypothesis import settings
 
 from nanogpt2.config.config import Config, get_config
+
+if TYPE_CHECKING:
+    from browser import Browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 # A shell lets what it has put behind ignore SIGINT, nohup SIGHUP, and so would what tests start.
@@ -105,3 +108,14 @@ def tiny() -> Config:
 @pytest.fixture
 def text() -> str:
     return "the quick brown fox jumps over the lazy dog. " * 40
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A browser for the tests of a module, so that none hears of another's page."""
+    from browser import CHROMIUM, chromium
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: the page is tested in one")
+    with chromium() as found:
+        yield found

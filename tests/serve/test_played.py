@@ -4,21 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser, chromium
+from browser import Browser
 from serving import TOKEN, Server, save_models, serving
 
 from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
 from nanogpt2.sample.sample import Sampler
 
 EVIL = "</script><img src=x onerror=hacked=1>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: the page is tested in one")
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

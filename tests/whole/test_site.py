@@ -6,11 +6,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser, chromium
+from browser import Browser
 from documents import EVERY
 from imports import ROOT
 from reader import prepare, walk
@@ -39,14 +38,6 @@ def build(target: Path) -> None:
 @pytest.fixture(scope="module")
 def site() -> Path:
     return once("site", build)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with chromium() as browser:
-        yield browser
 
 
 def test_no_page_asks_for_anything_that_is_elsewhere(site: Path) -> None:
