@@ -5,10 +5,9 @@
 
 The first draws greedy texts in turn with 32 bits, with 8, with CTranslate2's int8 (ctranslate2 and
 transformers bring it), and with nanoGPT of the checkout PATH. The floor is the time in which the
-weights come through the memory once; MBU (memory bandwidth utilization) is the share of the
-memory's speed in use, above 100% where caches hold a part of the weights. The second predicts each
-token of a text once, from windows of block_size side by side, through the decoder's cache, with 32
-bits and with 8.
+weights come through the memory once; MBU is the share of the memory's speed in use (memory.py). The
+second predicts each token of a text once, from windows of block_size side by side, through the
+decoder's cache, with 32 bits and with 8.
 """
 
 import statistics
@@ -21,12 +20,12 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 import torch.nn.functional as F
+from memory import measure_bandwidth, utilization
 from nanogpt import load_nanogpt, make_theirs
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode_kernels.choose import prepare
-from nanogpt2.device.pages import Room
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
@@ -84,7 +83,7 @@ def compare_speeds(nanogpt: Path | None, threads: int, tokens: int, repeats: int
     for draw in sides.values():
         draw(4)
     for _ in range(repeats):
-        bandwidths.append(measure_bandwidth())
+        bandwidths.append(measure_bandwidth("cpu"))
         for name, draw in sides.items():
             start = time.perf_counter()
             draw(tokens)
@@ -97,19 +96,8 @@ def compare_speeds(nanogpt: Path | None, threads: int, tokens: int, repeats: int
         ratio = statistics.median(a / b for a, b in zip(speeds["int8"], values, strict=True))
         print(
             f"{name:17} {speed:6.1f} tokens/s   floor {bandwidth / size:5.0f}"
-            f"   MBU {speed * size / bandwidth:4.0%}   int8 is {ratio:5.2f} x"
+            f"   {utilization(speed, size, bandwidth)}   int8 is {ratio:5.2f} x"
         )
-
-
-def measure_bandwidth() -> float:
-    """Return the bytes a second at which torch's threads read memory, the best of a few."""
-    block = Room(2**28).take(2**26, torch.float32).fill_(1)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        block.sum()
-        times.append(time.perf_counter() - start)
-    return block.numel() * 4 / min(times)
 
 
 @torch.no_grad()

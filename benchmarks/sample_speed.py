@@ -3,11 +3,12 @@
     python benchmarks/sample_speed.py --nanogpt PATH                    # CPU: nano, small and 124M
     python benchmarks/sample_speed.py --nanogpt PATH --device cuda      # GPU: 124M
     python benchmarks/sample_speed.py --only small                      # CPU, without nanoGPT
+    python benchmarks/sample_speed.py --only base --batches             # 1 to 1024 texts at a time
 
 PATH is a checkout of karpathy/nanoGPT; its cases take a preset's shape as GPT-2. The others take a
 preset as it is, beside the model's own modules over a cache. Each figure is the median of
 `--repeats` pairs; the floor of a cached step is the time in which its weights come through the
-memory once.
+memory once, and MBU the share of the memory's speed that the steps of ours use for that.
 """
 
 import statistics
@@ -20,6 +21,7 @@ from typing import Any
 
 import click
 import torch
+from memory import measure_bandwidth, utilization
 from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
@@ -31,6 +33,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
 
 MODULES, NANOGPT = "modules", "nanoGPT"
+BATCHES = [4**n for n in range(6)]
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ class Sides:
     def __init__(self, case: Case, device: str, nanogpt: Any) -> None:
         self.model = make_model(case, device)
         self.make_decoder = prepare(self.model)  # packing weights once is not counted
+        factors = self.model.factors()
+        self.weights = sum(factor.numel() * factor.element_size() for factor in factors)  # bytes
         self.theirs: Any = None
-        if case.beside == NANOGPT:
+        if nanogpt and case.beside == NANOGPT:
             weight = self.model.wte.weight
             self.theirs = make_theirs(nanogpt, self.model).to(weight.device, weight.dtype).eval()
 
@@ -133,7 +138,9 @@ def seconds(run: Callable[[], Tensor], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-def measure(case: Case, sides: Sides, repeats: int, clock: Callable[[], float]) -> None:
+def measure(
+    case: Case, sides: Sides, repeats: int, clock: Callable[[], float], bandwidth: float
+) -> None:
     """Print the medians of both sides, and of the ratios of the pairs."""
     idx = torch.zeros(case.rows, case.prompt, dtype=torch.long)
     ours = partial(sides.run_ours, case, idx)
@@ -148,8 +155,9 @@ def measure(case: Case, sides: Sides, repeats: int, clock: Callable[[], float]) 
     ]
     speeds = [case.rows / statistics.median(side) for side in zip(*pairs, strict=True)]
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
+    share = utilization(speeds[0] / case.rows, sides.weights, bandwidth)
     print(
-        f"{case.describe()} {speeds[0]:9.0f} tok/s"
+        f"{case.describe()} {speeds[0]:9.0f} tok/s {share}"
         f"   {case.beside} ({case.their_tokens:3}) {speeds[1]:7.0f} tok/s   {ratio:6.1f} x",
         flush=True,
     )
@@ -171,12 +179,24 @@ def count_greedy(case: Case, sides: Sides) -> None:
         print(f"{name}: greedy tokens as nanoGPT's: {same.tolist()} of {tokens} in each of 4 texts")
 
 
-def measure_floor(model: GPT, device: str, clock: Callable[[], float]) -> None:
+def measure_batches(case: Case, sides: Sides, repeats: int, bandwidth: float) -> None:
+    """Print the latency of a step and the throughput of so many texts at a time, of ours alone."""
+    for rows in BATCHES:
+        idx = torch.zeros(rows, case.prompt, dtype=torch.long)
+        tokens = max(8, case.tokens // max(1, rows // 64))
+        draw = partial(sides.run_ours, case, idx)
+        draw(3)
+        timed = [seconds(partial(draw, tokens), time.perf_counter) for _ in range(repeats)]
+        steps = tokens / statistics.median(timed)
+        print(
+            f"{case.preset:5} {case.dtype:8} {rows:4} x {tokens:3}: {1e3 / steps:8.3f} ms a step"
+            f" {rows * steps:9.0f} tok/s {utilization(steps, sides.weights, bandwidth)}",
+            flush=True,
+        )
+
+
+def say_floor(weights: int, bandwidth: float) -> None:
     """Print how long the weights of one cached step take to come through the memory."""
-    weights = sum(factor.numel() * factor.element_size() for factor in model.factors())
-    block = torch.ones(2**28 if device == "cuda" else 2**26, device=device)
-    times = [seconds(block.sum, clock) for _ in range(7)]
-    bandwidth = block.numel() * 4 / statistics.median(times)
     print(
         f"floor: {weights / 1e6:.1f} MB of weights at {bandwidth / 1e9:.0f} GB/s:"
         f" {weights / bandwidth * 1e3:.3f} ms, {bandwidth / weights:.0f} steps/s"
@@ -189,9 +209,16 @@ def measure_floor(model: GPT, device: str, clock: Callable[[], float]) -> None:
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--threads", default=0, help="Of the CPU; 0 leaves torch's choice.")
 @click.option("--only", default="", help="A preset: its cases alone.")
+@click.option("--batches", is_flag=True, help="Ours alone, with 1 to 1024 texts at a time.")
 @click.option("--busy", is_flag=True, help="Count the processor's time: other work shares it.")
 def main(
-    nanogpt: Path | None, device: str, repeats: int, threads: int, only: str, busy: bool
+    nanogpt: Path | None,
+    device: str,
+    repeats: int,
+    threads: int,
+    only: str,
+    batches: bool,
+    busy: bool,
 ) -> None:
     """Print a line for each case: our tokens per second, theirs, and the ratio of the pairs."""
     if threads:
@@ -202,16 +229,24 @@ def main(
     clock = time.process_time if busy else time.perf_counter
     print(f"torch {torch.__version__}, {device}: {name}{', processor time' * busy}")
     module = load_nanogpt(nanogpt) if nanogpt else None
+    bandwidth = measure_bandwidth(device)
     sides, last = None, None
     for case in CUDA_CASES if device == "cuda" else CPU_CASES:
-        if only not in ("", case.preset) or (module is None and case.beside == NANOGPT):
+        if only not in ("", case.preset):
+            continue
+        if module is None and case.beside == NANOGPT and not batches:
+            continue
+        if batches and case.shape == last:
             continue
         if sides is None or case.shape != last:
             sides, last = Sides(case, device, module), case.shape
-            measure_floor(sides.model, device, clock)
+            say_floor(sides.weights, bandwidth)
+            if batches:
+                measure_batches(case, sides, repeats, bandwidth)
+                continue
             if sides.theirs and case.dtype == "float32" and (device, only) != ("cpu", "base"):
                 count_greedy(case, sides)
-        measure(case, sides, repeats, clock)
+        measure(case, sides, repeats, clock, bandwidth)
 
 
 if __name__ == "__main__":

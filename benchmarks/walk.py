@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-os.environ["NANOGPT2_EVERY_BLOCK"] = "1"
+os.environ["NANOGPT2_EVERY_TEST"] = "1"
 
 from browser import chromium  # noqa: E402
 from reader import prepare, walk  # noqa: E402
