@@ -1,11 +1,11 @@
-# make setup | repro | report | test | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer),
+# make setup | repro | report | test | test-all | coverage: see README.md. PYTHON chooses the interpreter (3.11 or newer),
 # CONSTRAINTS other versions.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro report test coverage
+.PHONY: setup repro report test test-all coverage
 
 setup: .venv/ready
 
@@ -34,12 +34,16 @@ report: setup
 	$(BIN)/python -m nanogpt2 report
 
 # each process that a test starts would compile what it imports anew
-test coverage: export PYTHONDONTWRITEBYTECODE =
+test test-all coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	ruff check .
 	ruff format --check .
 	$(MAKE) --no-print-directory --jobs=2 --keep-going types tests
+
+# of tests that are alike and take long, each (tests/every.py)
+test-all: export NANOGPT2_EVERY_TEST = 1
+test-all: test
 
 # side by side: at first pytest's processes wait for one that imports what they need
 .PHONY: types tests

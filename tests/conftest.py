@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import warm
+from every import EXAMPLES
 from hypothesis import settings
 
 from nanogpt2.config.config import Config, get_config
@@ -25,7 +26,7 @@ for number, usual in (
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 # the machine may be busy; and the same examples each time, so that a green main stays green
-settings.register_profile("busy", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("busy", deadline=None, derandomize=True, max_examples=EXAMPLES)
 settings.load_profile("busy")
 
 # Files that take longest go first, so that no worker is left alone at the end. There are three on

@@ -1,18 +1,17 @@
 """The documents: their blocks of code, as a reader takes them from a page."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from every import EVERY
 from imports import ROOT
 
 BESIDE = ("README", "CONTRIBUTING", "benchmarks/README", "benchmarks/RECORDS")
 DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / f"{name}.md" for name in BESIDE)])
 FENCE = re.compile(r"(?ms)^```(?P<language>\w*)\n(?P<text>.*?)^```$|^#+ (?P<heading>.+?)$")
 SHELL = ("sh", "bash")
-EVERY = bool(os.environ.get("NANOGPT2_EVERY_BLOCK"))
 # How commands begin that no test can run as they stand, and why.
 NOT_RUN = {
     r"git clone |make |source |pip install ": "sets a project up, as CI does before its tests",

@@ -69,7 +69,7 @@ PRELOADED = {
         *("transformers.pipelines", "transformers.models.auto.modeling_auto"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
         *("onnxruntime", "nbformat", "matplotlib.image", "yaml", "click.testing", "jsonschema"),
-        *("tqdm", "dvc.repo"),
+        *("tqdm", "dvc.repo", "openai"),
     ),
 }
 FOLDER = "NANOGPT2_TESTS"  # the folder of this run of the tests

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from every import some
 from spoiled import spoil_operator
 from torch import Tensor
 
@@ -104,10 +106,17 @@ def test_a_kernel_of_a_gpu_wrong_in_one_element_is_refused_and_torchs_serves(
     assert losses(operators, config, text, 1) == losses(Operators(), config, text, 1)
 
 
+KINDS: list[dict[str, object]] = [
+    {},
+    {"architecture": "modern", "n_kv_head": 1, "mlp_conv": 8},
+    {"dropout": 0.0},
+]
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"architecture": "modern", "n_kv_head": 1, "mlp_conv": 8}, {"dropout": 0.0}]
+    ("make", "changes"),
+    some(product([compiled, fused], KINDS), *product([compiled], KINDS), (fused, KINDS[1])),
 )
-@pytest.mark.parametrize("make", [compiled, fused])
 def test_what_is_right_is_kept_and_nothing_is_said(
     tiny: Config, make: Callable[[Config], Operators], changes: dict[str, object]
 ) -> None:

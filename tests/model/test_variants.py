@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every import some
 from torch import Tensor
 from variants import VARIANTS, warmed
 
@@ -59,7 +60,7 @@ def test_one_text_can_be_learnt_by_heart(variant: Config) -> None:
     assert last_loss(variant, n_layer=1, max_iters=steps) < 0.3
 
 
-@pytest.mark.parametrize("name", ["gpt2", "modern", "modern, some"])
+@pytest.mark.parametrize("name", some(["gpt2", "modern", "modern, some"], "modern, some"))
 def test_one_text_can_be_learnt_by_heart_with_muon(tiny: Config, name: str) -> None:
     assert last_loss(tiny, **VARIANTS[name], optimizer="muon", max_iters=50) < 0.3
 

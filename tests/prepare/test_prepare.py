@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every import some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import PREPARED, assert_one_line, make_files, run
@@ -311,7 +312,7 @@ def test_a_block_size_beyond_a_text_of_megabytes_is_refused(here: Path) -> None:
     assert_one_line(result, "the val split 250000 tokens; allowed: at least 1000001")
 
 
-@pytest.mark.parametrize("letter", ["a", "字"])  # of 3 bytes, which a block cuts
+@pytest.mark.parametrize("letter", some(["a", "字"], "字"))  # of 3 bytes, which a block cuts
 def test_one_endless_line_is_read(letter: str, here: Path) -> None:
     n_letters = 5_000_000 // len(letter.encode())
     (here / "raw.txt").write_bytes(letter.encode() * n_letters)

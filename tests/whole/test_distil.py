@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import warm
+from every import in_every
 from workspace import Workspace
 
 from nanogpt2.model.checkpoint import hash_weights, load_checkpoint
@@ -40,6 +41,7 @@ def test_what_dvc_would_not_see_or_take_along_is_refused_before_anything_is_remo
     assert workspace.outputs() == kept
 
 
+@in_every("tests/experiments/test_seeds.py has a student that comes to another clone")
 def test_a_student_is_an_experiment_that_takes_its_teacher_along_to_another_clone(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_student_is_an_experiment_that_takes_its_teacher_along_to_another_clon
     assert clone.git("status", "--short").split() == ["M", ".dvc/config"]
 
 
+@in_every("it follows from the one before")
 def test_another_content_of_a_teacher_trains_again(workspace: Workspace) -> None:
     assert workspace.stages_run("repro", "train") == []
     last = workspace.root / "checkpoints/final_model.pt"

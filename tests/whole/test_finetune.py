@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every import in_every
 from processes import start, states, training_process, wait_for
 from workspace import SMALL_RUN, Workspace
 
@@ -68,6 +69,7 @@ def test_weights_that_are_not_there_are_refused_before_anything_is_removed(
     assert workspace.outputs() == kept
 
 
+@in_every("a run that is killed and one with LoRA have a test each")
 def test_killed_with_lora_it_goes_on_to_the_same_bytes(workspace: Workspace) -> None:
     put(workspace, **LORA, **OFTEN)
     process = start(workspace, "dvc", "repro", "train")

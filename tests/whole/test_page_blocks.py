@@ -2,7 +2,7 @@
 
 A reader follows a page in a project of a small run, from its first block to its last. Where
 another test runs a command with each of its steps looked at, and it takes long, it is only parsed
-here, unless NANOGPT2_EVERY_BLOCK is set.
+here, but for `make test-all`.
 """
 
 import re
@@ -18,7 +18,6 @@ import warm
 from documents import (
     DOCUMENTS,
     ELSEWHERE,
-    EVERY,
     NOT_RUN,
     SHELL,
     Block,
@@ -27,6 +26,7 @@ from documents import (
     reason,
     smaller,
 )
+from every import EVERY
 from imports import ROOT
 from workspace import SMALL_RUN, Workspace
 

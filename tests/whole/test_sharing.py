@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from every import in_every, some
 from imports import ROOT
 from processes import training_process
 from remotes import PLACES, S3_KEYS, Place, S3Server, Server, SshServer
@@ -178,6 +179,7 @@ def test_who_may_not_come_in_is_told_so(team: Team) -> None:
         pytest.skip("a folder asks for no key")
 
 
+@pytest.mark.parametrize("team", some(PLACES, "folder", "s3"), indirect=True)
 def test_what_a_push_left_out_is_missed_and_sent_by_the_next(team: Team) -> None:
     lost = next(path for path in team.place.objects() if path.suffix == ".dir")
     with team.place.changed():
@@ -213,6 +215,7 @@ def test_a_damaged_file_is_not_taken_and_the_guide_finds_it(team: Team) -> None:
 # --- DVC's extension for VS Code ---
 
 
+@in_every("tests/compare/test_collect.py reads what dvc exp show gives")
 def test_the_extension_for_vs_code_shows_parameters_metrics_and_curves_while_training_goes_on(
     first: Workspace, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from documents import EVERY
+from every import in_every
 from imports import ROOT
 from reader import prepare, walk
 from workspace import TEXT, Workspace, once
@@ -66,7 +66,7 @@ def test_a_page_is_read_on_a_desktop_and_a_phone(site: Path, browser: Browser, p
         assert (shade == "rgb(255, 255, 255)") is not dark
 
 
-@pytest.mark.skipif(not EVERY, reason="runs commands that tests/whole/test_page_blocks.py runs too")
+@in_every("tests/whole/test_page_blocks.py runs these commands too")
 def test_who_only_reads_the_site_comes_to_a_model_that_others_can_use(
     site: Path, browser: Browser, tmp_path: Path
 ) -> None:
