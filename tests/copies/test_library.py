@@ -61,7 +61,7 @@ def assert_equal(one: object, two: object) -> None:
         assert left.dtype == right.dtype
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(pieces=PIECES, following=PIECES, spacing=st.sampled_from([1, 3, 16]))
 def test_samples_are_the_same(pieces: list[str], following: list[str], spacing: int) -> None:
     text, rest = "".join(pieces), "".join(following)
@@ -75,7 +75,7 @@ def test_samples_of_texts_longer_than_what_is_hashed_together_are_the_same() -> 
         assert_equal(*both_ways(lambda each=each: sample(each[:-50], each[-50:])))  # type: ignore[misc]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(pieces=PIECES, others=PIECES, level=st.integers(0, 3))
 def test_what_of_held_out_text_stands_in_training_text_is_the_same(
     pieces: list[str], others: list[str], level: int
@@ -91,7 +91,7 @@ def test_what_of_held_out_text_stands_in_training_text_is_the_same(
     assert_equal(*both_ways(find))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(one=PIECES, two=PIECES)
 def test_similarity_is_the_same(one: list[str], two: list[str]) -> None:
     for text in ("".join(one + two), "".join(two)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import warm
 from click.testing import CliRunner
+from every import in_every
 from workspace import Workspace
 
 from nanogpt2.__main__ import main
@@ -114,6 +115,7 @@ def test_a_student_of_the_seeds_reproduces_in_another_clone(
     assert "(lines in" not in again.stderr
 
 
+@in_every("what it trains follows a teacher as the student above does")
 def test_a_chain_goes_on_from_the_first_seed(compared: tuple[Workspace, Done]) -> None:
     workspace, shown = compared
     done = run_seeds(workspace, "--chain", "--ensemble")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every import some
 from imports import ROOT
 from torch import Tensor, nn
 
@@ -88,7 +89,7 @@ def test_add_norm_casts_under_autocast(operators: fused.FusedOperators) -> None:
     assert torch.autograd.grad(y.sum(), branch)[0].dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.6])
+@pytest.mark.parametrize("rate", some([0.1, 0.6], 0.1))
 def test_a_mask_is_an_independent_draw_for_each_element_call_and_seed(
     operators: fused.FusedOperators, rate: float
 ) -> None:

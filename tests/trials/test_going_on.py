@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import warm
+from every import some
 from workspace import SMALL_RUN, Workspace
 
 PLACE = ".dvc/tmp/sweeps"
@@ -83,7 +84,7 @@ def test_a_sweep_that_is_killed_goes_on_and_trains_nothing_twice(tmp_path: Path)
     workspace.dvc("exp", "branch", name, "winner")
 
 
-@pytest.mark.parametrize("depth", [[], ["--depth", "1"]])
+@pytest.mark.parametrize("depth", some([[], ["--depth", "1"]], []))
 def test_what_would_be_missed_in_a_copy_is_told_first(tmp_path: Path, depth: list[str]) -> None:
     workspace = Workspace(tmp_path / "project")
     workspace.git("commit", "--quiet", "--allow-empty", "--message", "second")

@@ -14,9 +14,9 @@ from workspace import SMALL_RUN, Workspace
 
 PARAMS = SMALL_RUN | {
     "dropout": 0.1,
-    "max_iters": 60,
+    "max_iters": 40,
     "eval_interval": 20,
-    "eval_iters": 30,
+    "eval_iters": 20,
     "checkpoint_interval": 2,
     "gradient_accumulation_steps": 3,
 }

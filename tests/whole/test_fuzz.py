@@ -15,6 +15,7 @@ import pytest
 import torch
 from click import Command
 from click.testing import CliRunner
+from every import EXAMPLES as USUAL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -42,7 +43,7 @@ from stages.sample import main as sample_stage
 from stages.train import main as train_stage
 from stages.validate import main as validate_stage
 
-EXAMPLES = int(os.environ.get("NANOGPT2_FUZZ", "50"))
+EXAMPLES = int(os.environ.get("NANOGPT2_FUZZ", USUAL))
 STAGES: dict[str, Command] = {
     "validate": validate_stage,
     "prepare": prepare_stage,
