@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nanogpt2.config.config import Config
 from nanogpt2.device.device import (
@@ -17,7 +17,6 @@ from nanogpt2.device.device import (
 from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import share_cores
-from nanogpt2.device.torch_private import foreach_mul_
 from nanogpt2.distil.ahead import LookingAhead, add_ahead
 from nanogpt2.distil.follow import make_objective
 from nanogpt2.distil.teachers import Teacher, load_teachers
@@ -33,6 +32,7 @@ from nanogpt2.optimizers.rates import (
     learning_rate_factor,
     set_learning_rates,
 )
+from nanogpt2.optimizers.update import clip_and_step
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train.batches import Batches
@@ -141,7 +141,13 @@ class Stepper:
         """Update the weights by `windows`, and their EMA; return (loss, gradient norm)."""
         loss = self.micro_batch.fit(lambda: self._backward(dataset, windows, check))
         self.group.average(loss, self.weights)
-        norm = self._clip_and_step()
+        norm = clip_and_step(
+            self.optimizers,
+            self.weights,
+            grad_clip=self.config.grad_clip,
+            loss_scale=self.loss_scale,
+            group=self.group,
+        )
         self.ema.update(ema_share.to(self.device))
         return torch.stack([loss, norm])
 
@@ -160,29 +166,6 @@ class Stepper:
                 scaled.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
-
-    def _clip_and_step(self) -> Tensor:
-        """Clip, let the optimizers update the weights, and return the gradient's norm.
-
-        An update with a gradient that is not finite is kept from the weights, without the host
-        waiting for the device.
-        """
-        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
-        norm = self.group.whole(nn.utils.get_total_norm(gradients, foreach=True)) / scale
-        found_inf = (~norm.isfinite()).float()
-        limit = self.config.grad_clip or float("inf")
-        clip = (limit / (norm + 1e-6)).clamp(max=1.0)
-        on_gpu = self.device.type == "cuda"  # where the update itself divides
-        if not on_gpu:
-            foreach_mul_(gradients, clip / scale)
-        for optimizer in self.optimizers:
-            optimizer.grad_scale = scale / clip if on_gpu else None  # type: ignore[attr-defined]
-            optimizer.found_inf = found_inf  # type: ignore[attr-defined]
-            optimizer.step()
-        if self.loss_scale is not None:
-            self.loss_scale.update(found_inf)
-        return norm
 
     def _captured(self, dataset: Dataset) -> CapturedFunction:
         """Return the update on `dataset` as a CUDA graph."""
