@@ -1,13 +1,15 @@
 """What the tests of several processes run in each of them.
 
-python several.py 2 cpu checks    # two processes; each writes what it found into N.json
+python several.py 2 cpu           # two processes; each writes what it found into N.json
+python several.py 4 cpu shards    # four; what shards gave alone, into the same files
 """
 
 import json
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,13 @@ CASES: dict[str, dict[str, Any]] = {
     "teachers": {"teachers": ["first", "second"], "teacher_temperature": 2.0},
     "teachers, fsdp": {"teachers": ["first"], "parallel": "fsdp"},
 }
+# Where the number of processes changes no bit.
+SHARDED: dict[str, dict[str, Any]] = {
+    "adamw": {"dropout": 0.2, "gradient_accumulation_steps": 2, "ema_decay": 0.9},
+    "muon": {**MUON, "mixed_precision": True, "grad_clip": 0.1, "mtp_weight": 0.3},
+    "teachers": {"teachers": ["first"], "lora_rank": 2},
+}
+SHARDS = {"shards": 4}
 SPLITS = ("train", "val")
 DATA = CharDataset(TEXT, 16)
 
@@ -75,13 +84,24 @@ def case_config(case: dict[str, Any], device: str) -> Config:
 
 def losses(config: Config, group: Group = SINGLE) -> list[list[float]]:
     """Return (loss, gradient norm) of all steps; then evaluations of the weights and their mean."""
+    return bits(config, group)[0]
+
+
+def bits(config: Config, group: Group = SINGLE) -> tuple[list[list[float]], str]:
+    """Return what `losses` does, and the SHA-256 of the weights."""
     stepper = Stepper(GPT(config), config, make_teachers(config), group=group)
     found = [stepper.step(DATA, step).figures.tolist() for step in range(STEPS)]
     own = estimate_loss(stepper, DATA)
     with stepper.ema.applied():
         found.append([own, estimate_loss(stepper, DATA)])
     stepper.release()
-    return found
+    return found, hash_weights(stepper.model.state_dict(), whole=group.whole)
+
+
+def sharded_bits(device: str, group: Group = SINGLE) -> dict[str, Any]:
+    """Return the bits of each case of SHARDED, as JSON has them."""
+    cases = {name: case_config({**case, **SHARDS}, device) for name, case in SHARDED.items()}
+    return {name: [*bits(config, group)] for name, config in cases.items()}
 
 
 def make_teachers(config: Config) -> list[Teacher]:
@@ -158,6 +178,19 @@ def resumed(config: Config, group: Group) -> list[str]:
     return [unbroken, weights(train(GPT(config), group))]
 
 
+def moved(config: Config, group: Group) -> dict[str, Any]:
+    """Return what is said of, and the losses of, a run of a group that goes on in one process.
+
+    Then in the group again.
+    """
+    error_of(lambda: train(GPT(config), group, crash=3))
+    with redirect_stdout(StringIO()) as printed:
+        group.from_main(lambda: error_of(lambda: train(GPT(config), SINGLE, crash=6)))
+        history = train(GPT(config), group).record.history
+    said = [line for line in printed.getvalue().splitlines() if line.startswith("going on")]
+    return {"said": group.from_main(lambda: said), "losses": history[-1]}
+
+
 def unbroken(config: Config, group: Group) -> str:
     """Return the weights that a stage's run of `config` should end with."""
     train, val = (load_split(Path("data/prepared"), name, config.block_size) for name in SPLITS)
@@ -191,7 +224,7 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     early = get_config(
         {**config.to_dict(), "eval_interval": 1, "patience": 1, "learning_rate": 0.5}
     )
-    found = {
+    found: dict[str, Any] = {
         "refused": refused(dropout, group),  # first, as it looks for the only unfinished run
         "not finite": error_of(lambda: train(poisoned(config, group), group)),
         "no room": error_of(lambda: train(GPT(config), group, save=fail)),
@@ -202,22 +235,32 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     if Path("my.yaml").exists():
         found["unbroken"] = unbroken(get_config("my.yaml"), group)
     shards = GROUPS["fsdp"](group.rank, group.size)
+    spread = get_config(config.to_dict(), parallel="fsdp", checkpoint_interval=3)
+    found["moved"] = moved(spread, shards)
     return {**found, "resumed, fsdp": resumed(sharded, shards), "saved": saved}
 
 
-def main(device: str) -> None:
-    config = case_config({}, device)
+def main(device: str, shards_alone: bool) -> None:
+    config = case_config(SHARDS, device)
     with joined(config) as group:
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"shards": sharded_bits(device, group)}
+        write(group, found)
+        if shards_alone:
+            return
+        config = case_config({}, device)
         for name, case in CASES.items():
             own = case_config(case, device)
             found[name] = losses(own, GROUPS[own.parallel](group.rank, group.size))
         found |= check(config, group)
-        Path(f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+        write(group, found)
         if group.rank == 1:
             raise TrainingError("process 1 alone has this to say")
 
 
+def write(group: Group, found: dict[str, Any]) -> None:
+    Path(f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
 if __name__ == "__main__":
     with exit_with_one_line():
-        main(sys.argv[2])
+        main(sys.argv[2], "shards" in sys.argv)

@@ -78,6 +78,7 @@ class Config:
     teacher_temperature: float
     batch_size: int
     gradient_accumulation_steps: int
+    shards: int
     sampling: str
     max_iters: int
     optimizer: str

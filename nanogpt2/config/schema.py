@@ -25,6 +25,7 @@ SMALLEST = {"byte": 256, "bpe": 256, "gpt2": 50_257}  # vocab_size
 
 NEED_WHOLE = ("muon", "normuon")  # optimizers of whole matrices
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
+BATCH = " x ".join(BATCH_KEYS)
 
 # What the switch `architecture` sets, where the key itself is null.
 GPT2: dict[str, Any] = {
@@ -200,17 +201,37 @@ def parallel_errors(
     values: Mapping[str, Any], *, wrong: AbstractSet[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for each rule on several processes that `values` break."""
-    processes, windows = values["num_processes"], windows_per_step(values)
+    processes = values["num_processes"]
     if processes > 1 and values["device"] == "mps" and not {"num_processes", "device"} & wrong:
         yield "num_processes", f"found {processes}; allowed: 1 with device mps"
-    elif windows % processes and not {"num_processes", *BATCH_KEYS} & wrong:
-        yield "num_processes", describe_indivisible(processes, windows)
+    elif (text := describe_unequal(values, processes)) and not (
+        {"num_processes", "shards", *BATCH_KEYS} & wrong
+    ):
+        yield "num_processes", text
     optimizer = values["optimizer"]
     if values["parallel"] == "fsdp" and optimizer in NEED_WHOLE and "optimizer" not in wrong:
         yield (
             "parallel",
             f"found fsdp; allowed: ddp with optimizer {optimizer}, which needs whole matrices",
         )
+
+
+def shard_errors(
+    values: Mapping[str, Any], *, wrong: AbstractSet[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for each rule on canonical shards that `values` break."""
+    shards, windows = values["shards"], windows_per_step(values)
+    if shards == 1 or "shards" in wrong:
+        return
+    if windows % shards and not {*BATCH_KEYS} & wrong:
+        fitting = [n for n in load_schema()["properties"]["shards"]["enum"] if windows % n == 0]
+        rule = f"a divisor of {BATCH} {windows}: {', '.join(map(str, fitting))}"
+        yield "shards", f"found {shards}; allowed: {rule}"
+    if not values["deterministic"] and "deterministic" not in wrong:
+        yield "deterministic", f"found false; allowed: true with shards {shards}"
+    if values["parallel"] == "fsdp" and "parallel" not in wrong:
+        rule = f"ddp with shards {shards}, since fsdp adds up in an order of its own"
+        yield "parallel", f"found fsdp; allowed: {rule}"
 
 
 def tuning_errors(
@@ -254,13 +275,15 @@ def windows_per_step(values: Mapping[str, Any]) -> int:
     return math.prod(values[key] for key in BATCH_KEYS)
 
 
-def describe_indivisible(processes: int, windows: int) -> str:
-    """Say in words that a batch of `windows` cannot be shared equally."""
-    divisors = ", ".join(str(n) for n in range(2, min(windows, 128) + 1) if windows % n == 0)
-    return (
-        f"found {processes}; allowed: a divisor of batch_size x gradient_accumulation_steps"
-        f" {windows}: {divisors or 1}"
-    )
+def describe_unequal(values: Mapping[str, Any], processes: int) -> str | None:
+    """Say in words that so many processes cannot share a batch equally; None where they can."""
+    parts, name = windows_per_step(values), BATCH
+    if values["shards"] > 1:
+        parts, name = values["shards"], "shards"
+    if parts % processes == 0:
+        return None
+    divisors = ", ".join(str(n) for n in range(2, min(parts, 128) + 1) if parts % n == 0)
+    return f"found {processes}; allowed: a divisor of {name} {parts}: {divisors or 1}"
 
 
 def cross_errors(
@@ -281,6 +304,7 @@ def cross_errors(
         yield "n_kv_head", f"found {n_kv_head}; allowed: a divisor of n_head {n_head}, or null"
     yield from tuning_errors(values, wrong=wrong)
     yield from parallel_errors(values, wrong=wrong)
+    yield from shard_errors(values, wrong=wrong)
     val, test = values["val_fraction"], values["test_fraction"]
     if val + test >= 1 and not {"val_fraction", "test_fraction"} & wrong:
         yield (

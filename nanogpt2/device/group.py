@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from nanogpt2.base.errors import ConfigError, DeviceError, NanoGPT2Error
 from nanogpt2.base.signals import SIGNALS
 from nanogpt2.config.config import Config
-from nanogpt2.config.schema import describe_indivisible, windows_per_step
+from nanogpt2.config.schema import describe_unequal
 from nanogpt2.device import launch
 from nanogpt2.device.device import find_device
 from nanogpt2.device.torch_private import foreach_copy_
+from nanogpt2.device.tree import add_up_over_processes
 
 CPU = torch.device("cpu")
 BUCKET_BYTES = 2**26  # gradients that travel together
@@ -62,6 +63,9 @@ class Group:
 
     def average(self, loss: Tensor, weights: Iterable[Tensor]) -> None:
         """Make `loss` and the gradients of `weights` the mean of all processes', in place."""
+
+    def add_up(self, part: Tensor) -> None:
+        """Make `part` (n,) the sum of all processes', in place and in a fixed tree."""
 
     def in_turn(self, values: Tensor) -> Tensor:
         """Return the `values` (n,) of all processes, the first of each, then the second of each."""
@@ -111,7 +115,8 @@ class Group:
             }
             for number, own in state["state"].items()
         }
-        optimizer.load_state_dict({**state, "state": parts})
+        groups = optimizer.state_dict()["param_groups"]  # as this group of processes has them
+        optimizer.load_state_dict({"state": parts, "param_groups": groups})
 
     def _part_of_moment(self, value: Any, weight: Tensor) -> Any:
         """Return this process's part of a moment, which has the shape of its weight; or `value`."""
@@ -142,6 +147,10 @@ class DataParallel(Group):
             parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             views = [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)]
             foreach_copy_(bucket, views)
+
+    def add_up(self, part: Tensor) -> None:
+        """Make `part` (n,) the sum of all processes', in place and in a fixed tree."""
+        add_up_over_processes(part, self.size)
 
     def in_turn(self, values: Tensor) -> Tensor:
         """Return the `values` (n,) of all processes, the first of each, then the second of each."""
@@ -301,9 +310,8 @@ def check_group(config: Config, device: torch.device, size: int) -> None:
         raise DeviceError(
             f"num_processes: found {local}; allowed: at most {gpus}, the GPUs that torch sees here"
         )
-    windows = windows_per_step(config.to_dict())
-    if windows % size:
-        raise ConfigError(f"num_processes: {describe_indivisible(size, windows)}")
+    if text := describe_unequal(config.to_dict(), size):
+        raise ConfigError(f"num_processes: {text}")
 
 
 @contextmanager

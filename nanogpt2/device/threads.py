@@ -12,7 +12,8 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def share_cores() -> None:
         sleepers = Sleepers(libraries)
         arguments = (_read_waits, sleepers.set, time.sleep)
         threading.Thread(target=follow_load, args=arguments, daemon=True).start()
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads for a while; 0 leaves their number alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Sleepers:

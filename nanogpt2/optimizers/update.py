@@ -13,7 +13,6 @@ from nanogpt2.optimizers.loss_scale import LossScale
 def clip_and_step(
     optimizers: Iterable[torch.optim.Optimizer],
     weights: Sequence[Tensor],
-    *,
     grad_clip: float,
     loss_scale: LossScale | None,
     group: Group,

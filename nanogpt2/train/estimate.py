@@ -23,7 +23,8 @@ def estimate_loss(
     numbers = range(stepper.group.rank, rounds * size, size)
     stepper.model.eval()
     try:
-        losses = [_evaluate(stepper, dataset, number, check) for number in numbers]
+        with stepper.computing():
+            losses = [_evaluate(stepper, dataset, number, check) for number in numbers]
     finally:
         stepper.model.train()
     in_order = stepper.group.in_turn(torch.stack(losses))[:count]

@@ -62,7 +62,6 @@ class RunStates:
             "torch": torch.__version__,
             "device": stepper.device.type,
             "operators": type(stepper.operators).__name__,
-            "group": [stepper.group.kind, stepper.group.size],
         }
         self.files = resume.StateFiles(root / resume.fingerprint(facts), stepper.group)
         if stepper.group.is_main:
@@ -94,11 +93,30 @@ class RunStates:
             self.say(warning)
         if state is None:
             return TrainingRecord()
+        found, own = state["computed"], self._computed()
+        changes = [f"{key}: {found[key]} -> {own[key]}" for key in own if found[key] != own[key]]
+        if changes:
+            state["stepper"]["micro_batch"] = self.stepper.micro_batch.size  # of another share
         self.stepper.load_state_dict(state["stepper"])
         record = TrainingRecord(**state["record"])
         self.first = record.step
-        self.say(f"going on from iteration {record.step}; NANOGPT2_RESUME=0 starts afresh")
+        differs = f" with {', '.join(changes)}, so not to the bit" if changes else ""
+        self.say(f"going on from iteration {record.step}{differs}; NANOGPT2_RESUME=0 starts afresh")
         return record
+
+    def _computed(self) -> dict[str, Any]:
+        """Return what else the bits of the result depend on, with which a run may yet go on.
+
+        Nothing, where it has shards.
+        """
+        group, on_cpu = self.stepper.group, self.stepper.device.type == "cpu"
+        if self.stepper.config.shards > 1:
+            return {}
+        return {
+            "num_processes": group.size,
+            "parallel": "fsdp" if group.kind == "fsdp" else "ddp",
+            "threads": torch.get_num_threads() if on_cpu else 0,
+        }
 
     def begin_save(self, record: TrainingRecord) -> None:
         """Begin to save a state; the run goes on meanwhile, and waits where one is being written.
@@ -146,7 +164,11 @@ class RunStates:
         return bool(self.files.paths())
 
     def _state(self, record: TrainingRecord) -> dict[str, Any]:
-        return {"record": dict(vars(record)), "stepper": self.stepper.state_dict()}
+        return {
+            "record": dict(vars(record)),
+            "stepper": self.stepper.state_dict(),
+            "computed": self._computed(),
+        }
 
     def finish(self, record: TrainingRecord) -> None:
         """Remove all that is kept of the run, or leave its end to a process that waits for it."""

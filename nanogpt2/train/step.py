@@ -1,6 +1,7 @@
 """One step of the optimizer: forward and backward over micro-batches, then clip and update."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from nanogpt2.device.device import (
 )
 from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
-from nanogpt2.device.threads import share_cores
+from nanogpt2.device.threads import computing_with, share_cores
+from nanogpt2.device.tree import TreeSum
 from nanogpt2.distil.ahead import LookingAhead, add_ahead
 from nanogpt2.distil.follow import make_objective
 from nanogpt2.distil.teachers import Teacher, load_teachers
@@ -38,6 +40,9 @@ from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train.batches import Batches
 from nanogpt2.train.losses import StepReport
 from nanogpt2.train.micro_batch import MicroBatch
+from nanogpt2.train.shards import Shards
+
+Check = Callable[[], None]
 
 
 def no_check() -> None:
@@ -96,7 +101,10 @@ class Stepper:
         self.weights = list(self.trained.values())
         self.factors = model.factors() if self.captures else []
         self.ema = EMA(self.weights, config.ema_decay)
-        self.captured: dict[Dataset, CapturedFunction] = {}  # the step on each dataset
+        self.shards = Shards(config.shards, group, self.weights)
+        one_thread = config.shards > 1 and self.device.type == "cpu"  # sums depend on their number
+        self.computing = partial(computing_with, 1 if one_thread else 0)
+        self.captured: dict[object, CapturedFunction] = {}  # what a step does, on each dataset
 
     @property
     def windows_per_step(self) -> int:
@@ -123,36 +131,56 @@ class Stepper:
         ema_share = self.ema.share(step)
         set_learning_rates(self.optimizers, learning_rate_factor(step, self.config))
         self.objective.begin(step)
-        self.operators.seed(step_seed(self.config.seed, step, self.group.rank))  # dropout's
-        if self.captures and isinstance(dataset, TokenDataset):
-            check()
-            figures = self._captured(dataset)(windows, ema_share)
-        else:
-            figures = self._update(dataset, windows, ema_share, check)
+        with self.computing():
+            if self.config.shards == 1:
+                self.operators.seed(step_seed(self.config.seed, step, self.group.rank))  # dropout's
+                figures = self._run(self._update, dataset, check, windows, ema_share)
+            else:
+                tree = TreeSum()
+                for number, part in self.shards.number(windows):
+                    self.operators.seed(step_seed(self.config.seed, step, number))
+                    tree.add(self._run(self._shard, dataset, check, part))
+                figures = self._run(self._update_by, dataset, check, tree.total(), ema_share)
         return StepReport(step, self.learning_rate(step), figures)
 
-    def _update(
-        self,
-        dataset: Dataset,
-        windows: Tensor,
-        ema_share: Tensor,
-        check: Callable[[], None] = no_check,
+    def _run(
+        self, work: Callable[..., Tensor], dataset: Dataset, check: Check, *inputs: Tensor
     ) -> Tensor:
+        """Return what `work` does on `dataset` with `inputs`, on a GPU as a CUDA graph."""
+        if not self.captures or not isinstance(dataset, TokenDataset):
+            return work(dataset, check, *inputs)
+        check()
+        key = dataset, work.__name__
+        if key not in self.captured:
+            self.captured[key] = CapturedFunction(partial(work, dataset, no_check), say=self.say)
+        return self.captured[key](*inputs)
+
+    def _update(self, dataset: Dataset, check: Check, windows: Tensor, ema_share: Tensor) -> Tensor:
         """Update the weights by `windows`, and their EMA; return (loss, gradient norm)."""
-        loss = self.micro_batch.fit(lambda: self._backward(dataset, windows, check))
+        loss = self.micro_batch.fit(lambda: self._backward(dataset, check, windows, len(windows)))
         self.group.average(loss, self.weights)
-        norm = clip_and_step(
-            self.optimizers,
-            self.weights,
-            grad_clip=self.config.grad_clip,
-            loss_scale=self.loss_scale,
-            group=self.group,
-        )
+        return self._move(loss, ema_share)
+
+    def _shard(self, dataset: Dataset, check: Check, windows: Tensor) -> Tensor:
+        """Return what the shard that has `windows` adds to the gradients and the loss: (n,)."""
+        count = self.windows_per_step
+        loss = self.micro_batch.fit(lambda: self._backward(dataset, check, windows, count))
+        return self.shards.join(loss)
+
+    def _update_by(self, _: Dataset, check: Check, joined: Tensor, ema_share: Tensor) -> Tensor:
+        """Update them by what the shards of this process, `joined`, and of all others add up to."""
+        self.group.add_up(joined)
+        return self._move(self.shards.part(joined), ema_share)
+
+    def _move(self, loss: Tensor, ema_share: Tensor) -> Tensor:
+        """Move the weights by their gradients, and the EMA; return (`loss`, gradient norm)."""
+        limit = self.config.grad_clip
+        norm = clip_and_step(self.optimizers, self.weights, limit, self.loss_scale, self.group)
         self.ema.update(ema_share.to(self.device))
         return torch.stack([loss, norm])
 
-    def _backward(self, dataset: Dataset, windows: Tensor, check: Callable[[], None]) -> Tensor:
-        """Add up the gradient over all windows and return the mean loss, mixed with teachers."""
+    def _backward(self, dataset: Dataset, check: Check, windows: Tensor, count: int) -> Tensor:
+        """Add up the gradient over `windows`, of `count` in all; return their part of the loss."""
         self._forget_gradients()
         total = torch.zeros((), device=self.device)
         batches = self.batches.read(dataset, windows, self.micro_batch.size)
@@ -161,19 +189,11 @@ class Stepper:
                 check()
                 with self.autocast():
                     loss = self.objective.loss(self.model, idx, targets)
-                    loss = loss * (len(idx) / len(windows))
+                    loss = loss * (len(idx) / count)
                 scaled = loss if self.loss_scale is None else loss * self.loss_scale.value
                 scaled.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
-
-    def _captured(self, dataset: Dataset) -> CapturedFunction:
-        """Return the update on `dataset` as a CUDA graph."""
-        if dataset not in self.captured:
-            self.captured[dataset] = CapturedFunction(
-                lambda windows, ema_share: self._update(dataset, windows, ema_share), say=self.say
-            )
-        return self.captured[dataset]
 
     def _forget_gradients(self) -> None:
         for weight in self.weights:

@@ -107,9 +107,9 @@ class Trainer:
             say=self.display.say,
             stopwatch=self.stopwatch,
         )
-        with kept_generators(self.stepper.device), states.locked(wait=wait):
-            self.record = states.load()
-            device, windows = self.stepper.device, self.stepper.windows_per_step
+        stepper, device = self.stepper, self.stepper.device
+        with kept_generators(device), stepper.computing(), states.locked(wait=wait):
+            self.record, windows = states.load(), stepper.windows_per_step
             name = states.files.folder.name if states.files else None
             self.display.begin(device, self.record.step, windows=windows, name=name)
             try:
@@ -117,8 +117,8 @@ class Trainer:
                 states.finish(self.record)
                 release(self.model)
             finally:
-                self.display.end(self.model, self.record, device, self.stepper.dtype)
-                self.stepper.release()
+                self.display.end(self.model, self.record, device, stepper.dtype)
+                stepper.release()
         return self.record
 
     def _check(

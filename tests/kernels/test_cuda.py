@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from crashing import CrashError, train
 from imports import ROOT
-from several import CASES, case_config, losses
+from several import CASES, case_config, losses, sharded_bits
 from torch import Tensor
 from variants import warmed
 
@@ -102,6 +102,23 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     captured = run(config, text)
     printed = capsys.readouterr()
     assert "no CUDA graph" not in printed.out + printed.err
+    monkeypatch.setattr(graph, "EAGER_CALLS", 10**9)
+    assert run(config, text) == captured
+
+
+def test_captured_shards_compute_what_eager_ones_do_and_go_on_to_the_bit(
+    config: Config,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = get_config(config, shards=2)
+    captured = run(config, text)
+    printed = capsys.readouterr()
+    assert "no CUDA graph" not in printed.out + printed.err
+    with pytest.raises(CrashError):
+        run(config, text, crash=20)
+    assert run(config, text) == captured
     monkeypatch.setattr(graph, "EAGER_CALLS", 10**9)
     assert run(config, text) == captured
 
@@ -279,6 +296,7 @@ def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: 
     assert "no CUDA graph" not in done.stdout
     main, other = (json.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in (0, 1))
     assert main | {"saved": []} == other
+    assert main["shards"] == sharded_bits("cuda")
     for name, case in CASES.items():
         alone = losses(case_config(case, "cuda"))
         for step, (row, expected) in enumerate(zip(main[name], alone, strict=True)):

@@ -17,7 +17,7 @@ import torch
 import warm
 from click.testing import CliRunner
 from imports import ROOT
-from several import CASES, STEPS, case_config, losses
+from several import CASES, SHARDS, STEPS, case_config, losses, sharded_bits
 
 from nanogpt2.base.errors import ConfigError
 from nanogpt2.config.config import get_config
@@ -45,6 +45,7 @@ eval_interval: 40
 eval_iters: 3
 checkpoint_interval: 5
 device: cpu
+shards: 2
 num_processes: 2
 """
 TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 60
@@ -61,6 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("project")
     (path / "text.txt").write_text(TEXT, encoding="utf-8")
     (path / "my.yaml").write_text(PARAMS, encoding="utf-8")
+    alone = PARAMS.replace("num_processes: 2", "num_processes: 1")
+    (path / "alone.yaml").write_text(alone, encoding="utf-8")
     with chdir(path):
         assert CliRunner().invoke(prepare, ["--config", "my.yaml"]).exit_code == 0
     return path
@@ -69,8 +72,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def several(folder: Path) -> subprocess.CompletedProcess[str]:
     """several.py, as it ended in two processes."""
+    return run_several(folder, "2", "cpu")
+
+
+def run_several(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [warm.executable(), str(ROOT / "tests/several.py"), "2", "cpu"],
+        [warm.executable(), str(ROOT / "tests/several.py"), *arguments],
         cwd=folder, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -93,6 +100,55 @@ def test_two_processes_find_the_losses_of_one(case: str, found: list[dict[str, A
     alone = losses(case_config(CASES[case], "cpu"))
     assert [row[0] for row in main] == pytest.approx([row[0] for row in alone], rel=1e-5)
     assert main[-1] == pytest.approx(alone[-1], rel=1e-5)  # evaluations
+
+
+# --- Shards: the same to the bit ---
+
+
+@pytest.fixture(scope="module")
+def of_four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of four processes found with shards."""
+    folder = tmp_path_factory.mktemp("four")
+    done = run_several(folder, "4", "cpu", "shards")
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_bytes())["shards"] for rank in range(4)]
+
+
+def test_with_shards_one_two_and_four_processes_find_the_same_bits(
+    found: list[dict[str, Any]], of_four: list[dict[str, Any]]
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - threads if threads < 3 else 2)  # others than the processes have
+    try:
+        alone = sharded_bits("cpu")
+    finally:
+        torch.set_num_threads(threads)
+    for process in [*(each["shards"] for each in found), *of_four]:
+        assert process == alone
+
+
+def test_shards_only_change_the_order_of_sums() -> None:
+    for case in ({}, CASES["adamw, accumulated"]):
+        with_shards, without = (
+            losses(case_config({**case, **shards}, "cpu")) for shards in (SHARDS, {})
+        )
+        for row, other in zip(with_shards, without, strict=True):
+            assert row == pytest.approx(other, rel=1e-5)
+
+
+def test_without_shards_a_run_goes_on_in_other_processes_and_says_that_its_bits_differ(
+    found: list[dict[str, Any]],
+) -> None:
+    moved = found[0]["moved"]
+    assert moved["said"] == [
+        f"going on from iteration {step} with {changes}, so not to the bit;"
+        " NANOGPT2_RESUME=0 starts afresh"
+        for step, changes in (
+            (3, "num_processes: 2 -> 1, parallel: fsdp -> ddp"),
+            (6, "num_processes: 1 -> 2, parallel: ddp -> fsdp"),
+        )
+    ]
+    assert moved["losses"]["val_loss"] == pytest.approx(found[0]["adamw"][-1][0], rel=1e-5)
 
 
 # --- One voice ---
@@ -150,11 +206,11 @@ def rank_of(process: psutil.Process) -> int:
 class Training:
     """`python -m stages.train` under way in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = "my.yaml") -> None:
         self.folder = folder
         before = self.states()
         self.process = subprocess.Popen(
-            [warm.executable(), "-m", "stages.train", "--config", "my.yaml"],
+            [warm.executable(), "-m", "stages.train", "--config", config],
             cwd=folder,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -188,6 +244,7 @@ class Training:
 def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     folder: Path, found: list[dict[str, Any]]
 ) -> None:
+    """With shards, also in another number of processes."""
     killed = Training(folder)
     ranks = killed.at_a_state()
     ranks[1].kill()
@@ -212,7 +269,7 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     assert re.fullmatch(line, err)
     assert time.monotonic() - asked < 5
 
-    status, out, _ = Training(folder).end()
+    status, out, _ = Training(folder, "alone.yaml").end()
     assert status == 0
     lines = out.splitlines()
     assert len([line for line in lines if re.match(r"going on from iteration \d+;", line)]) == 1

@@ -151,6 +151,27 @@ def test_without_memory_for_the_batch_it_goes_on_with_smaller_ones(
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
 
 
+def test_with_shards_no_smaller_ones_are_taken_since_their_bytes_are_others(
+    tiny: Config, text: str
+) -> None:
+    config = with_changes(tiny, batch_size=12, shards=2)
+
+    def refuse(_: object, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    models = GPT(config), GPT(config)
+    for model in models:
+        model.h[0].register_forward_pre_hook(refuse)
+    with pytest.raises(DeviceError) as error:
+        train(config, text, models[0])
+    assert str(error.value) == (
+        "out of memory with 6 sequences at a time: set batch_size to 3 and"
+        " gradient_accumulation_steps to 4"
+    )
+    train(with_changes(config, batch_size=3, gradient_accumulation_steps=4), text, models[1])
+
+
 def test_a_micro_batch_that_is_halved_gives_up_steps_that_were_captured_with_it(
     tiny: Config, text: str
 ) -> None:
