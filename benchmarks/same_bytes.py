@@ -1,0 +1,196 @@
+"""Shards: the same bytes on 1, 2 and 4 processes, also of runs that are killed, and what they cost.
+
+    python benchmarks/same_bytes.py --kills 10
+    python benchmarks/same_bytes.py --cost small
+    python benchmarks/same_bytes.py --device cuda --processes 1,2 --cost base --batch 32
+
+Each run is `python -m stages.train`, and its weights' SHA-256 is printed. With `--kills` a run is
+killed with -9 at a random moment, a process of it drawn at random, and goes on in another number of
+processes, to be killed again or to come to its end. The exit status is 1 where two SHA-256 differ.
+
+`--cost` trains a preset in this process on random tokens, with one shard and with more, a step of
+each in turn, and prints the medians and the median of the ratios of pairs.
+"""
+
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+import torch
+import yaml
+
+from nanogpt2.config.config import get_config
+from nanogpt2.model.checkpoint import hash_weights, load_tensors
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.train.step import Stepper
+
+ROOT = Path(__file__).parents[1]
+TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 200
+TINY = {
+    **{"corpus": "text.txt", "vocab_size": 256, "block_size": 32, "n_layer": 3, "n_head": 2},
+    **{"n_embd": 64, "dropout": 0.1, "batch_size": 16, "max_iters": 150, "eval_interval": 30},
+    **{"eval_iters": 5, "checkpoint_interval": 3, "architecture": "qwen3", "optimizer": "normuon"},
+    **{"mixed_precision": True, "learning_rate": 8e-3},
+}
+WARM_UP = 5  # steps
+
+
+class Run:
+    """Training in a folder, in any number of processes."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], processes: list[int]) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+        for count in processes:
+            values = yaml.safe_dump({**config, "num_processes": count})
+            (folder / f"{count}.yaml").write_text(values, encoding="utf-8")
+        self.start("prepare", processes[0]).wait()
+
+    def start(self, stage: str, processes: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", f"stages.{stage}", "--config", f"{processes}.yaml"]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, **quiet)
+
+    def weights(self) -> str:
+        """Return the SHA-256 of the weights that the run ended with; remove what it wrote."""
+        content = load_tensors(self.folder / "checkpoints/final_model.pt")
+        found = hash_weights(content["model_state_dict"])
+        for name in ("checkpoints", "metrics", "plots", ".resume", "logs"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        return found
+
+    def to_the_end(self, processes: int) -> str:
+        """Let it run to its end; return the SHA-256 of its weights."""
+        if self.start("train", processes).wait():
+            raise SystemExit(f"training in {processes} processes failed")
+        return self.weights()
+
+    def kill(self, processes: int, draw: random.Random) -> str | None:
+        """Kill one of its processes at a random moment after some new states; say which.
+
+        None where it came to its end before.
+        """
+        process = self.start("train", processes)
+        for _ in range(draw.randint(1, 12)):
+            before = self.states()
+            while process.poll() is None and not self.states() - before:
+                time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        with suppress(psutil.NoSuchProcess):
+            ranks = psutil.Process(process.pid).children() or [psutil.Process(process.pid)]
+            victim = draw.randrange(len(ranks))
+            ranks[victim].send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            return None
+        return f"process {victim + 1} of {processes} killed, the newest state {self.newest()}"
+
+    def states(self) -> set[str]:
+        return {path.name for path in self.folder.glob(".resume/*/*-*.pt")}
+
+    def newest(self) -> int:
+        return max(int(name.split("-")[0]) for name in self.states())
+
+
+def compare(config: dict[str, Any], processes: list[int], kills: int, seed: int) -> bool:
+    """Print the SHA-256 of each run; return whether all are the same."""
+    draw, found = random.Random(seed), set[str]()
+    with tempfile.TemporaryDirectory() as name:
+        run = Run(Path(name), config, processes)
+        for count in processes:
+            found.add(weights := run.to_the_end(count))
+            click.echo(f"shards {config['shards']}, {count} processes: {weights}")
+        killed, told = 0, list[str]()
+        while killed < kills or told:
+            said = run.kill(draw.choice(processes), draw) if killed < kills else None
+            if said:
+                killed += 1
+                told.append(said)
+                continue
+            if killed < kills:  # it came to its end before it was killed
+                weights, count = run.weights(), 0
+            else:
+                weights = run.to_the_end(count := draw.choice(processes))
+            found.add(weights)
+            for line in told:
+                click.echo(line)
+            click.echo(f"then to the end{f' in {count}' if count else ''}: {weights}")
+            told.clear()
+    click.echo(f"{len(found)} different SHA-256, {killed} kills")
+    return len(found) == 1
+
+
+def cost(preset: str, device: str, batch: int, shards: list[int], rounds: int) -> None:
+    """Print what a step takes with each number of shards, in turn."""
+    own = {"device": device, "batch_size": batch, "gradient_accumulation_steps": 1}
+    steppers = {}
+    for count in shards:
+        config = get_config(preset, **own, max_iters=10**6, shards=count)
+        steppers[count] = Stepper(GPT(config), config)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, 1_000_000).astype(np.uint16)
+    data = TokenDataset(tokens, config.block_size)
+    seconds: dict[int, list[float]] = {count: [] for count in shards}
+    for step in range(WARM_UP + rounds):
+        for count in shards if step % 2 else reversed(shards):
+            start = time.perf_counter()
+            steppers[count].step(data, step)
+            steppers[count].synchronize()
+            seconds[count].append(time.perf_counter() - start)
+    for count in shards:
+        times = list(zip(seconds[count], seconds[shards[0]], strict=True))[WARM_UP:]
+        click.echo(
+            f"{preset}, batch {batch}, {steppers[count].dtype}, shards {count}:"
+            f" {statistics.median(own for own, _ in times) * 1e3:.1f} ms a step,"
+            f" {statistics.median(own / first for own, first in times):.3f} of {shards[0]}"
+        )
+
+
+def numbers(_: object, __: object, value: str) -> list[int]:
+    return [int(number) for number in value.split(",")]
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--processes", default="1,2,4", show_default=True, callback=numbers)
+@click.option("--shards", default=4, show_default=True, help="Of the runs that are compared.")
+@click.option("--kills", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--cost", "preset", help="A preset: what its steps take with more shards.")
+@click.option("--batch", default=16, show_default=True, help="Sequences of a step, for --cost.")
+@click.option("--counts", default="1,2,4", show_default=True, callback=numbers)
+@click.option("--rounds", default=40, show_default=True)
+def main(
+    device: str,
+    processes: list[int],
+    shards: int,
+    kills: int,
+    seed: int,
+    preset: str | None,
+    batch: int,
+    counts: list[int],
+    rounds: int,
+) -> None:
+    """Compare the bytes of runs, or with `--cost` the time of their steps."""
+    if preset:
+        threads = f", {torch.get_num_threads()} threads with one shard" if device == "cpu" else ""
+        click.echo(f"torch {torch.__version__}, {device}{threads}")
+        cost(preset, device, batch, counts, rounds)
+        return
+    sys.exit(not compare({**TINY, "device": device, "shards": shards}, processes, kills, seed))
+
+
+if __name__ == "__main__":
+    main()
