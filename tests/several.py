@@ -64,6 +64,12 @@ CASES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "mlp_conv": 3,  # taps, which two processes cannot share evenly
     },
+    "muon, fsdp": {**MUON, "parallel": "fsdp", "n_layer": 3, "gradient_accumulation_steps": 2},
+    "normuon, fsdp": {
+        **MUON,
+        **{"optimizer": "normuon", "architecture": "gpt2", "parallel": "fsdp"},
+        **{"n_embd": 15, "n_head": 3},  # rows that two processes cannot share evenly
+    },
     "teachers": {"teachers": ["first", "second"], "teacher_temperature": 2.0},
     "teachers, fsdp": {"teachers": ["first"], "parallel": "fsdp"},
 }
@@ -219,8 +225,8 @@ def check(config: Config, group: Group) -> dict[str, Any]:
         raise TrainingError("no room")
 
     dropout = get_config({**config.to_dict(), "dropout": 0.2, "checkpoint_interval": 3})
-    sharded = get_config({**dropout.to_dict(), "parallel": "fsdp", "ema_decay": 0.9})
-    sharded = get_config(sharded.to_dict(), n_layer=1, max_iters=8, eval_iters=2, eval_interval=4)
+    sharded = {**dropout.to_dict(), "parallel": "fsdp", "optimizer": "normuon", "ema_decay": 0.9}
+    spread = get_config(sharded, n_layer=1, max_iters=8, eval_iters=2, eval_interval=4)
     early = get_config(
         {**config.to_dict(), "eval_interval": 1, "patience": 1, "learning_rate": 0.5}
     )
@@ -235,9 +241,9 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     if Path("my.yaml").exists():
         found["unbroken"] = unbroken(get_config("my.yaml"), group)
     shards = GROUPS["fsdp"](group.rank, group.size)
-    spread = get_config(config.to_dict(), parallel="fsdp", checkpoint_interval=3)
-    found["moved"] = moved(spread, shards)
-    return {**found, "resumed, fsdp": resumed(sharded, shards), "saved": saved}
+    moves = get_config(config.to_dict(), parallel="fsdp", checkpoint_interval=3)
+    found["moved"] = moved(moves, shards)
+    return {**found, "resumed, fsdp": resumed(spread, shards), "saved": saved}
 
 
 def main(device: str, shards_alone: bool) -> None:

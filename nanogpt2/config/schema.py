@@ -23,7 +23,6 @@ NOT_FINITE = "found a number that is not finite; allowed: a finite number"
 TOKENIZERS = ("char", "byte", "bpe", "gpt2", "from_init")
 SMALLEST = {"byte": 256, "bpe": 256, "gpt2": 50_257}  # vocab_size
 
-NEED_WHOLE = ("muon", "normuon")  # optimizers of whole matrices
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
 BATCH = " x ".join(BATCH_KEYS)
 
@@ -208,12 +207,6 @@ def parallel_errors(
         {"num_processes", "shards", *BATCH_KEYS} & wrong
     ):
         yield "num_processes", text
-    optimizer = values["optimizer"]
-    if values["parallel"] == "fsdp" and optimizer in NEED_WHOLE and "optimizer" not in wrong:
-        yield (
-            "parallel",
-            f"found fsdp; allowed: ddp with optimizer {optimizer}, which needs whole matrices",
-        )
 
 
 def shard_errors(

@@ -19,6 +19,7 @@ from nanogpt2.device.torch_private import (
     foreach_mul_,
 )
 from nanogpt2.optimizers.plain import Plain
+from nanogpt2.optimizers.rows import Whole, lying
 
 # Jordan's quintic Newton-Schulz iteration, whose slope at zero is as steep as can be.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -58,33 +59,38 @@ class Muon(Plain):
                 self._update(matrices, group)
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        grads, found_inf = [m.grad for m in matrices if m.grad is not None], self.found_inf
+        rows, columns = matrices[0].shape
+        lie, found_inf = lying(matrices[0]), self.found_inf
+        weights = lie.own(matrices)
+        grads = lie.own(m.grad for m in matrices if m.grad is not None)
         if self.grad_scale is not None:
             grads = list(foreach_div(grads, self.grad_scale))
-        means = [self._kept(matrix, "momentum_buffer", matrix.shape) for matrix in matrices]
+        means = lie.own(self._kept(matrix, "momentum_buffer", matrix) for matrix in matrices)
         if found_inf is not None:  # with these gradients the means stay as they are
             pairs = zip(means, grads, strict=True)
             grads = [torch.where(found_inf > 0, mean, grad) for mean, grad in pairs]
         momentum = group["momentum"]
         foreach_lerp_(means, grads, 1 - momentum)
-        update = torch.stack(foreach_lerp(grads, means, momentum))  # Nesterov's look ahead
-        rows, columns = matrices[0].shape
-        update = self._even_out(orthogonalise(update), matrices)
-        update = update * math.sqrt(max(1.0, rows / columns))
+        ahead = torch.stack(foreach_lerp(grads, means, momentum))  # Nesterov's
+        update = self._even_out(orthogonalise(lie.gather(ahead.bfloat16())), matrices, lie)
+        update = lie.hand_on(update * math.sqrt(max(1.0, rows / columns)), len(matrices))
         keep: float | Tensor = 1.0 if found_inf is None else (found_inf == 0).float()
         rate = group["lr"] * keep
-        foreach_mul_(matrices, 1 - rate * group["weight_decay"])
-        foreach_add_(matrices, list((update * -rate).to(matrices[0].dtype).unbind()))
+        foreach_mul_(weights, 1 - rate * group["weight_decay"])
+        foreach_add_(weights, list((update * -rate).to(weights[0].dtype).unbind()))
 
-    def _even_out(self, update: Tensor, matrices: list[Tensor]) -> Tensor:
-        """Return `update` (N, rows, columns) as it is; NorMuon changes it."""
+    def _even_out(self, update: Tensor, matrices: list[Tensor], lie: Whole) -> Tensor:
+        """Return `update` (n, rows, columns) as it is; NorMuon changes it.
+
+        It is of those of `matrices` that this process looks at; `lie` is how they lie.
+        """
         return update
 
-    def _kept(self, matrix: Tensor, name: str, shape: Iterable[int]) -> Tensor:
-        """Return the tensor `name` of the state of `matrix`, zeros of `shape` at first."""
+    def _kept(self, matrix: Tensor, name: str, like: Tensor) -> Tensor:
+        """Return the tensor `name` of the state of `matrix`: at first zeros, shaped as `like`."""
         state = self.state[matrix]
         if name not in state:
-            state[name] = torch.zeros(*shape, dtype=matrix.dtype, device=matrix.device)
+            state[name] = torch.zeros_like(like, dtype=matrix.dtype)
         kept: Tensor = state[name]
         return kept
 
@@ -96,17 +102,18 @@ class NorMuon(Muon):
     divided by the root of a running mean of its squares; the update's norm stays what it was.
     """
 
-    def _even_out(self, update: Tensor, matrices: list[Tensor]) -> Tensor:
-        """Return `update` (N, rows, columns) in float32, its neurons equally long in the mean."""
+    def _even_out(self, update: Tensor, matrices: list[Tensor], lie: Whole) -> Tensor:
+        """Return `update` (n, rows, columns) in float32, its neurons equally long in the mean."""
         update = update.float()
         along = 2 if update.shape[1] >= update.shape[2] else 1
-        squares = update.square().mean(dim=along)
-        means = [self._kept(m, "squares", squares.shape[1:]) for m in matrices]
+        squares = lie.of_all(update.square().mean(dim=along), len(matrices))
+        means = [self._kept(m, "squares", squares[0]) for m in matrices]
         keep: Tensor | float = 1.0 if self.found_inf is None else (self.found_inf == 0).float()
         weight = (1 - SQUARES_KEPT) * keep
         for mean, now in zip(means, squares, strict=True):
             mean.add_((now - mean) * weight)
-        evened = update * torch.stack(means).clamp(min=1e-10).rsqrt().unsqueeze(along)
+        mine = lie.of_mine(torch.stack(means))
+        evened = update * mine.clamp(min=1e-10).rsqrt().unsqueeze(along)
         norms = [each.norm(dim=(1, 2), keepdim=True) for each in (update, evened)]
         length: Tensor = norms[0] / norms[1].clamp(min=1e-10)
         return evened * length
