@@ -92,12 +92,18 @@ INLINE int hidden_width(const Model *m) {
     return (int)padded(m->n_hidden) * (m->mlp == SWIGLU ? 2 : 1);
 }
 
+// From one slot's values to the next's: as little as whole vectors take, since a batch reads all of
+// them from a far cache.
+INLINE int64_t value_step(const Model *m) { return (m->head_size + LANES - 1) / LANES * LANES; }
+
 INLINE int64_t head_floats(const Model *m) {
-    return padded(m->block_size) * (m->head_size + padded(m->head_size));
+    return padded(m->block_size) * (m->head_size + value_step(m));
 }
 
+// The last slot's values are read with what follows them.
 INLINE int64_t row_floats(const Model *m) {
-    return m->n_kv_head * head_floats(m) + (m->n_taps ? m->block_size * padded(m->n_embd) : 0);
+    return m->n_kv_head * head_floats(m) + LANES +
+           (m->n_taps ? m->block_size * padded(m->n_embd) : 0);
 }
 
 INLINE int64_t own_floats(const Model *m) {
@@ -465,7 +471,7 @@ static void keep(const Work *work, int layer) {
             float *panel = keys + slot / WIDTH * WIDTH * D + slot % WIDTH;
             turn_head(work, t, x, turned, 1);
             for (int i = 0; i < D; i++) panel[i * WIDTH] = turned[i];
-            memcpy(values + slot * padded(D), x + m->n_kv_head * D, sizeof(float) * D);
+            memcpy(values + slot * value_step(m), x + m->n_kv_head * D, sizeof(float) * D);
         }
     }
 }
@@ -487,14 +493,15 @@ INLINE float soften(float *p, int n, int end) {
     return 1 / total(&sums);
 }
 
-// out (WIDTH) = the sum of n values, a multiple of 4, times p: four sums are under way.
-INLINE void mix(const float *p, const float *values, int64_t step, int n, float *out) {
+// out (vectors * LANES) = the sum of n values, a multiple of 4, times p: four sums are under way.
+INLINE void mix(const float *p, const float *values, int64_t step, int n, float *out,
+                const int vectors) {
     Floats s[4][2] = {0};
     for (int j = 0; j < n; j += 4)
         for (int i = 0; i < 4; i++)
-            for (int q = 0; q < 2; q++)
+            for (int q = 0; q < vectors; q++)
                 s[i][q] += p[j + i] * load(values + (j + i) * step + q * LANES);
-    for (int q = 0; q < 2; q++)
+    for (int q = 0; q < vectors; q++)
         store(out + q * LANES, (s[0][q] + s[1][q]) + (s[2][q] + s[3][q]));
 }
 
@@ -520,10 +527,12 @@ static void attend(const Work *work, int layer, int group, int head) {
     for (int d = 0; d < D; d += WIDTH) {
         const int n = D - d < WIDTH ? D - d : WIDTH;
         float out[ROWS * WIDTH];
-        if (queries == 1)
-            mix(p, values + d, padded(D), (filled + 3) / 4 * 4, out);
+        if (queries == 1 && n <= LANES)
+            mix(p, values + d, value_step(m), (filled + 3) / 4 * 4, out, 1);
+        else if (queries == 1)
+            mix(p, values + d, value_step(m), (filled + 3) / 4 * 4, out, 2);
         else
-            multiply(p, p_step, (Panels){values + d, padded(D), WIDTH}, filled, (Start){0}, out,
+            multiply(p, p_step, (Panels){values + d, value_step(m), WIDTH}, filled, (Start){0}, out,
                      WIDTH, queries, 1);
         for (int r = 0; r < queries; r++)
             for (int i = 0; i < n; i++) y[r * y_step + d + i] = out[r * WIDTH + i] * inverse[r];
