@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nanogpt2.batching.batch import Drawn, Likely
-from nanogpt2.batching.drawing import Drawing
+from nanogpt2.batching.drawing import Drawing, Likely
 from nanogpt2.sample.stream import TextStream
 
 
@@ -37,18 +36,27 @@ class Answer:
         self._add(text)
         self.told += told
 
-    def take(self, drawn: Drawn) -> None:
-        """Add a token."""
-        self.count += 1
-        if self.tells:
-            self.told.append(Told(drawn.token, self.length + len(self.stream.held), drawn.likely))
-        self.waiting.append(drawn.token)
+    def take(self, count: int) -> None:
+        """Add what its drawing has gained, up to `count` tokens in all, or to a stop text."""
         if self.tells or self.stream.stop:
-            self._write()
+            while self.count < count and not self.stream.stopped:
+                self._take_one()
+        else:
+            self.waiting += self.drawing.drawn[self.count : count]
+            self.count = count
         if self.stream.stopped:
             self.finish = "stop"
         elif self.count == self.drawing.max_tokens:
             self.finish = "length"
+
+    def _take_one(self) -> None:
+        token = self.drawing.drawn[self.count]
+        if self.tells:
+            likely = self.drawing.likely[self.count] if self.drawing.likely else None
+            self.told.append(Told(token, self.length + len(self.stream.held), likely))
+        self.count += 1
+        self.waiting.append(token)
+        self._write()
 
     def collect(self) -> tuple[str, list[Told]]:
         """Return what is new: text, and the tokens that begin in it."""

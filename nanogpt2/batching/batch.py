@@ -1,28 +1,23 @@
 """Continuous batching: texts join and leave between tokens, and each is what it is alone."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nanogpt2.batching.drawing import Drawing, Window
+from nanogpt2.batching.drawing import Drawing, Likely, Window
 from nanogpt2.batching.lanes import Lanes, Piece
 
 
-class Likely(NamedTuple):
-    """How likely a token was, and the likeliest there: natural logarithms of probabilities."""
+@dataclass(frozen=True)
+class Company:
+    """Texts of which a step reads something: often the same, step after step."""
 
-    logprob: float
-    others: Sequence[tuple[int, float]]  # the likeliest first
-
-
-class Drawn(NamedTuple):
-    """A token that was drawn."""
-
-    drawing: Drawing
-    token: int
-    likely: Likely | None
+    drawings: Sequence[Drawing]
+    controls: Any  # as the lanes have them
+    is_plain: bool  # none is told how likely its tokens are, or has repeated ones less likely
 
 
 class Batch:
@@ -32,46 +27,51 @@ class Batch:
         self.lanes, self.window, self.n_tokens = lanes, window, n_tokens
         self.free = list(range(lanes.rows))[::-1]
         self.rows: dict[Drawing, int] = {}
-        self.controls: dict[Drawing, Any] = {}  # as the lanes have them
+        self.company = self._introduce([])
 
     def join(self, drawing: Drawing) -> None:
         """Give `drawing` a row, of which one must be free."""
         self.rows[drawing] = self.free.pop()
-        self.controls[drawing] = self.lanes.pack(drawing.controls)
         drawing.begin(self.window, self.n_tokens)
 
     def leave(self, drawing: Drawing) -> None:
         """Free the row of `drawing`."""
         self.free.append(self.rows.pop(drawing))
-        del self.controls[drawing]
 
     @torch.inference_mode()
-    def step(self) -> list[Drawn]:
+    def step(self) -> list[Drawing]:
         """Draw the next token of each text, but of those with more of their prompt to read.
 
-        A text leaves with its last token.
+        Return the texts that gained one. A text leaves with its last token.
         """
-        pieces, ready = self._choose_pieces()
-        uniforms = [drawing.uniforms[len(drawing.drawn)] for drawing, _ in pieces]
-        controls = [self.controls[drawing] for drawing, _ in pieces]
-        logits, every = self.lanes.step([piece for _, piece in pieces], uniforms, controls)
-        for drawing, piece in pieces:
-            drawing.read(len(piece.tokens))
-        drawings = [pieces[at][0] for at in ready]
-        tokens = [every[at] for at in ready]
+        reading, pieces, ready = self._choose_pieces()
+        if reading != self.company.drawings:
+            self.company = self._introduce(reading)
+        uniforms = [drawing.uniforms[len(drawing.drawn)] for drawing in reading]
+        logits, tokens = self.lanes.step(pieces, uniforms, self.company.controls)
         if len(ready) < len(pieces):
-            logits = logits[ready]
-        self._draw_again(logits, drawings, tokens)
-        likely = tell_likely(logits, tokens, [each.logprobs for each in drawings])
-        for drawing, token in zip(drawings, tokens, strict=True):
+            for at in set(range(len(pieces))).difference(ready):
+                reading[at].read(len(pieces[at][1]))
+            logits, tokens = logits[ready], [tokens[at] for at in ready]
+            reading = [reading[at] for at in ready]
+        if not self.company.is_plain:
+            self._draw_again(logits, reading, tokens)
+            self._tell(logits, reading, tokens)
+        for drawing, token in zip(reading, tokens, strict=True):
             drawing.take(token, self.window)
             if len(drawing.drawn) == drawing.max_tokens:
                 self.leave(drawing)
-        return list(map(Drawn, drawings, tokens, likely))
+        return reading
 
-    def _choose_pieces(self) -> tuple[list[tuple[Drawing, Piece]], list[int]]:
-        """Return what is read now, and the numbers of the pieces after which a token is drawn."""
-        pieces: list[tuple[Drawing, Piece]] = []
+    def _introduce(self, drawings: Sequence[Drawing]) -> Company:
+        controls = self.lanes.pack([drawing.controls for drawing in drawings])
+        plain = all(each.logprobs is None and each.seen is None for each in drawings)
+        return Company(drawings, controls, plain)
+
+    def _choose_pieces(self) -> tuple[list[Drawing], list[Piece], list[int]]:
+        """Return which texts read what now, and the numbers of those that then draw a token."""
+        reading: list[Drawing] = []
+        pieces: list[Piece] = []
         ready: list[int] = []
         room = self.lanes.part
         for drawing, row in self.rows.items():
@@ -82,8 +82,9 @@ class Batch:
             if unread is drawing.unread:
                 ready.append(len(pieces))
             if unread:
-                pieces.append((drawing, Piece(row, unread, drawing.position)))
-        return pieces, ready
+                reading.append(drawing)
+                pieces.append((row, unread, drawing.position))
+        return reading, pieces, ready
 
     def _begin_of(self, unread: Sequence[int], room: int) -> Sequence[int]:
         """Return as much of `unread` as is read where there is room for so many tokens."""
@@ -98,6 +99,12 @@ class Batch:
                 uniform = drawing.uniforms[len(drawing.drawn)]
                 row = logits[at : at + 1]
                 tokens[at] = self.lanes.draw(row, uniform, drawing.controls, drawing.seen)
+
+    def _tell(self, logits: Tensor, drawings: Sequence[Drawing], tokens: Sequence[int]) -> None:
+        told = tell_likely(logits, tokens, [each.logprobs for each in drawings])
+        for drawing, likely in zip(drawings, told, strict=True):
+            if likely is not None:
+                drawing.likely.append(likely)
 
 
 def tell_likely(

@@ -4,7 +4,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from nanogpt2.batching.batch import Batch, Drawn
+from nanogpt2.batching.batch import Batch
 from nanogpt2.batching.drawing import Drawing
 
 SLICE = 0.01  # seconds of drawing before what was drawn is handed out, where nothing else asks
@@ -47,13 +47,15 @@ class Drawer:
             self.batch.leave(drawing)
         self.gone.clear()
 
-    def draw_some(self) -> list[Drawn]:
-        """Return what is drawn until somebody would join or leave, begins, or waits for long."""
-        drawn, end = list[Drawn](), time.perf_counter() + SLICE
+    def draw_some(self) -> list[tuple[Drawing, int]]:
+        """Draw until somebody would join or leave, begins, or waits for long.
+
+        Return the texts, and how many tokens each has.
+        """
+        drawings, end = list(self.batch.rows), time.perf_counter() + SLICE
         while self.batch.rows:
-            step = self.batch.step()
-            drawn += step
-            begins = any(len(each.drawing.drawn) == 1 for each in step)
+            gained = self.batch.step()
+            begins = any(len(drawing.drawn) == 1 for drawing in gained)
             if begins or self.is_wanted or time.perf_counter() >= end:
                 break
-        return drawn
+        return [(drawing, len(drawing.drawn)) for drawing in drawings]

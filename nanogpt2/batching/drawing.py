@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nanogpt2.decode.draw import Controls, draw_uniforms
+
+
+class Likely(NamedTuple):
+    """How likely a token was, and the likeliest there: natural logarithms of probabilities."""
+
+    logprob: float
+    others: Sequence[tuple[int, float]]  # the likeliest first
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Drawing:
     window: str = "exact"
     logprobs: int | None = None  # alternatives to tell at each token; None tells nothing
     drawn: list[int] = field(default_factory=list)
+    likely: list[Likely] = field(default_factory=list)  # of each of `drawn`, where that is told
     unread: list[int] = field(default_factory=list)
     position: int = 0  # of the first unread token
     uniforms: list[float] = field(init=False)
@@ -44,13 +53,14 @@ class Drawing:
             self.seen[0, list(self.prompt)] = True
 
     def read(self, count: int) -> None:
-        """Take note that `count` tokens have been read."""
+        """Take note that `count` tokens have been read, of more."""
         self.unread = self.unread[count:]
         self.position += count
 
     def take(self, token: int, window: Window) -> None:
-        """Add a token, which is to be read next; or a whole window, where that is full."""
+        """Add a token now that all have been read; it is next, or a whole window that is full."""
         self.drawn.append(token)
+        self.position += len(self.unread)
         if self.seen is not None:
             self.seen[0, token] = True
         if self.position < window.block_size or window.slides:

@@ -1,7 +1,7 @@
 """Rows of a decoder that texts take and leave: the logits of each are the same in any company."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from nanogpt2.decode_kernels.cpu import (
     as_struct,
     draw_compiled,
 )
+from nanogpt2.decode_kernels.cpu_library import DrawControls
 from nanogpt2.model.gpt import GPT
 
 Draw = Callable[..., Tensor]
@@ -24,12 +25,8 @@ PART = (48, 384)  # tokens of them, at least and at most
 MOST_LANES = 4  # side by side: Python has one lock, and more would wait for it
 
 
-class Piece(NamedTuple):
-    """Tokens that a row reads, the first of them at `position`."""
-
-    row: int
-    tokens: Sequence[int]
-    position: int
+Piece: TypeAlias = tuple[int, Sequence[int], int]
+"""A row, the tokens that it reads, and the position of the first of them."""
 
 
 class Lanes(Protocol):
@@ -39,11 +36,11 @@ class Lanes(Protocol):
     part: int | None  # tokens of prompts that are read in one step; None: a prompt comes whole
     group: int  # a part that is not the last has a multiple of so many
 
-    def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `step` takes."""
+    def pack(self, controls: Sequence[Controls]) -> Any:
+        """Return the controls of some pieces in the form that `step` takes."""
 
     def step(
-        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Any
     ) -> tuple[Tensor, list[int]]:
         """Read `pieces` of different rows.
 
@@ -96,20 +93,20 @@ class CompiledLanes:
         part = min(most, max(least, STEP_WORK // decoder.weights.size))
         self.part = part // self.group * self.group if parts else None
 
-    def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `step` takes."""
-        return as_struct(controls)
+    def pack(self, controls: Sequence[Controls]) -> Any:
+        """Return the controls of some pieces in the form that `step` takes."""
+        return (DrawControls * len(controls))(*map(as_struct, controls))
 
     def step(
-        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Any
     ) -> tuple[Tensor, list[int]]:
         """Read `pieces`; return the logits (pieces, V) after each, and tokens drawn from them."""
-        read = [
-            (token, row, position)
-            for row, tokens, first in pieces
-            for position, token in enumerate(tokens, start=first)
-        ]
-        tokens, rows, positions = torch.from_numpy(np.array(read).T.copy())
+        read = (
+            [token for _, tokens, _ in pieces for token in tokens],
+            [row for row, tokens, _ in pieces for _ in tokens],
+            [at for _, tokens, first in pieces for at in range(first, first + len(tokens))],
+        )
+        tokens, rows, positions = torch.from_numpy(np.array(read))
         numbers = torch.from_numpy(np.array(uniforms))
         logits, drawn = self.decoder.read_and_draw(tokens, rows, positions, numbers, controls)
         return logits, drawn.tolist()
@@ -129,12 +126,12 @@ class SingleLanes:
         self.part: int | None = None
         self.group = 1
 
-    def pack(self, controls: Controls) -> Any:
-        """Return `controls` in the form that `step` takes."""
+    def pack(self, controls: Sequence[Controls]) -> Any:
+        """Return the controls of some pieces in the form that `step` takes."""
         return controls
 
     def step(
-        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Sequence[Any]
+        self, pieces: Sequence[Piece], uniforms: Sequence[float], controls: Any
     ) -> tuple[Tensor, list[int]]:
         """Read `pieces`; return the logits (pieces, V) after each, and tokens drawn from them."""
         logits = [self._read(piece)[None] for piece in pieces]
@@ -142,14 +139,15 @@ class SingleLanes:
         return torch.cat(logits), list(tokens)
 
     def _read(self, piece: Piece) -> Tensor:
-        if piece.row not in self.decoders:
-            self.decoders[piece.row] = self.make_decoder(rows=1)
-        decoder = self.decoders[piece.row]
-        tokens = torch.tensor(piece.tokens, device=self.device)
-        if piece.position == 0:
+        row, read, position = piece
+        if row not in self.decoders:
+            self.decoders[row] = self.make_decoder(rows=1)
+        decoder = self.decoders[row]
+        tokens = torch.tensor(read, device=self.device)
+        if position == 0:
             return decoder.encode(tokens, 0)
-        decoder.reach(min(piece.position + 1, self.block_size))
-        return decoder.step(tokens, torch.tensor([piece.position], device=self.device))[0]
+        decoder.reach(min(position + 1, self.block_size))
+        return decoder.step(tokens, torch.tensor([position], device=self.device))[0]
 
     def draw(
         self, logits: Tensor, uniform: float, controls: Controls, seen: Tensor | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanogpt2.batching.answer import Answer, Told
-from nanogpt2.batching.batch import Likely
+from nanogpt2.batching.drawing import Likely
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 

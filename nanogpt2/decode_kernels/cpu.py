@@ -4,7 +4,6 @@ The weights are packed once into panels, which the products read from one end to
 """
 
 import ctypes
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -254,7 +253,7 @@ class CompiledDecoder:
 
     def read_and_draw(
         self, tokens: Tensor, rows: Tensor, positions: Tensor, uniforms: Tensor,
-        controls: Sequence[DrawControls],
+        controls: "ctypes.Array[DrawControls]",
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Do what `read` does, and draw a token of each row by controls of its own: (B,)."""
         last, threads = len(controls), self._count_threads(len(tokens))
@@ -265,7 +264,7 @@ class CompiledDecoder:
             self.library.read_and_draw(
                 self.weights.pointer, ctypes.addressof(self.cache), len(tokens),
                 tokens.data_ptr(), rows.data_ptr(), positions.data_ptr(), logits.data_ptr(), last,
-                uniforms.data_ptr(), (DrawControls * last)(*controls), drawn.data_ptr(),
+                uniforms.data_ptr(), ctypes.addressof(controls), drawn.data_ptr(),
                 self._make_scratch(len(tokens), threads), threads,
             )
         )  # fmt: skip

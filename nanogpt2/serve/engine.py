@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanogpt2.batching.answer import Answer
-from nanogpt2.batching.batch import Batch, Drawn
+from nanogpt2.batching.batch import Batch
 from nanogpt2.batching.drawer import Drawer
 from nanogpt2.batching.drawing import Drawing
 from nanogpt2.completions.errors import Refusal, broken, ending, too_busy
@@ -79,7 +79,7 @@ class Engine:
                 drawer.thread.shutdown(wait=False)
 
     async def _run(self, drawer: Drawer) -> None:
-        loop, drawn = asyncio.get_running_loop(), list[Drawn]()
+        loop, drawn = asyncio.get_running_loop(), list[tuple[Drawing, int]]()
         while True:
             drawer.clear()
             self._admit(drawer)
@@ -108,24 +108,27 @@ class Engine:
             self.metrics.prompt_tokens.inc(len(answer.drawing.prompt))
         self._count()
 
-    def _hand_out(self, drawn: Sequence[Drawn]) -> None:
+    def _hand_out(self, drawn: Sequence[tuple[Drawing, int]]) -> None:
         """Give each answer its tokens, and tell its job where there is something to send."""
-        now, count = time.perf_counter(), 0
-        for each in drawn:
-            if each.drawing not in self.running:
-                continue  # it ended at a stop text, some tokens before, or nobody wants it
-            count += 1
-            job, answer, _ = self.running[each.drawing]
-            answer.take(each)
+        now, gained = time.perf_counter(), 0
+        for drawing, count in drawn:
+            if drawing not in self.running:
+                continue  # nobody wants it any more
+            job, answer, _ = self.running[drawing]
+            before = answer.count
+            answer.take(count)
+            if answer.count == before:
+                continue
+            gained += answer.count - before
             if answer.finish:
-                self._end(each.drawing)
+                self._end(drawing)
             if job.first is None:
                 job.first = now
                 self.metrics.first_token.observe(now - job.begun)
             if (job.stream and now >= job.due) or (answer.finish and job.is_over):
                 job.news.set()
                 job.due = now + max(PACE, len(self.running) / PIECES)
-        self.metrics.tokens.inc(count)
+        self.metrics.tokens.inc(gained)
 
     def _end(self, drawing: Drawing) -> None:
         _, _, drawer = self.running.pop(drawing)

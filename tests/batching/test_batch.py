@@ -55,8 +55,7 @@ def draw_mixed(batch: Batch, chance: random.Random, count: int) -> list[Drawing]
             batch.join(waiting.pop())
         if not batch.rows:
             continue
-        for drawn in batch.step():
-            drawing = drawn.drawing
+        for drawing in batch.step():
             if drawing in batch.rows and chance.random() < 0.01:
                 batch.leave(drawing)
             if drawing not in batch.rows:
@@ -114,13 +113,15 @@ def test_how_likely_a_token_was_is_told(tiny: Config) -> None:
     batch = open_batch(model, prepare(model, n_tokens=N_TOKENS), rows=2, part=6)
     told = Drawing([1, 2, 3], 5, 4, Controls(temperature=0.5), logprobs=3)
     batch.join(told)
-    batch.join(Drawing([4], 6, 4, Controls()))
+    other = Drawing([4], 6, 4, Controls())
+    batch.join(other)
     for _ in range(4):
-        known, other = batch.step()
+        assert batch.step() == [told, other]
         idx = torch.tensor([[*told.prompt, *told.drawn[:-1]]])
         with torch.no_grad():
             logprobs = model(idx)[0, -1, :N_TOKENS].log_softmax(dim=-1)
-        assert known.likely is not None
-        assert known.likely.logprob == pytest.approx(float(logprobs[known.token]), abs=1e-4)
-        assert [number for number, _ in known.likely.others] == logprobs.topk(3).indices.tolist()
-        assert other.likely is None
+        likely, token = told.likely[-1], told.drawn[-1]
+        assert likely.logprob == pytest.approx(float(logprobs[token]), abs=1e-4)
+        assert [number for number, _ in likely.others] == logprobs.topk(3).indices.tolist()
+    assert len(told.likely) == 4
+    assert other.likely == []

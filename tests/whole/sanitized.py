@@ -17,6 +17,7 @@ from variants import VARIANTS, warmed
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, as_struct
+from nanogpt2.decode_kernels.cpu_library import DrawControls
 from nanogpt2.device.pages import Room
 from nanogpt2.distil.cpu import CompiledRows
 from nanogpt2.kernels.cpu_library import Library
@@ -85,7 +86,7 @@ def decode(
         decoder.encode(idx[row, :length], row)
     decoder.read_on(idx[0], 0)
     mixed, places = torch.tensor([0, *range(rows)]), torch.tensor([0, 1, *lengths[1:]])
-    each = [as_struct(CONTROLS[row % len(CONTROLS)]) for row in range(rows)]
+    each = (DrawControls * rows)(*(as_struct(CONTROLS[row % len(CONTROLS)]) for row in range(rows)))
     tokens, numbers = idx[0, : rows + 1].contiguous(), torch.rand(rows).double()
     decoder.read_and_draw(tokens, mixed, places, numbers, each)
     positions = torch.tensor(lengths)
