@@ -222,7 +222,7 @@ def read_gauge(address: str, name: str) -> float:
 @click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt")
 @click.option("--seconds", default=120.0, show_default=True, help="Of clients that come and go.")
 @click.option("--pairs", default=5, show_default=True, help="Of one stream and fifty.")
-@click.option("--tokens", default=1000, show_default=True, help="Of one stream.")
+@click.option("--tokens", default=3000, show_default=True, help="Of one stream.")
 @click.option("--only", type=click.Choice(PARTS), help="One part alone.")
 def main(checkpoint: Path, seconds: float, pairs: int, tokens: int, only: str | None) -> None:
     """Print the figures of a server on this machine."""

@@ -14,7 +14,7 @@ from nanogpt2.completions.errors import Refusal, broken, ending, too_busy
 from nanogpt2.completions.limits import Limits
 from nanogpt2.serve.metrics import ModelMetrics
 
-PACE, PIECES = 0.02, 1000  # seconds between two pieces of a stream; pieces a second of all, about
+PACE, PIECES = 0.02, 500  # seconds between two pieces of a stream; pieces a second of all, about
 
 
 @dataclass(eq=False)
