@@ -29,16 +29,20 @@ TARGETS = {
     "--to",
     "target",
     type=click.Choice(sorted(TARGETS)),
-    default="huggingface",
+    show_default="huggingface",
     help="huggingface: a folder for transformers; gguf: a file for llama.cpp; onnx: one for ONNX"
     " runtimes; safetensors: one with our own names; page: one that a browser opens, offline.",
 )
 @click.option("--page", is_flag=True, help="The same as --to page.")
 @file_options
 @shown
-def main(path: Path, target: str, page: bool, **which: Any) -> None:
+def main(path: Path, target: str | None, page: bool, **which: Any) -> None:
     """Write a model to PATH for other tools, and compare what they make of it."""
-    target = "page" if page else target
+    if page and target not in (None, "page"):
+        raise click.UsageError(f"--page is --to page, and --to {target} is given: give one of them")
+    target = "page" if page else target or "huggingface"
+    if which["run"] is None and is_same(path, which["checkpoint"]):
+        raise click.UsageError(f"{path} is the model that is read: choose another name")
     module, _, name = TARGETS[target].partition(":")
     checkpoint, tokenizer = open_model(**which, device="cpu")
     known = {"facts": facts_of(path, **which)} if target == "page" else {}
@@ -48,6 +52,11 @@ def main(path: Path, target: str, page: bool, **which: Any) -> None:
         write_card_of(path, which["checkpoint"])
     click.echo("\n".join(export.describe()))
     done(f"a {target} export", to=path)
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Return whether both names lead to one file or folder, which is there."""
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def write_card_of(folder: Path, checkpoint: Path) -> None:

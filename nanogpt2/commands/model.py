@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from nanogpt2.screen.screen import say
 
@@ -67,6 +68,7 @@ def open_model(
     """
     from nanogpt2.model.checkpoint import tokenizer_of
 
+    refuse_both(run)
     loaded = _read(checkpoint, device, run)
     return loaded, tokenizer_of(loaded, tokenizer)
 
@@ -77,9 +79,20 @@ def open_models(
     """Return what `open_model` does, of several files as one model."""
     from nanogpt2.ensemble.checkpoints import combine, tokenizer_of
 
+    refuse_both(run)
     paths = checkpoints if run is None else checkpoints[:1]
     loaded = combine([(path, _read(path, device, run)) for path in paths], tokenizer)
     return loaded, tokenizer_of(loaded, tokenizer)
+
+
+def refuse_both(run: str | None) -> None:
+    """Raise UsageError where the command line names an unfinished `run`, and a model file too."""
+    context = click.get_current_context(silent=True)
+    named = context and {
+        context.get_parameter_source(name) for name in ("checkpoint", "checkpoints")
+    }
+    if run is not None and named and ParameterSource.COMMANDLINE in named:
+        raise click.UsageError("--run reads the state of a run, not --checkpoint: give one of them")
 
 
 def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":

@@ -73,6 +73,23 @@ def test_a_model_without_equal_is_refused_by_the_knob_and_nothing_is_written(tin
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--to", "gguf", "--page", "out"], "--page is --to page, and --to gguf is given"),
+        (["--run", "newest", "out"], "--run reads the state of a run, not --checkpoint"),
+        (["--to", "safetensors", "./model.pt"], "model.pt is the model that is read"),
+    ],
+)
+def test_what_cannot_both_be_meant_is_refused(model: GPT, arguments: list[str], said: str) -> None:
+    before = files.read_bytes("model.pt")
+    code, output = export(*arguments)
+    assert code == 2
+    assert said in output
+    assert files.read_bytes("model.pt") == before
+    assert not Path("out").exists()
+
+
 def test_what_is_missing_or_in_the_way_is_one_line(model: GPT) -> None:
     files.write_text("mine/notes.txt", "mine")
     assert export("mine") == (
