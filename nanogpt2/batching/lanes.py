@@ -17,6 +17,7 @@ from nanogpt2.decode_kernels.cpu import (
     draw_compiled,
 )
 from nanogpt2.decode_kernels.cpu_library import DrawControls
+from nanogpt2.ensemble.ensemble import Ensemble, Model
 from nanogpt2.model.gpt import GPT
 
 Draw = Callable[..., Tensor]
@@ -51,7 +52,7 @@ class Lanes(Protocol):
         """Return the token of one row (1, V), where the tokens `seen` (1, V) count as repeated."""
 
 
-def open_lanes(model: GPT, make_decoder: MakeDecoder, *, rows: int) -> list[Lanes]:
+def open_lanes(model: Model, make_decoder: MakeDecoder, *, rows: int) -> list[Lanes]:
     """Return lanes for `rows` texts in all, which may be read side by side.
 
     Where cpu.c decodes, one call reads all of some lanes. A model of which a call uses one core
@@ -59,7 +60,9 @@ def open_lanes(model: GPT, make_decoder: MakeDecoder, *, rows: int) -> list[Lane
     """
     draw = choose_draw(model.wte.weight)
     decoder = make_decoder(rows=1)
-    if not (isinstance(decoder, CompiledDecoder) and draw is draw_compiled):
+    if isinstance(model, Ensemble) or not (
+        isinstance(decoder, CompiledDecoder) and draw is draw_compiled
+    ):
         return [SingleLanes(make_decoder, draw, model, rows=rows)]
     is_small = rows * decoder.weights.size < SHARED_WORK
     count = min(rows, MOST_LANES, torch.get_num_threads()) if is_small else 1
@@ -72,14 +75,19 @@ def open_lanes(model: GPT, make_decoder: MakeDecoder, *, rows: int) -> list[Lane
     ]
 
 
-def fit_rows(model: GPT, rows: int, free: int) -> int:
+def fit_rows(model: Model, rows: int, free: int) -> int:
     """Return how many of `rows` texts take at most half of `free` bytes of memory; at least one."""
+    members = model.members if isinstance(model, Ensemble) else [model]
+    return max(1, min(rows, free // 2 // sum(map(_row_bytes, members))))
+
+
+def _row_bytes(model: GPT) -> int:
+    """Return about how many bytes the keys and values of a text take."""
     config = model.config
-    floats = (
-        2 * (config.n_kv_head or config.n_head) * (config.n_embd // config.n_head)
-    )  # of a token
+    heads = config.n_kv_head or config.n_head
+    floats = 2 * heads * (config.n_embd // config.n_head)  # of a token
     floats += config.n_embd if config.mlp_conv else 0
-    return max(1, min(rows, free // 2 // (4 * floats * config.n_layer * config.block_size)))
+    return int(4 * floats * config.n_layer * config.block_size)
 
 
 class CompiledLanes:
@@ -119,7 +127,7 @@ class CompiledLanes:
 class SingleLanes:
     """A decoder of one row for each text: products of several rows would round otherwise."""
 
-    def __init__(self, make_decoder: MakeDecoder, draw: Draw, model: GPT, *, rows: int) -> None:
+    def __init__(self, make_decoder: MakeDecoder, draw: Draw, model: Model, *, rows: int) -> None:
         self.make_decoder, self.draw_alike, self.rows = make_decoder, draw, rows
         self.device, self.block_size = model.wte.weight.device, model.config.block_size
         self.decoders: dict[int, Decoder] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.model import BEST, FORMS, open_model
+from nanogpt2.commands.model import BEST, FORMS, open_models
 from nanogpt2.completions.limits import Limits
 
 
@@ -13,10 +13,11 @@ from nanogpt2.completions.limits import Limits
 @click.option(
     "--checkpoint",
     "checkpoints",
-    metavar="[NAME=]FILE",
+    metavar="[NAME=]FILE[,FILE]",
     multiple=True,
     default=[BEST],
-    help=f"{FORMS}; several are served side by side, each by its NAME.",
+    help=f"{FORMS}; several are served side by side, each by its NAME. FILE,FILE is an ensemble,"
+    " whose probabilities are averaged.",
 )
 @click.option(
     "--tokenizer",
@@ -25,6 +26,7 @@ from nanogpt2.completions.limits import Limits
     help="Read where a model file holds no tokenizer.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
+@click.option("--int8", is_flag=True, help="Weights of 8 bits: quicker on a CPU, nearly the same.")
 @click.option("--host", default="127.0.0.1", help="Address; another than loopback needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any.")
 @click.option(
@@ -48,6 +50,7 @@ def main(
     checkpoints: tuple[str, ...],
     tokenizer: Path,
     device: str,
+    int8: bool,
     host: str,
     port: int,
     token_file: Path | None,
@@ -77,8 +80,8 @@ def main(
     )
     with open_socket(host, port) as listening:
         with phase("reading models"):
-            loaded = {name: open_model(path, tokenizer, device) for name, path in named.items()}
-            site = open_site(loaded, limits, host=host, listening=listening, token=token)
+            loaded = {name: open_models(paths, tokenizer, device) for name, paths in named.items()}
+            site = open_site(loaded, limits, host=host, listening=listening, token=token, int8=int8)
         with still():
             run_server(site, listening, say=click.echo)
     done(f"{site.metrics.count_requests():,} requests")

@@ -156,20 +156,22 @@ def run_server(site: Site, listening: socket.socket, *, say: Callable[[str], Non
         raise server.failed
 
 
-def name_models(paths: Sequence[str]) -> Mapping[str, Path]:
-    """Return each path by its name: that before a `=`, or else the file's own.
+def name_models(given: Sequence[str]) -> Mapping[str, Sequence[Path]]:
+    """Return each model's files by its name: that before a `=`, or else the files' own.
 
     ConfigError where two have the same.
     """
-    named: dict[str, Path] = {}
-    for path in paths:
-        name, sign, rest = path.partition("=")
-        if not sign or exists(path):
-            name, rest = Path(path).stem, path
+    named: dict[str, Sequence[Path]] = {}
+    for each in given:
+        name, sign, rest = each.partition("=")
+        if not sign or exists(each):
+            name, rest = "", each
+        paths = [Path(rest)] if exists(rest) else [Path(path) for path in rest.split(",") if path]
+        name = name or "+".join(path.stem for path in paths)
         if name in named or not name or "/" in name:
             raise ConfigError(
-                f"--checkpoint {path}: the name {name!r} is another's already, or none; allowed:"
-                " NAME=FILE, each NAME once"
+                f"--checkpoint {each}: the name {name!r} is another's already, or none; allowed:"
+                " NAME=FILE, or NAME=FILE,FILE for an ensemble, each NAME once"
             )
-        named[name] = Path(rest)
+        named[name] = paths
     return named

@@ -18,7 +18,7 @@ from nanogpt2.completions.errors import wrong
 from nanogpt2.completions.limits import Limits
 from nanogpt2.completions.protocol import Completion
 from nanogpt2.ensemble.decoding import slides
-from nanogpt2.model.gpt import GPT
+from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.sample.request import require_finite
 from nanogpt2.sample.sample import Sampler
 from nanogpt2.sample.stream import TextStream
@@ -33,7 +33,7 @@ class Served:
     """A model with its engine."""
 
     name: str
-    model: GPT
+    model: Model
     tokenizer: Tokenizer
     created: int  # seconds since 1970
     engine: Engine
@@ -46,6 +46,11 @@ class Served:
     def __post_init__(self) -> None:
         self.names = Names(self.tokenizer)
 
+    @property
+    def weights(self) -> int:
+        """How many weights it has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     async def read(self, work: Callable[[], None]) -> None:
         """Do `work` in a thread, one after the other, while others are being drawn."""
         await asyncio.get_running_loop().run_in_executor(self.reader, work)
@@ -57,7 +62,7 @@ class Served:
             "object": "model",
             "created": self.created,
             "owned_by": "nanogpt2",
-            "parameters": self.model.count_parameters(),
+            "parameters": self.weights,
             "tokens": self.tokenizer.size,
             "block_size": self.model.config.block_size,
         }
@@ -135,11 +140,15 @@ class Served:
 
 
 def serve_model(
-    name: str, model: GPT, tokenizer: Tokenizer, limits: Limits, metrics: Metrics, *, created: int
-) -> Served:
-    """Return `model` ready to serve; DataError where its weights are not finite."""
+    name: str, model: Model, tokenizer: Tokenizer, limits: Limits, metrics: Metrics, *,
+    created: int, int8: bool = False,
+) -> Served:  # fmt: skip
+    """Return `model` ready to serve; DataError where its weights are not finite.
+
+    With `int8` they have 8 bits where tokens are drawn; DeviceError where that cannot be.
+    """
     model.eval()
-    sampler = Sampler(model, tokenizer, max_new_tokens=0)
+    sampler = Sampler(model, tokenizer, max_new_tokens=0, int8=int8)
     lanes = open_lanes(model, sampler.make_decoder, rows=limits.rows)
     window = Window(model.config.block_size, slides(model))
     batches = [Batch(each, window, n_tokens=tokenizer.size) for each in lanes]

@@ -14,6 +14,7 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.ensemble.decoding import prepare, slides
+from nanogpt2.ensemble.ensemble import Ensemble, Model
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
@@ -38,7 +39,7 @@ def make_model(tiny: Config, **changes: Any) -> GPT:
     return warmed(get_config({**tiny.to_dict(), **changes})).eval()
 
 
-def open_batch(model: GPT, make_decoder: MakeDecoder, *, rows: int, part: int) -> Batch:
+def open_batch(model: Model, make_decoder: MakeDecoder, *, rows: int, part: int) -> Batch:
     (lanes,) = open_lanes(model, make_decoder, rows=rows)
     if lanes.part is not None:
         lanes.part = part  # small, so that prompts are read in several
@@ -75,7 +76,7 @@ def make_drawing(chance: random.Random) -> Drawing:
     )
 
 
-def alone(model: GPT, make_decoder: MakeDecoder, drawing: Drawing) -> list[int]:
+def alone(model: Model, make_decoder: MakeDecoder, drawing: Drawing) -> list[int]:
     """Return what `generate` draws for the same seed and controls."""
     request = Request(
         [drawing.prompt],
@@ -105,6 +106,24 @@ def test_without_compiled_code_too(tiny: Config) -> None:
     make_decoder = prepare(model, n_tokens=N_TOKENS, quick=False)
     batch = open_batch(model, make_decoder, rows=3, part=6)
     for drawing in draw_mixed(batch, random.Random(1), 8):
+        assert drawing.drawn == alone(model, make_decoder, drawing)
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "qwen3"])
+def test_with_weights_of_8_bits_too(tiny: Config, variant: str) -> None:
+    model = make_model(tiny, **VARIANTS[variant])
+    make_decoder = prepare(model, n_tokens=N_TOKENS, int8=True)
+    batch = open_batch(model, make_decoder, rows=7, part=6)
+    for drawing in draw_mixed(batch, random.Random(variant), 30):
+        assert drawing.drawn == alone(model, make_decoder, drawing)
+
+
+@pytest.mark.parametrize("other", ["gpt2", "qwen3"])
+def test_an_ensemble_too(tiny: Config, other: str) -> None:
+    model = Ensemble([make_model(tiny, **VARIANTS[each]) for each in ("qwen3", other)])
+    make_decoder = prepare(model, n_tokens=N_TOKENS)
+    batch = open_batch(model, make_decoder, rows=3, part=6)
+    for drawing in draw_mixed(batch, random.Random(other), 12):
         assert drawing.drawn == alone(model, make_decoder, drawing)
 
 

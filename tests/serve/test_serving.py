@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ import warm
 from click.testing import CliRunner
 from imports import ROOT
 from openai import APIStatusError, OpenAI
-from serving import TOKEN, Server, read_all, save_models, serving
+from serving import SHAPE, TOKEN, Server, read_all, save_models, serving
+from variants import warmed
 
 from nanogpt2.__main__ import main
-from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
+from nanogpt2.config.config import get_config
+from nanogpt2.ensemble.checkpoints import load_checkpoints
+from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint, tokenizer_of
 from nanogpt2.sample.sample import Sampler
+from nanogpt2.tokens.tokenizer import ByteTokenizer
 
 ALL = {"model": "bytes", "prompt": "KING:\n", "seed": 7}
 
@@ -326,6 +332,45 @@ def test_the_command_serves_until_it_is_told_to_end(files: list[Path]) -> None:
     assert re.fullmatch(r"serve: 1 requests in \d+\.\d s", told.splitlines()[-1])
 
 
+@contextmanager
+def commanded(*options: str) -> Iterator[Server]:
+    """Serve meanwhile by the command itself."""
+    command = [warm.executable(), "-m", "nanogpt2", "serve", "--port", "0", "--quiet", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().split("/")[2].partition(":")[2]
+        yield Server(process, int(port))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_weights_of_8_bits_write_what_generate_writes_with_them(
+    files: list[Path], sampler: Sampler
+) -> None:
+    rounded = replace(sampler, int8=True)
+    with commanded("--int8", f"--checkpoint={files[0]}") as server:
+        answer = server.complete(prompt="KING:\n", seed=7, max_tokens=80).json()
+    assert answer["choices"][0]["text"] == generated(rounded, "KING:\n", 7, 80)
+    assert answer["choices"][0]["text"] != generated(sampler, "KING:\n", 7, 80)
+
+
+def test_an_ensemble_writes_what_generate_writes_of_it(files: list[Path], tmp_path: Path) -> None:
+    other, smaller = tmp_path / "other.pt", warmed(get_config({**SHAPE, "n_layer": 1}))
+    save_checkpoint(
+        other, smaller.state_dict(), smaller.config, tokenizer=ByteTokenizer(), origin={}
+    )
+    loaded = load_checkpoints([files[0], other], device="cpu", tokenizer=Path("none"))
+    both = Sampler(loaded.model, ByteTokenizer(), 1)
+    with commanded(f"--checkpoint=both={files[0]},{other}") as server:
+        asked = {"prompt": "KING:\n", "seed": 7, "echo": True, "logprobs": 2}
+        (choice,) = server.complete(**asked, max_tokens=80).json()["choices"]
+        (described,) = server.ask("GET", "/v1/models").json()["data"]
+    assert choice["text"] == "KING:\n" + generated(both, "KING:\n", 7, 80)
+    assert len(choice["logprobs"]["tokens"]) == 86
+    assert described["id"] == "both"
+    assert described["parameters"] == sum(each.numel() for each in loaded.model.parameters())
+
+
 def test_what_cannot_be_served_is_one_line(files: list[Path], tmp_path: Path) -> None:
     short = tmp_path / "token.txt"
     short.write_text("guessed")
@@ -337,6 +382,7 @@ def test_what_cannot_be_served_is_one_line(files: list[Path], tmp_path: Path) ->
             ("--port", port): f"--host 127.0.0.1 --port {port}: Address already in use",
             ("--checkpoint", str(files[0])) * 2: "the name 'bytes' is another's already",
             ("--checkpoint", "none.pt"): "none.pt: no such file",
+            ("--checkpoint", f"{files[0]},{files[1]}"): "trained with different tokenizers",
         }.items():
             done = CliRunner().invoke(main, ["serve", "--port=0", *options])
             assert done.exit_code == 1
