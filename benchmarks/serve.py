@@ -2,13 +2,15 @@
 
     python benchmarks/serve.py --checkpoint checkpoints/best_model.pt
     python benchmarks/serve.py --seconds 20 --only clients
+    python benchmarks/serve.py --screenshots docs --beside early.pt
 
 The server is a process of its own, the clients are another: OpenAI's client, over loopback. Every
 answer is compared with what `generate` writes alone with the same seed; of a client that vanishes,
-what it had.
+what it had. Of the page there are pictures, with another model beside.
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import random
@@ -29,9 +31,14 @@ import httpx2
 import psutil
 from openai import APIError, AsyncOpenAI, OpenAI
 
-from nanogpt2.decode.draw import Controls
-from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of
-from nanogpt2.sample.sample import Sampler
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from browser import Browser, chromium  # noqa: E402
+
+from nanogpt2.decode.draw import Controls  # noqa: E402
+from nanogpt2.model.checkpoint import load_checkpoint, tokenizer_of  # noqa: E402
+from nanogpt2.sample.sample import Sampler  # noqa: E402
 
 PROMPTS = (
     "KING:\n",
@@ -41,6 +48,7 @@ PROMPTS = (
     "To be",
 )
 PARTS = ("first", "streams", "clients")
+PICTURES = {"serve-1280": (1280, 740, False), "serve-390-dark": (390, 720, True)}
 
 
 @contextlib.contextmanager
@@ -218,15 +226,46 @@ def read_gauge(address: str, name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[-1])
 
 
+# --- Pictures ---
+
+
+def take_picture(browser: Browser, address: str, name: str, out: Path) -> None:
+    """Write a picture of the page with a text of each model, one of its places chosen."""
+    width, height, dark = PICTURES[name]
+    browser.open(address, width=width, height=height, dark=dark)
+    browser.wait("window.page")
+    for field_, value in {"prompt": "ROMEO:", "length": 230, "temperature": 0.8}.items():
+        browser.run(f"document.getElementById('{field_}').value = '{value}'")
+    browser.run("document.getElementById('write').click()")
+    browser.wait("page.panes.every((pane) => !pane.running && pane.written)")
+    browser.run("page.panes.forEach((pane) => pane.shown.spans[66].span.click())")
+    if width < 600:
+        browser.run("document.getElementById('write').scrollIntoView()")
+    time.sleep(0.3)
+    picture = browser.call("Page.captureScreenshot", format="png")["data"]
+    (out / f"{name}.png").write_bytes(base64.b64decode(picture))
+
+
 @click.command()
 @click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt")
 @click.option("--seconds", default=120.0, show_default=True, help="Of clients that come and go.")
 @click.option("--pairs", default=5, show_default=True, help="Of one stream and fifty.")
 @click.option("--tokens", default=3000, show_default=True, help="Of one stream.")
 @click.option("--only", type=click.Choice(PARTS), help="One part alone.")
-def main(checkpoint: Path, seconds: float, pairs: int, tokens: int, only: str | None) -> None:
+@click.option("--screenshots", type=Path, help="Folder for pictures, and nothing else.")
+@click.option("--beside", type=Path, help="The other model of the pictures.")
+def main(
+    checkpoint: Path, seconds: float, pairs: int, tokens: int, only: str | None,
+    screenshots: Path | None, beside: Path | None,
+) -> None:  # fmt: skip
     """Print the figures of a server on this machine."""
     say = partial(print, flush=True)
+    if screenshots is not None:
+        other = f"early={beside or checkpoint}"
+        with serving(checkpoint, "--checkpoint", other) as (address, _), chromium() as browser:
+            for name in PICTURES:
+                take_picture(browser, address, name, screenshots)
+        return
     with serving(checkpoint) as (address, process):
         if only in (None, "first"):
             for client, times in first_tokens(address, 20).items():
