@@ -1,5 +1,6 @@
 """GPT-2's own vocabulary, from a package that has it; tests of it skip where that is missing."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,4 +21,9 @@ def gpt2_files() -> tuple[Path, Path]:
 def gpt2_tokenizer() -> BytePairTokenizer:
     """Return the tokenizer of those files."""
     gpt2_files()
+    return _make_tokenizer()
+
+
+@cache
+def _make_tokenizer() -> BytePairTokenizer:
     return gpt2.gpt2_tokenizer()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nanogpt2.base.errors import warn_once
 from nanogpt2.base.extras import import_extra
+from nanogpt2.base.workers import release_memory
 from nanogpt2.bpe.arrays import as_utf8
 from nanogpt2.bpe.words import WORDS, cut_long_space, find_gigatoken
 
@@ -40,6 +41,7 @@ class Encoder:
     ) -> None:
         self._tokens, self._merges, self._contents = tokens, merges, contents
         self._since = 0  # bytes that gigatoken has seen
+        self._is_right = False  # whether gigatoken was found to give what tiktoken gives
 
     def encode(self, text: str) -> Ranks:
         """Return the ranks of the tokens of `text`.
@@ -62,6 +64,9 @@ class Encoder:
 
     @cached_property
     def _exact(self) -> Any:
+        return self._make_exact()
+
+    def _make_exact(self) -> Any:
         ranks = {content: rank for rank, content in enumerate(self._contents)}
         tiktoken = import_extra("tiktoken", extra="bpe")
         return tiktoken.Encoding("bpe", pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
@@ -72,19 +77,24 @@ class Encoder:
         gigatoken = find_gigatoken()
         if gigatoken is None:
             return None
-        tokenizer = gigatoken.Tokenizer.from_json(self._describe())
-        if not np.array_equal(tokenizer.encode(PROBE), self._encode_exactly(PROBE)):
+        tokenizer = gigatoken.Tokenizer.from_json(self._description)
+        if not self._is_right:  # tiktoken's tokenizer is not kept for this: GPT-2's takes 15 MB
+            expected = self._make_exact().encode_to_numpy(PROBE)
+            self._is_right = np.array_equal(tokenizer.encode(PROBE), expected)
+        if not self._is_right:
             warn_once("gigatoken gives other tokens here than tiktoken, which serves in its place")
             return None
+        release_memory()  # of which it takes twice as much to begin with
         return tokenizer
 
-    def _describe(self) -> str:
-        """Return what gigatoken reads, a tokenizer.json."""
+    @cached_property
+    def _description(self) -> str:
+        """What gigatoken reads, a tokenizer.json, and keeps."""
         level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
         model = {
             "type": "BPE",
             "vocab": {token: rank for rank, token in enumerate(self._tokens)},
-            "merges": [merge.split(" ") for merge in self._merges],
+            "merges": self._merges,
         }
         parts: dict[str, Any] = {"added_tokens": [], "normalizer": None, "post_processor": None}
         return json.dumps({**parts, "pre_tokenizer": level, "decoder": level, "model": model})

@@ -1,6 +1,5 @@
 """GPT-2's own tokenizer, from the files that OpenAI published, which a small package holds."""
 
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ SHA256 = {
 SIZE = 50_257  # 50,304, a multiple of 128, is quicker as a `vocab_size`
 
 
-@cache
 def gpt2_tokenizer() -> BytePairTokenizer:
     """Return GPT-2's tokenizer of 50,257 tokens; the last is `<|endoftext|>`.
 
