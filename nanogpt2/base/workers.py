@@ -22,14 +22,20 @@ Result = TypeVar("Result")
 
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEPT_BYTES = 1 << 25  # of freed memory, by a worker: the most that glibc takes for the second
 SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
 
 
 def keep_alone() -> None:
-    """Have numpy start no threads for products, before it is imported: then workers are forked."""
+    """Have numpy start no threads for products, before it is imported: then workers are forked.
+
+    All threads share one heap, which `release_memory` can shrink: glibc gives the thread that
+    receives what workers send another one.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if mallopt := _find_in_c("mallopt"):
+        mallopt(M_ARENA_MAX, 1)
 
 
 def is_alone() -> bool:
@@ -141,9 +147,23 @@ def _keep_memory() -> None:
 
     glibc would give back each block of some MB.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    if mallopt := _find_in_c("mallopt"):
         for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(threshold, KEPT_BYTES)
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system, after work that took much of it.
+
+    glibc keeps what lies below something that is still held. It takes some milliseconds.
+    """
+    if trim := _find_in_c("malloc_trim"):
+        trim(0)
+
+
+def _find_in_c(name: str) -> Callable[..., int] | None:
+    """Return a function of glibc, on Linux where that is the library of C."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:

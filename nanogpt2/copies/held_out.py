@@ -83,9 +83,11 @@ def _add(parts: list[HeldOut], limit: int) -> HeldOut:
         hashes = np.concatenate([part.hashes for part in parts])
         counts = np.concatenate([part.counts for part in parts])
         both = HeldOut(level, *_count(hashes, counts))
+    if len(both.hashes) <= limit:
+        return both
     while len(both.hashes) > limit:
         both = both.at(both.level + 1)
-    return both
+    return HeldOut(both.level, both.hashes.copy(), both.counts.copy())  # without the rest
 
 
 def _count(hashes: Hashes, counts: Counts | None = None) -> tuple[Hashes, Counts]:

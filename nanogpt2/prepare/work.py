@@ -16,7 +16,7 @@ import numpy as np
 from nanogpt2.base.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.errors import DataError
 from nanogpt2.base.stored import store
-from nanogpt2.base.workers import Workers
+from nanogpt2.base.workers import Workers, release_memory
 from nanogpt2.bpe.bpe import END_OF_TEXT, BytePairTokenizer
 from nanogpt2.bpe.merges import train_from_words
 from nanogpt2.copies.held_out import LENGTH, HeldOut, Windows
@@ -97,12 +97,13 @@ class Work:
             raise DataError(f"corpus: {self.source} holds no text; put some into its files")
         segments = [segment for scan in scans for segment in scan.segments]
         settled = self._lay_out(segments)
-        tokenizer = self._make_tokenizer(settled.layout)
-        write_sealed(self.tokenizer_path, tokenizer.to_dict())
+        write_sealed(self.tokenizer_path, self._make_tokenizer(settled.layout).to_dict())
+        release_memory()  # of the search for copies, and of learning merges
         if self.windows_path is None:
             return settled
         held_out = gather_held_out(settled.layout, self.folder, self.workers)
         store(self.windows_path, Windows.of(held_out))
+        release_memory()
         return replace(settled, held_out=held_out)
 
     @property
