@@ -5,8 +5,9 @@
     python benchmarks/prepare.py --megabytes 50 --kills 20
 
 The text is the built-in corpus again and again, with one changed character every 90. Each way is a
-process of its own, so that imports count. Memory is the largest sum of all its processes', in a run
-before those that are measured, which leaves Python's bytecode, as users have it.
+process of its own, so that imports count. Memory is the largest sum of all its processes' (RSS:
+what they share counts in each), in a run before those that are measured, which leaves Python's
+bytecode, as users have it. With `--repeats 0` that run is the only one, and has the time.
 `--kills` prepares the text once, then again and again, killed at a random moment each time, and
 compares the bytes.
 """
@@ -34,6 +35,7 @@ SIZES = {"char": 256, "byte": 256, "bpe": 4096, "gpt2": 50257}
 PATIENCE = 0.02  # seconds between two looks at memory
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
 ROOT = Path(__file__).parents[1]
+SAID = "said.txt"  # what a command says, in its folder
 EVERY = 90  # characters from one change to the next
 
 TIKTOKEN = """
@@ -79,29 +81,34 @@ def environment() -> dict[str, str]:
 def measure(command: list[str], folder: Path) -> float:
     """Run a command; return its seconds."""
     start = time.perf_counter()
-    process = _begin(command, folder)
-    _, said = process.communicate()
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        raise click.ClickException(said.decode()[-500:])
-    return seconds
+    _end(_begin(command, folder), folder)
+    return time.perf_counter() - start
 
 
-def watch(command: list[str], folder: Path) -> int:
-    """Run a command; return the most bytes that its processes held together.
+def watch(command: list[str], folder: Path) -> tuple[int, float]:
+    """Run a command; return the most bytes that its processes held together, and its seconds.
 
-    To look takes time from two busy cores: this run is not measured.
+    To look takes time from two busy cores.
     """
+    start = time.perf_counter()
     most, process = 0, _begin(command, folder)
     while process.poll() is None:
         most = max(most, sum(map(_held, [process, *_children(process)])))
         time.sleep(PATIENCE)
-    return most
+    _end(process, folder)
+    return most, time.perf_counter() - start
 
 
 def _begin(command: list[str], folder: Path) -> psutil.Popen:
-    out, error = subprocess.DEVNULL, subprocess.PIPE
-    return psutil.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=error)
+    out = subprocess.DEVNULL
+    with (folder / SAID).open("wb") as said:
+        return psutil.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=said)
+
+
+def _end(process: psutil.Popen, folder: Path) -> None:
+    """Wait for a command; the benchmark ends with what it said where it failed."""
+    if process.wait():
+        raise click.ClickException((folder / SAID).read_text(encoding="utf-8")[-500:])
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -142,8 +149,8 @@ def compare(
 
 def describe(name: str, size: int, command: list[str], folder: Path, repeats: int) -> str:
     """Return a command's memory, and the median of so many runs, in a line."""
-    most = watch(command, folder)
-    seconds = statistics.median(measure(command, folder) for _ in range(repeats))
+    most, watched = watch(command, folder)
+    seconds = statistics.median([measure(command, folder) for _ in range(repeats)] or [watched])
     return (
         f"{name:28} {seconds:8.2f} s {size / 1e6 / seconds:8.1f} MB/s {most / 1e6:8.0f} MB memory"
     )
