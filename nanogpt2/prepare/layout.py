@@ -166,47 +166,50 @@ def lay_out(segments: Sequence[Segment], removed: Positions, recipe: Recipe) -> 
     DataError where contiguous splits come out empty.
     """
     places = [0, *accumulate(segment.characters for segment in segments)]
-    starts = np.concatenate([s.starts + at for s, at in zip(segments, places, strict=False)])
-    keys = np.concatenate([segment.keys for segment in segments])
-    codes = choose_splits(keys, recipe)
     share = min(1.0, SAMPLE_BYTES / sum(segment.bytes for segment in segments))
-    sampled = _as_shares(keys * SHUFFLE) < share
-    ends = np.append(starts[1:], places[-1])
-    gone = _covered(ends, removed) - _covered(starts, removed)
-    kept = gone < ends - starts
     sections, offset, entering, goes_on = [], 0, 0, False
-    begun, before = [False] * len(SPLITS), [0] * len(SPLITS)
-    for segment, start, end in zip(segments, places, places[1:], strict=False):
-        first, last = np.searchsorted(starts, (start, end))
-        mine = np.arange(first, last)[kept[first:last]]
+    begun, before, documents = [False] * len(SPLITS), [0] * len(SPLITS), 0
+    characters, last_ends = np.zeros(len(SPLITS), np.int64), _ends_of_last(segments, places)
+    for segment, start, after in zip(segments, places, last_ends, strict=False):
+        end, borders = start + segment.characters, np.append(segment.starts + start, after)
+        left = np.diff(borders - _covered(borders, removed))  # of each document that begins here
+        kept, codes = left > 0, choose_splits(segment.keys, recipe)
+        sampled = _as_shares(segment.keys * SHUFFLE) < share
+        starts, own = segment.starts if kept.all() else segment.starts[kept], codes[kept]
         pieces = np.clip(removed[_touching(removed, start, end)], start, end) - start
-        own = codes[mine]
         sections.append(
             Section(
-                *(segment, pieces, starts[mine] - start, own, entering, offset),
+                *(segment, pieces, starts, own, entering, offset),
                 *(tuple(begun), tuple(before)),
-                np.append(goes_on, sampled[mine]),
+                np.append(goes_on, sampled[kept]),
             )
         )
-        n_separators = max(0, len(mine) - (not any(begun)))
+        documents += len(own)
+        n_separators = max(0, len(own) - (not any(begun)))
         offset += end - start - int((pieces[:, 1] - pieces[:, 0]).sum())
         offset += n_separators * len(recipe.separator)
-        borders = np.concatenate([[start], starts[mine], [end]])
+        borders = np.concatenate([[start], starts + start, [end]])
         lengths = np.diff(borders - _covered(borders, removed))
         for code, length in zip([entering, *own.tolist()], lengths.tolist(), strict=True):
             before[code] += length
-        if last > first:
-            entering, goes_on = int(codes[last - 1]), bool(sampled[last - 1])
+        if len(codes):
+            entering, goes_on = int(codes[-1]), bool(sampled[-1])
         for code in own.tolist():
             before[code] += len(recipe.separator) * begun[code]
             begun[code] = True
-    limits = None if holds_out_documents(int(kept.sum()), recipe) else _contiguous(offset, recipe)
-    left = ends - starts - gone
-    sizes = [int(left[codes == code].sum()) for code in range(len(SPLITS))]
-    if limits is not None:
-        sizes = [end - start for start, end in pairwise([0, *limits])]
+        np.add.at(characters, codes, left)
+    limits = None if holds_out_documents(documents, recipe) else _contiguous(offset, recipe)
+    sizes = characters.tolist() if limits is None else np.diff([0, *limits]).tolist()
     is_ascii = recipe.separator.isascii() and all(s.bytes == s.characters for s in segments)
-    return Layout(sections, recipe.separator, is_ascii, int(kept.sum()), limits, share, sizes)
+    return Layout(sections, recipe.separator, is_ascii, documents, limits, share, sizes)
+
+
+def _ends_of_last(segments: Sequence[Segment], places: Sequence[int]) -> list[int]:
+    """Return where the last document of each segment ends, which may be in a later one."""
+    after = [places[-1]]
+    for segment, start in zip(reversed(segments), reversed(places[:-1]), strict=True):
+        after.append(start + int(segment.starts[0]) if len(segment.starts) else after[-1])
+    return after[-2::-1]
 
 
 def holds_out_documents(count: int, recipe: Recipe) -> bool:
