@@ -95,8 +95,7 @@ class Work:
         corpus.raise_problems([problem for scan in scans for problem in scan.problems])
         if all(scan.is_blank for scan in scans):
             raise DataError(f"corpus: {self.source} holds no text; put some into its files")
-        segments = [segment for scan in scans for segment in scan.segments]
-        settled = self._lay_out(segments)
+        settled = self._lay_out([segment for scan in scans for segment in scan.segments])
         write_sealed(self.tokenizer_path, self._make_tokenizer(settled.layout).to_dict())
         release_memory()  # of the search for copies, and of learning merges
         if self.windows_path is None:
