@@ -1,17 +1,21 @@
 """Shards: the same bytes on 1, 2 and 4 processes, also of runs that are killed, and what they cost.
 
     python benchmarks/same_bytes.py --kills 10
+    python benchmarks/same_bytes.py --shape params.yaml --processes 1,2 --shards 2
     python benchmarks/same_bytes.py --cost small
-    python benchmarks/same_bytes.py --device cuda --processes 1,2 --cost base --batch 32
+    python benchmarks/same_bytes.py --device cuda --processes 1,2 --shape base
+    python benchmarks/same_bytes.py --device cuda --cost base --batch 64
 
-Each run is `python -m stages.train`, and its weights' SHA-256 is printed. With `--kills` a run is
-killed with -9 at a random moment, a process of it drawn at random, and goes on in another number of
-processes, to be killed again or to come to its end. The exit status is 1 where two SHA-256 differ.
+Each run is `python -m stages.train`, with shards and without; its weights' SHA-256 is printed, and
+the tokens a second of its steps. With `--kills` a run with shards is killed with -9 at a random
+moment, a process of it drawn at random, and goes on in another number of processes, to be killed
+again or to come to its end. The exit status is 1 where two SHA-256 with shards differ.
 
 `--cost` trains a preset in this process on random tokens, with one shard and with more, a step of
 each in turn, and prints the medians and the median of the ratios of pairs.
 """
 
+import json
 import os
 import random
 import shutil
@@ -40,28 +44,32 @@ from nanogpt2.train.step import Stepper
 ROOT = Path(__file__).parents[1]
 TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 200
 TINY = {
-    **{"corpus": "text.txt", "vocab_size": 256, "block_size": 32, "n_layer": 3, "n_head": 2},
-    **{"n_embd": 64, "dropout": 0.1, "batch_size": 16, "max_iters": 150, "eval_interval": 30},
-    **{"eval_iters": 5, "checkpoint_interval": 3, "architecture": "qwen3", "optimizer": "normuon"},
+    **{"vocab_size": 256, "block_size": 32, "n_layer": 3, "n_head": 2, "n_embd": 64},
+    **{"dropout": 0.1, "batch_size": 16, "architecture": "qwen3", "optimizer": "normuon"},
     **{"mixed_precision": True, "learning_rate": 8e-3},
 }
+SHORT = {"corpus": "text.txt", "eval_iters": 4, "checkpoint_interval": 3, "find_copies": False}
 WARM_UP = 5  # steps
 
 
 class Run:
-    """Training in a folder, in any number of processes."""
+    """Training in a folder, with and without shards, in any number of processes."""
 
     def __init__(self, folder: Path, config: dict[str, Any], processes: list[int]) -> None:
         self.folder = folder
+        self.shards = config["shards"]
         self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-        for count in processes:
-            values = yaml.safe_dump({**config, "num_processes": count})
-            (folder / f"{count}.yaml").write_text(values, encoding="utf-8")
+        text = TEXT * (1 + 30 * config["block_size"] // len(TEXT))
+        (folder / "text.txt").write_text(text, encoding="utf-8")
+        self.config = config
         self.start("prepare", processes[0]).wait()
 
-    def start(self, stage: str, processes: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", f"stages.{stage}", "--config", f"{processes}.yaml"]
+    def start(
+        self, stage: str, processes: int, shards: int | None = None
+    ) -> "subprocess.Popen[bytes]":
+        own = {"num_processes": processes, "shards": shards or self.shards}
+        (self.folder / "my.yaml").write_text(yaml.safe_dump(self.config | own), encoding="utf-8")
+        command = [sys.executable, "-m", f"stages.{stage}", "--config", "my.yaml"]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, cwd=self.folder, env=self.env, **quiet)
 
@@ -73,11 +81,17 @@ class Run:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         return found
 
-    def to_the_end(self, processes: int) -> str:
-        """Let it run to its end; return the SHA-256 of its weights."""
-        if self.start("train", processes).wait():
+    def to_the_end(self, processes: int, shards: int | None = None) -> str:
+        """Let it run to its end; return the SHA-256 of its weights, and tell of it."""
+        if self.start("train", processes, shards).wait():
             raise SystemExit(f"training in {processes} processes failed")
-        return self.weights()
+        report = json.loads((self.folder / "logs/train.json").read_bytes())
+        weights = self.weights()
+        click.echo(
+            f"shards {shards or self.shards}, processes {processes}: {weights[:32]},"
+            f" {report['tokens_per_second']:,.0f} tokens/s"
+        )
+        return weights
 
     def kill(self, processes: int, draw: random.Random) -> str | None:
         """Kill one of its processes at a random moment after some new states; say which.
@@ -111,8 +125,8 @@ def compare(config: dict[str, Any], processes: list[int], kills: int, seed: int)
     with tempfile.TemporaryDirectory() as name:
         run = Run(Path(name), config, processes)
         for count in processes:
-            found.add(weights := run.to_the_end(count))
-            click.echo(f"shards {config['shards']}, {count} processes: {weights}")
+            run.to_the_end(count, shards=1)
+            found.add(run.to_the_end(count))
         killed, told = 0, list[str]()
         while killed < kills or told:
             said = run.kill(draw.choice(processes), draw) if killed < kills else None
@@ -120,15 +134,11 @@ def compare(config: dict[str, Any], processes: list[int], kills: int, seed: int)
                 killed += 1
                 told.append(said)
                 continue
-            if killed < kills:  # it came to its end before it was killed
-                weights, count = run.weights(), 0
-            else:
-                weights = run.to_the_end(count := draw.choice(processes))
-            found.add(weights)
             for line in told:
                 click.echo(line)
-            click.echo(f"then to the end{f' in {count}' if count else ''}: {weights}")
             told.clear()
+            # it came to its end before it was killed, or shall now
+            found.add(run.weights() if killed < kills else run.to_the_end(draw.choice(processes)))
     click.echo(f"{len(found)} different SHA-256, {killed} kills")
     return len(found) == 1
 
@@ -165,6 +175,8 @@ def numbers(_: object, __: object, value: str) -> list[int]:
 @click.command()
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--processes", default="1,2,4", show_default=True, callback=numbers)
+@click.option("--shape", default="tiny", show_default=True, help="Tiny, a preset or a YAML file.")
+@click.option("--steps", default=150, show_default=True)
 @click.option("--shards", default=4, show_default=True, help="Of the runs that are compared.")
 @click.option("--kills", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -175,6 +187,8 @@ def numbers(_: object, __: object, value: str) -> list[int]:
 def main(
     device: str,
     processes: list[int],
+    shape: str,
+    steps: int,
     shards: int,
     kills: int,
     seed: int,
@@ -189,7 +203,12 @@ def main(
         click.echo(f"torch {torch.__version__}, {device}{threads}")
         cost(preset, device, batch, counts, rounds)
         return
-    sys.exit(not compare({**TINY, "device": device, "shards": shards}, processes, kills, seed))
+    own = {**SHORT, "device": device, "shards": shards, "max_iters": steps}
+    own |= {"eval_interval": max(1, steps // 5)}
+    given = TINY if shape == "tiny" else get_config(shape).to_dict()
+    config = get_config({**given, **own}).to_dict()
+    values = {key: value for key, value in config.items() if value is not None}
+    sys.exit(not compare(values, processes, kills, seed))
 
 
 if __name__ == "__main__":
