@@ -8,11 +8,11 @@ enum { OTHER, LETTER, DIGIT, SPACE };
 
 static void set_kinds(uint8_t *kinds) {
     memset(kinds, OTHER, 128);
-    memset(kinds + '\t', SPACE, '\r' - '\t' + 1);
+    memset(&kinds['\t'], SPACE, '\r' - '\t' + 1);
     kinds[' '] = SPACE;
-    memset(kinds + '0', DIGIT, 10);
-    memset(kinds + 'A', LETTER, 26);
-    memset(kinds + 'a', LETTER, 26);
+    memset(&kinds['0'], DIGIT, 10);
+    memset(&kinds['A'], LETTER, 26);
+    memset(&kinds['a'], LETTER, 26);
 }
 
 // Return where the word ends that begins at `at`.

@@ -24,6 +24,7 @@ NATIVE_FLAGS = (
     "-mcpu=native -Xpreprocessor -fopenmp",
 )
 OPENMP_FLAGS = ("-Xpreprocessor", "-fopenmp")
+OPENMP = ("libgomp*.so*", "libiomp*.so*", "libomp*.dylib")  # that of torch, in its folder
 COMPILE_SECONDS = 60
 
 
@@ -31,8 +32,11 @@ COMPILE_SECONDS = 60
 def load_library(source: Path, *, threads: bool = True, **defines: int) -> ctypes.CDLL:
     """Return `source` compiled with `defines`, from the user's cache where it is whole there.
 
-    With `threads` it may use OpenMP, that of torch. DeviceError where no compiler makes it.
+    With `threads` it may use OpenMP, that of torch. DeviceError where no compiler makes it, and on
+    Windows, where GCC aligns no vector of AVX on the stack, and a program ends at its first use.
     """
+    if sys.platform == "win32":
+        raise DeviceError(f"{name_of(source)}: not compiled on Windows")
     compiler = _find_compiler()
     defined = [f"-D{name}={value}" for name, value in defines.items()]
     content = source.read_bytes() + HEADER.read_bytes()
@@ -93,9 +97,13 @@ def _torch_openmp() -> list[str]:
     """Return torch's version, and what links its OpenMP: another would have threads of its own."""
     import torch  # slow, and no need of a library without threads
 
-    openmp = sorted(Path(torch.__file__).with_name("lib").glob("lib*omp*.[sd]*"))
-    needed = ["-Wl,--as-needed"] * (sys.platform == "linux")
-    return [torch.__version__, *needed, *map(str, openmp)]
+    folder = Path(torch.__file__).with_name("lib")
+    openmp = sorted(path for name in OPENMP for path in folder.glob(name))
+    if sys.platform == "darwin":  # what it is linked to is looked for there
+        how = [f"-Wl,-rpath,{folder}"]
+    else:
+        how = ["-Wl,--as-needed"]
+    return [torch.__version__, *how, *map(str, openmp)]
 
 
 def _compile(command: list[str], linked: list[str], folder: Path, name: str) -> Path | None:
@@ -117,12 +125,10 @@ def _compile(command: list[str], linked: list[str], folder: Path, name: str) -> 
 def _run(command: list[str]) -> str | None:
     """Return what `command` prints, or None where it fails."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True
-        )
+        done = subprocess.run(command, capture_output=True, timeout=COMPILE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout.decode("utf-8", "replace")
 
 
 @contextmanager
