@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.decode.decoder import Decoder, MakeDecoder
-from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.draw import Controls, place_uniforms
 from nanogpt2.decode_kernels.choose import choose_draw
 from nanogpt2.decode_kernels.cpu import (
     SHARED_WORK,
@@ -161,11 +161,9 @@ class SingleLanes:
         self, logits: Tensor, uniform: float, controls: Controls, seen: Tensor | None = None
     ) -> int:
         """Return the token of one row (1, V), where the tokens `seen` (1, V) count as repeated."""
-        uniforms = as_uniforms(uniform)
-        if self.device.type == "mps":
-            uniforms = uniforms.float()
+        uniforms = place_uniforms(as_uniforms(uniform), self.device)
         seen = None if seen is None else seen.to(self.device)
-        return int(self.draw_alike(logits, uniforms.to(self.device), controls, seen=seen))
+        return int(self.draw_alike(logits, uniforms, controls, seen=seen))
 
 
 def as_uniforms(uniform: float) -> Tensor:

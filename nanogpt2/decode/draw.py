@@ -71,6 +71,18 @@ def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def place_uniforms(uniforms: Tensor, device: torch.device) -> Tensor:
+    """Return `uniforms` on `device`: float64, or float32 on MPS, which has no wider numbers."""
+    if device.type == "mps":
+        uniforms = narrowed(uniforms)
+    return uniforms.to(device)
+
+
+def narrowed(uniforms: Tensor) -> Tensor:
+    """Return `uniforms` in float32, in which none becomes 1: that would pick no token."""
+    return uniforms.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+
+
 def draw_tokens(
     logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
 ) -> Tensor:

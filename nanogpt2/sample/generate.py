@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.decode.decoder import MakeDecoder
-from nanogpt2.decode.draw import Controls, draw_uniforms
+from nanogpt2.decode.draw import Controls, draw_uniforms, place_uniforms
 from nanogpt2.decode_kernels.choose import choose_draw
 from nanogpt2.decode_kernels.cpu import CompiledDecoder
 from nanogpt2.device.threads import share_cores
@@ -76,9 +76,8 @@ class Generation:
         self.model, self.request, self.device = model, request, device
         self.decoder = make_decoder(rows=rows)
         self.draw = choose_draw(model.wte.weight)
-        self.uniforms = draw_uniforms(request.seeds, request.max_new_tokens).to(
-            torch.float32 if device.type == "mps" else torch.float64
-        ).to(device)  # fmt: skip
+        uniforms = draw_uniforms(request.seeds, request.max_new_tokens)
+        self.uniforms = place_uniforms(uniforms, device)
         prompts = [torch.tensor(prompt) for prompt in request.prompts]
         self.lengths = [len(prompt) for prompt in prompts]  # of all tokens so far
         room = max(self.lengths) + request.max_new_tokens

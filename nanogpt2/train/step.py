@@ -216,6 +216,8 @@ class Stepper:
         """Wait until the device has done what it was asked."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs of the model, the optimizers, the EMA and the scaler.
