@@ -19,6 +19,7 @@ from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, draw_c
 from nanogpt2.decode_kernels.cpu_library import SOURCE, load
 from nanogpt2.decode_kernels.trials import try_compiled, try_draw
 from nanogpt2.device.compiler import name_of
+from nanogpt2.device.device import is_rocm
 from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
 from nanogpt2.screen import screen
 
@@ -124,7 +125,10 @@ def runs_kernels(weight: Tensor) -> bool:
 
 @cache
 def kernels_work(device: torch.device) -> bool:
-    """Return whether Triton is there, and compiles for `device`."""
+    """Return whether Triton is there, and compiles for `device`; not for AMD's GPUs."""
+    if is_rocm():
+        say(f"note: no kernels for AMD's GPUs: {SLOWLY}")
+        return False
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanogpt2.base.errors import DeviceError
@@ -14,7 +15,8 @@ from nanogpt2.screen.screen import detail
 if TYPE_CHECKING:
     import torch
 
-DRIVERS = {"linux": ("libcuda.so.1", "libamdhip64.so"), "win32": ("nvcuda.dll",)}
+DRIVERS = {"linux": ("libcuda.so.1",), "win32": ("nvcuda.dll", "amdhip64.dll")}
+AMD_GPU = Path("/dev/kfd")  # of the kernel's own driver; torch brings the rest of ROCm
 
 
 def check_driver(name: str) -> None:
@@ -22,7 +24,8 @@ def check_driver(name: str) -> None:
 
     Quick, since it does without torch: it finds the plain mistake before anything is run.
     """
-    if name == "cuda" and not any(map(_loads, DRIVERS.get(sys.platform, ()))):
+    drivers = map(_loads, DRIVERS.get(sys.platform, ()))
+    if name == "cuda" and not any(drivers) and not AMD_GPU.exists():
         raise DeviceError("device: found cuda, but this machine has no GPU driver; use auto or cpu")
     if name == "mps" and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
         raise DeviceError(
@@ -88,9 +91,16 @@ def precision_dtype(
 def _gpu_has_fp8(device: "torch.device") -> bool:
     import torch
 
-    if device.type != "cuda" or torch.version.hip is not None:
+    if device.type != "cuda" or is_rocm():
         return False
     return torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def is_rocm() -> bool:
+    """Return whether torch calls AMD's GPUs cuda, for which no kernel here was ever run."""
+    import torch
+
+    return torch.version.hip is not None
 
 
 def autocast(

@@ -1,5 +1,6 @@
 """Memory: how much a device has, and when it has run out."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import psutil
 import torch
 
-# In the words of torch's CPU allocator and oneDNN; and of CUDA, Triton and cuBLAS.
+# In the words of torch's CPU allocator and oneDNN; of CUDA, ROCm, Triton and cuBLAS; and of MPS.
 SHORTAGES = (
     *("can't allocate memory", "could not create a primitive"),
     *("CUDA error: out of memory", "[CUDA]: out of memory", "ALLOC_FAILED"),
+    *("HIP error: out of memory", "MPS backend out of memory"),
 )
 
 
@@ -33,10 +35,10 @@ def free_host_bytes() -> int:
 
 
 def _process_limits() -> list[int]:
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return []
+    import resource
+
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return [] if limit == resource.RLIM_INFINITY else [limit]
 

@@ -8,7 +8,7 @@ from nanogpt2.base.errors import DeviceError
 from nanogpt2.checks.check import check_operators
 from nanogpt2.config.config import Config
 from nanogpt2.device.cublaslt import load_library
-from nanogpt2.device.device import precision_dtype
+from nanogpt2.device.device import is_rocm, precision_dtype
 from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.operators import TORCH, Operators
@@ -48,7 +48,12 @@ def _find_operators(config: Config, device: torch.device, say: Say) -> Operators
 def _fuse_operators(
     config: Config, device: torch.device, dtype: torch.dtype, say: Say
 ) -> Operators:
-    """Return the kernels of a GPU; DeviceError where Triton is missing, or fp8 does not work."""
+    """Return the kernels of a GPU; DeviceError where Triton is missing, or fp8 does not work.
+
+    And on AMD's GPUs: a kernel that hangs is nothing that a check could refuse.
+    """
+    if is_rocm():
+        raise DeviceError("no kernels for AMD's GPUs")
     try:
         from nanogpt2.kernels import fp8, gpu  # slow to import, and not there for every system
     except ImportError as error:

@@ -10,6 +10,7 @@ from nanogpt2.base.errors import ConfigError
 from nanogpt2.base.workers import count_cores
 
 MEMORY = 2 * 2**30  # bytes that a trial on the CPU may take; a guess
+GPUS = ("nvidia[0-9]*", "kfd", "dxg")  # of NVIDIA, of AMD, and within Windows
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREADS = "OMP_NUM_THREADS"
 
@@ -45,7 +46,7 @@ def visible_gpus() -> list[str]:
     """Return the GPUs that trials may have, as CUDA_VISIBLE_DEVICES has them."""
     if (given := os.environ.get(VISIBLE)) is not None:
         return [part.strip() for part in given.split(",") if part.strip() not in ("", "-1")]
-    if os.name == "posix" and not any(Path("/dev").glob("nvidia[0-9]*")):
+    if os.name == "posix" and not any(set(Path("/dev").glob(name)) for name in GPUS):
         return []  # torch takes a second to say so
     import torch
 
