@@ -240,5 +240,7 @@ def _remove_leftovers(folder: Path) -> None:
     """
     for aside in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         if Path(aside, LOCK).is_file():
-            with suppress(Timeout), FileLock(Path(aside, LOCK), timeout=0):
-                shutil.rmtree(aside, ignore_errors=True)
+            with suppress(Timeout):
+                with FileLock(Path(aside, LOCK), timeout=0):
+                    shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(aside, ignore_errors=True)  # the lock too: Windows keeps open files

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
-if hasattr(signal, "SIGHUP"):  # a terminal that was closed, a session that was lost; not on Windows
+if sys.platform != "win32":  # a terminal that was closed, a session that was lost
     SIGNALS += (signal.SIGHUP,)
 
 
@@ -62,4 +63,7 @@ def end_after(goes_on: Callable[[], bool]) -> None:
     """Wait while `goes_on` answers True, then send SIGTERM to this process; for a thread."""
     while goes_on():
         time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":  # where `os.kill` would end it at once, with nothing saved
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -60,7 +60,7 @@ def aside(function: Callable[..., Result], *arguments: Any) -> Callable[[], Resu
     What it raises is raised by that. Where this process cannot be forked, or has one core alone,
     the call is made when it is waited for.
     """
-    if count_cores() == 1 or not is_alone():
+    if sys.platform == "win32" or count_cores() == 1 or not is_alone():
         return partial(function, *arguments)
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)

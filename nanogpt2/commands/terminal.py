@@ -1,6 +1,5 @@
 """The terminal: what is typed ahead does not mix into a text, and appears at the next prompt."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ def use_line_editor() -> None:
 @contextmanager
 def without_echo() -> Iterator[None]:
     """Have a terminal not show what is typed meanwhile; where there is none nothing is done."""
-    if os.name != "posix" or not sys.stdin.isatty():
+    if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
     import termios

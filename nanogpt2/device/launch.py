@@ -86,7 +86,7 @@ def _wait(processes: list[subprocess.Popen[bytes]], interruption: Interruption) 
         if interruption.name and not passed_on:
             passed_on = True
             for process in processes:
-                process.send_signal(signal.Signals[interruption.name])
+                _pass_on(process, signal.Signals[interruption.name])
         time.sleep(POLL_SECONDS)
     if _killed(statuses) and not interruption.name:
         return statuses  # the others have nothing to say of it
@@ -94,6 +94,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], interruption: Interruption) 
     while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return [process.poll() for process in processes] if interruption.name else statuses
+
+
+def _pass_on(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Tell `process` of a signal; on Windows Ctrl-C has reached it, from their common console."""
+    if sys.platform != "win32" or number != signal.SIGINT:
+        process.send_signal(number)
 
 
 def _killed(statuses: list[int | None]) -> list[int]:

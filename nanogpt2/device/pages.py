@@ -1,6 +1,8 @@
 """Memory in large pages, where the system has them: long streams of weights are read quicker."""
 
 import mmap
+import sys
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -13,8 +15,9 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self.memory = mmap.mmap(-1, max(size, 1) + ALIGNED)
-        if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
-            self.memory.madvise(mmap.MADV_HUGEPAGE)
+        if sys.platform == "linux":
+            with suppress(OSError):  # a kernel may be built without them
+                self.memory.madvise(mmap.MADV_HUGEPAGE)
         self.taken = 0
 
     def take(self, count: int, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -166,7 +166,8 @@ class StateFiles:
 
     def _delete(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        _lock_path(self.folder).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps it until it is released, and removes it then
+            _lock_path(self.folder).unlink()
 
 
 def _lock_path(folder: Path) -> Path:

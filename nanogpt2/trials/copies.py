@@ -9,8 +9,8 @@ experiment is fetched from it, which git does whole or not at all.
 
 import configparser
 import json
-import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -256,5 +256,5 @@ class Copy:
 
 def _works(process: psutil.Process) -> bool:
     """Return whether a process is alive, and not the shell of a person who looks around."""
-    interactive = os.name == "posix" and process.terminal() is not None
+    interactive = sys.platform != "win32" and process.terminal() is not None
     return process.status() != psutil.STATUS_ZOMBIE and not interactive

@@ -129,6 +129,8 @@ class Forks:
 
 def serve(address: str, owner: int, modules: Sequence[str]) -> None:
     """Import `modules`, then run each order that comes in a process of its own."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     for name in modules:
         with suppress(ImportError):
             __import__(name)
@@ -164,6 +166,8 @@ def serve(address: str, owner: int, modules: Sequence[str]) -> None:
 
 def serve_one(client: socket.socket) -> int:
     """Run one order, pass on what its client is told by signals, and tell how it ended."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -190,6 +194,8 @@ def serve_one(client: socket.socket) -> int:
 
 def receive(client: socket.socket) -> tuple[bytes, list[int]]:
     """Return the order that a client sends, and its standard streams."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     streams = array.array("i")
     head, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
     streams.frombytes(ancillary[0][2])

@@ -27,9 +27,10 @@ def run_apart(stage: str) -> None:
 
     Signals are passed on. Where one killed the child a line says so, and what to try; the status
     is then that of a shell, 128 and the signal's number. The child ends with this process, and
-    with the DVC that runs it.
+    with the DVC that runs it. Only Linux tells who sent a signal: elsewhere, as in one of a group,
+    which has a launcher that watches it, this process itself goes on.
     """
-    if not can_watch():
+    if sys.platform != "linux" or "RANK" in os.environ:
         threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
         return
     watcher, caught = os.getpid(), {signal.SIGCHLD, *SIGNALS}
@@ -46,20 +47,14 @@ def run_apart(stage: str) -> None:
     threading.Thread(target=end_with, args=(watcher,), name="parent", daemon=True).start()
 
 
-def can_watch() -> bool:
-    """Return whether this process can do so: Linux tells who sent a signal.
-
-    One of a group has a launcher that watches it.
-    """
-    return hasattr(os, "fork") and hasattr(signal, "sigwaitinfo") and "RANK" not in os.environ
-
-
 def wait_for(child: int, caught: Set[signal.Signals]) -> int:
     """Return the exit status of `child`, negative for a signal; pass `caught` signals on to it.
 
     A terminal's Ctrl-C has reached it already. A SIGINT of another origin may have, and a second
     one would end it without saving, so SIGTERM asks for the same.
     """
+    if sys.platform != "linux":
+        raise NotImplementedError
     while True:
         found = signal.sigwaitinfo(caught)
         if found.si_signo == signal.SIGCHLD:
