@@ -20,7 +20,8 @@ def clip_and_step(
     """Clip, let the optimizers update the weights, and return the gradient's norm.
 
     `grad_clip` is the longest that it may be, without a limit where it is 0. An update with a
-    gradient that is not finite is kept from the weights, without the host waiting for the device, but for MPS.
+    gradient that is not finite is kept from the weights, without the host waiting for the device,
+    but for MPS.
     """
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     scale = 1.0 if loss_scale is None else loss_scale.value
