@@ -10,7 +10,7 @@ from nanogpt2.batching.answer import Answer
 from nanogpt2.batching.batch import Batch
 from nanogpt2.batching.drawer import Drawer
 from nanogpt2.batching.drawing import Drawing
-from nanogpt2.completions.errors import Refusal, broken, ending, too_busy
+from nanogpt2.completions.errors import Refusal, broken, ending, too_busy, wrong
 from nanogpt2.completions.limits import Limits
 from nanogpt2.serve.metrics import ModelMetrics
 
@@ -51,9 +51,12 @@ class Engine:
         return not self.waiting and not self.running
 
     def submit(self, job: Job) -> None:
-        """Put the answers of `job` in the queue; Refusal where it is full, or the server ends."""
+        """Put the answers of `job` in the queue; Refusal where they do not fit or it ends."""
         if self.is_ending:
             raise ending()
+        most = self.limits.queue + sum(drawer.batch.lanes.rows for drawer in self.drawers)
+        if len(job.answers) > most:
+            raise wrong("n", f"{len(job.answers)} answers", f"{most}, drawn and waiting")
         room = self.limits.queue + sum(len(drawer.batch.free) for drawer in self.drawers)
         if len(self.waiting) + len(job.answers) > room:
             raise too_busy()

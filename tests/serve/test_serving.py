@@ -371,6 +371,16 @@ def test_an_ensemble_writes_what_generate_writes_of_it(files: list[Path], tmp_pa
     assert described["parameters"] == sum(each.numel() for each in loaded.model.parameters())
 
 
+def test_more_answers_than_may_ever_wait_are_refused_for_good(files: list[Path]) -> None:
+    with serving(files, rows=2, queue=1) as server:
+        assert server.complete(**ALL, n=3).status == 200
+        response = server.complete(**ALL, n=4)
+    assert response.status == 400
+    assert (
+        response.json()["error"]["message"] == "n: found '4 answers'; allowed: 3, drawn and waiting"
+    )
+
+
 def test_what_cannot_be_served_is_one_line(files: list[Path], tmp_path: Path) -> None:
     short = tmp_path / "token.txt"
     short.write_text("guessed")
