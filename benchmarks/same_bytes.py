@@ -11,8 +11,9 @@ the tokens a second of its steps. With `--kills` a run with shards is killed wit
 moment, a process of it drawn at random, and goes on in another number of processes, to be killed
 again or to come to its end. The exit status is 1 where two SHA-256 with shards differ.
 
-`--cost` trains a preset in this process on random tokens, with one shard and with more, a step of
-each in turn, and prints the medians and the median of the ratios of pairs.
+`--cost` trains a preset in this process on random tokens, with shards, and with as many passes that
+are only accumulated, a step of each in turn, and prints the medians, and those of the ratios of
+pairs. On a CPU one thread computes, and only its own time counts, not that of other work.
 """
 
 import json
@@ -137,34 +138,42 @@ def compare(config: dict[str, Any], processes: list[int], kills: int, seed: int)
             for line in told:
                 click.echo(line)
             told.clear()
-            # it came to its end before it was killed, or shall now
-            found.add(run.weights() if killed < kills else run.to_the_end(draw.choice(processes)))
-    click.echo(f"{len(found)} different SHA-256, {killed} kills")
+            if killed < kills:  # it came to its end before it was killed
+                found.add(weights := run.weights())
+                click.echo(f"then to the end: {weights[:32]}")
+            else:
+                found.add(run.to_the_end(draw.choice(processes)))
+    click.echo(f"{len(found)} SHA-256 with shards, {killed} kills")
     return len(found) == 1
 
 
-def cost(preset: str, device: str, batch: int, shards: list[int], rounds: int) -> None:
-    """Print what a step takes with each number of shards, in turn."""
-    own = {"device": device, "batch_size": batch, "gradient_accumulation_steps": 1}
+def cost(preset: str, device: str, batch: int, counts: list[int], rounds: int) -> None:
+    """Print what a step takes with each number of shards, and of passes without shards, in turn."""
     steppers = {}
-    for count in shards:
-        config = get_config(preset, **own, max_iters=10**6, shards=count)
-        steppers[count] = Stepper(GPT(config), config)
+    for count in counts:
+        ways = {"shards": (batch, count), "passes": (batch // count, 1)}
+        for name, (size, shards) in ways.items():
+            own = {"batch_size": size, "gradient_accumulation_steps": batch // size}
+            own |= {"shards": shards, "max_iters": 10**6}
+            config = get_config(preset, device=device, **own)
+            steppers[f"{count} {name}"] = Stepper(GPT(config), config)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 1_000_000).astype(np.uint16)
     data = TokenDataset(tokens, config.block_size)
-    seconds: dict[int, list[float]] = {count: [] for count in shards}
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in steppers}
     for step in range(WARM_UP + rounds):
-        for count in shards if step % 2 else reversed(shards):
-            start = time.perf_counter()
-            steppers[count].step(data, step)
-            steppers[count].synchronize()
-            seconds[count].append(time.perf_counter() - start)
-    for count in shards:
-        times = list(zip(seconds[count], seconds[shards[0]], strict=True))[WARM_UP:]
+        for name, stepper in steppers.items():
+            start = clock()
+            stepper.step(data, step)
+            stepper.synchronize()
+            seconds[name].append(clock() - start)
+    first = seconds[next(iter(steppers))]
+    for name, stepper in steppers.items():
+        pairs = list(zip(seconds[name], first, strict=True))[WARM_UP:]
         click.echo(
-            f"{preset}, batch {batch}, {steppers[count].dtype}, shards {count}:"
-            f" {statistics.median(own for own, _ in times) * 1e3:.1f} ms a step,"
-            f" {statistics.median(own / first for own, first in times):.3f} of {shards[0]}"
+            f"{preset}, batch {batch}, {stepper.dtype}, {name}:"
+            f" {statistics.median(own for own, _ in pairs) * 1e3:.1f} ms a step,"
+            f" {statistics.median(own / other for own, other in pairs):.3f} of one"
         )
 
 
@@ -199,8 +208,8 @@ def main(
 ) -> None:
     """Compare the bytes of runs, or with `--cost` the time of their steps."""
     if preset:
-        threads = f", {torch.get_num_threads()} threads with one shard" if device == "cpu" else ""
-        click.echo(f"torch {torch.__version__}, {device}{threads}")
+        torch.set_num_threads(1)
+        click.echo(f"torch {torch.__version__}, {device}")
         cost(preset, device, batch, counts, rounds)
         return
     own = {**SHORT, "device": device, "shards": shards, "max_iters": steps}

@@ -29,6 +29,8 @@ def main() -> None:
     )
     parser.add_argument("--site", type=Path, default=ROOT / "site", help="what mkdocs built")
     site = parser.parse_args().site.resolve()
+    if not (site / "index.html").is_file():
+        parser.error(f"--site: no index.html in {site}; run mkdocs build")
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         small = {key: value for key, value in SMALL_RUN.items() if key != "corpus"}
         project = Workspace(Path(folder) / "project", small)
