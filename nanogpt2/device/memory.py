@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 
@@ -69,6 +71,21 @@ def _memory_groups(path: Path) -> Iterator[tuple[str, str, str]]:
                 yield "", "memory.max", group
             elif "memory" in controllers.split(","):
                 yield "memory", "memory.limit_in_bytes", group
+
+
+def pin(memory: npt.NDArray[np.uint8]) -> bool:
+    """Fix the pages of `memory`, so that a GPU copies into it by itself; return whether it does.
+
+    torch's own pinned memory comes in powers of two.
+    """
+    address, portable = memory.ctypes.data, 1
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    return int(runtime.cudaHostRegister(address, memory.nbytes, portable)) == 0
+
+
+def unpin(memory: npt.NDArray[np.uint8]) -> None:
+    """Undo `pin`."""
+    torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data)  # type: ignore[no-untyped-call]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

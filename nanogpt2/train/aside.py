@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.base.errors import DataError
-from nanogpt2.device.memory import free_host_bytes
+from nanogpt2.device.memory import free_host_bytes, pin, unpin
 from nanogpt2.train.resume import StateFiles
 
 ALIGNMENT = 64  # bytes, at whose multiples each tensor's memory begins
@@ -36,18 +36,18 @@ class StateWriter:
     def begin(self, step: int, state: dict[str, Any]) -> None:
         """Begin to write `state`, once `ended` was waited for; the run may go on and change it.
 
-        Where there is no memory for a copy, and on a GPU, the state is written before this returns.
+        Where there is no memory for a copy, the state is written before this returns.
         """
         self.step = step
         if self.copy.make_room(bytes_of(state)):
-            self.work = self.thread.submit(self.files.write, step, self.copy.take(state))
-            return
-        self.work = Future()
-        try:
-            self.files.write(step, state)
-            self.work.set_result(None)
-        except DataError as error:
-            self.work.set_exception(error)
+            self.work = self.thread.submit(self._write, self.copy.take(state))
+        else:
+            self.work = self.thread.submit(self._write, state)
+            wait([self.work])
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self.copy.wait()
+        self.files.write(self.step, state)
 
     def ended(self, *, waiting: bool) -> DataError | None:
         """Return, once, what kept the last state from being written, with `waiting` at its end.
@@ -69,11 +69,17 @@ class StateWriter:
 
 
 class HostCopy:
-    """Memory on the host for a copy of a state on `device`, used again for the next one."""
+    """Memory on the host for a copy of a state on `device`, used again for the next one.
+
+    A GPU copies into it by itself, since its pages are pinned: the host goes on, and what it asks
+    of the GPU afterwards waits for the copy.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.memory = np.empty(0, np.uint8)
+        self.is_pinned = False
+        self.copied: torch.cuda.Event | None = None
 
     def make_room(self, size: int) -> bool:
         """Have memory for copies of `size` bytes; return whether it could be had.
@@ -83,18 +89,19 @@ class HostCopy:
         if size <= len(self.memory):
             return True
         self.close()
-        if self.device.type != "cpu" or SPARED * size > free_host_bytes():
+        if self.device.type not in ("cpu", "cuda") or SPARED * size > free_host_bytes():
             return False
         try:
             memory = np.empty(size, np.uint8)
         except MemoryError:
             return False
         memory.fill(0)  # so that its pages are there: to get them takes as long as to fill them
+        self.is_pinned = self.device.type == "cuda" and pin(memory)
         self.memory = memory
         return True
 
     def take(self, content: Any) -> Any:
-        """Return a copy of `content`, for which there is room.
+        """Return `content` with tensors of the host, to be read after `wait`; there is room.
 
         The last copy is overwritten. Tensors that share memory share it in the copy.
         """
@@ -102,13 +109,24 @@ class HostCopy:
         for key, storage in _storages(content).items():
             host = torch.frombuffer(self.memory, dtype=torch.uint8, count=key[2], offset=at)
             whole = torch.empty(0, dtype=torch.uint8, device=storage.device)
-            host.copy_(whole.set_(storage))
+            host.copy_(whole.set_(storage), non_blocking=True)
             hosts[key], at = host.untyped_storage(), at + _aligned(key[2])
+        if self.device.type == "cuda":
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.copied.record()
         return _in_memory(content, hosts)
+
+    def wait(self) -> None:
+        """Return once the last copy is there."""
+        if self.copied is not None:
+            self.copied.synchronize()
 
     def close(self) -> None:
         """Give the memory back; no copy is read any more."""
-        self.memory = np.empty(0, np.uint8)
+        self.wait()
+        if self.is_pinned:
+            unpin(self.memory)
+        self.memory, self.is_pinned = np.empty(0, np.uint8), False
 
 
 def bytes_of(content: Any) -> int:

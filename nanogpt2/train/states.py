@@ -23,7 +23,7 @@ TRAINING_ROOMS = (
     *("base", "config", "device", "bpe", "tokens", "model", "checks", "kernels"),
     *("finetune", "distil", "optimizers", "train"),
 )
-SETTLED = 8  # steps, after which there is time to take memory
+SETTLED = 8  # steps, after which a GPU's are captured and there is time to take memory
 
 
 class RunStates:
