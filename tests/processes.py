@@ -2,9 +2,11 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from workspace import Workspace
 
 
@@ -48,6 +50,23 @@ def wait_for(
             return False
         time.sleep(every)
     return True
+
+
+def going_on(processes: Sequence[psutil.Process], *, within: float) -> list[psutil.Process]:
+    """Return which of `processes` have not ended after so many seconds.
+
+    One that has ended may still be listed: whoever adopted it takes its time.
+    """
+    left, until = list(processes), time.monotonic() + within
+    while (left := list(filter(runs, left))) and time.monotonic() < until:
+        time.sleep(0.01)
+    return left
+
+
+def runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def states(workspace: Workspace) -> list[Path]:

@@ -17,6 +17,7 @@ import torch
 import warm
 from click.testing import CliRunner
 from imports import ROOT
+from processes import going_on
 from several import CASES, SHARDS, STEPS, case_config, losses, sharded_bits
 
 from nanogpt2.base.errors import ConfigError
@@ -295,8 +296,7 @@ def test_the_processes_end_with_the_one_that_launched_them() -> None:
         time.sleep(0.01)
     launcher.kill()
     launcher.wait()
-    _, alive = psutil.wait_procs(ranks, timeout=5)
-    assert not alive
+    assert not going_on(ranks, within=5)
 
 
 def test_a_group_that_cannot_train_together_is_refused() -> None:
