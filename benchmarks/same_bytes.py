@@ -59,7 +59,7 @@ class Run:
     def __init__(self, folder: Path, config: dict[str, Any], processes: list[int]) -> None:
         self.folder = folder
         self.shards = config["shards"]
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         text = TEXT * (1 + 30 * config["block_size"] // len(TEXT))
         (folder / "text.txt").write_text(text, encoding="utf-8")
         self.config = config

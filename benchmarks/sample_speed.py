@@ -179,11 +179,13 @@ def count_greedy(case: Case, sides: Sides) -> None:
         print(f"{name}: greedy tokens as nanoGPT's: {same.tolist()} of {tokens} in each of 4 texts")
 
 
-def measure_batches(case: Case, sides: Sides, repeats: int, bandwidth: float) -> None:
+def measure_batches(
+    case: Case, sides: Sides, repeats: int, bandwidth: float, *, device: str
+) -> None:
     """Print the latency of a step and the throughput of so many texts at a time, of ours alone."""
     for rows in BATCHES:
         idx = torch.zeros(rows, case.prompt, dtype=torch.long)
-        tokens = max(8, case.tokens // max(1, rows // 64))
+        tokens = case.tokens if device == "cuda" else max(8, case.tokens // max(1, rows // 64))
         draw = partial(sides.run_ours, case, idx)
         draw(3)
         timed = [seconds(partial(draw, tokens), time.perf_counter) for _ in range(repeats)]
@@ -242,7 +244,7 @@ def main(
             sides, last = Sides(case, device, module), case.shape
             say_floor(sides.weights, bandwidth)
             if batches:
-                measure_batches(case, sides, repeats, bandwidth)
+                measure_batches(case, sides, repeats, bandwidth, device=device)
                 continue
             if sides.theirs and case.dtype == "float32" and (device, only) != ("cpu", "base"):
                 count_greedy(case, sides)

@@ -174,7 +174,7 @@ class Run:
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         (folder / "my.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         text = TEXT * (1 + 20 * config["block_size"] // len(TEXT)) * 4
         (folder / "text.txt").write_text(text, encoding="utf-8")

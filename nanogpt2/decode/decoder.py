@@ -5,6 +5,7 @@ learned positions may go on past the end: the oldest token is overwritten and th
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -23,8 +24,8 @@ class Decoder(Protocol):
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
 
-    def copy_row(self, source: int, row: int) -> None:
-        """Make `row` hold what `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int]) -> None:
+        """Make each of `rows` hold what the row `source` holds."""
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
@@ -135,11 +136,12 @@ class ModuleDecoder:
         self.cache.read_start(row, len(tokens))
         return self._logits(self.model.hidden(tokens[None], self.cache))[0]
 
-    def copy_row(self, source: int, row: int) -> None:
-        """Make `row` hold what `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int]) -> None:
+        """Make each of `rows` hold what the row `source` holds."""
+        numbers = torch.tensor(rows, device=self.cache.rows.device)
         for layer in self.cache.layers:
             for kept in (layer.k, layer.v, layer.read):
-                kept[row] = kept[source]
+                kept[numbers] = kept[source].clone()
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""

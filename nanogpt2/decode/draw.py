@@ -83,13 +83,20 @@ def narrowed(uniforms: Tensor) -> Tensor:
     return uniforms.float().clamp(max=1 - torch.finfo(torch.float32).eps / 2)
 
 
+def take_column(uniforms: Tensor, column: Tensor | None) -> Tensor:
+    """Return the `column` (1,), else the first, of `uniforms` (B, N): (B, 1)."""
+    return uniforms[:, :1] if column is None else uniforms.index_select(1, column)
+
+
 def draw_tokens(
-    logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
-) -> Tensor:
+    logits: Tensor, uniforms: Tensor, controls: Controls, *,
+    seen: Tensor | None = None, column: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return one token for each row of `logits` (B, V): (B,).
 
-    `uniforms` (B, 1) picks the token: the first whose cumulated probability exceeds it.
-    `seen` (B, V) is true for tokens that the repetition penalty makes less likely.
+    The first, or the `column` (1,), of `uniforms` (B, N) picks the token: the first whose cumulated
+    probability exceeds it. `seen` (B, V) is true for tokens that the repetition penalty makes less
+    likely.
     """
     if seen is not None:
         logits = penalise(logits, seen, controls.repetition_penalty)
@@ -102,8 +109,28 @@ def draw_tokens(
     # in float64 the sum of 50,000 small numbers does not shift the draw; MPS has none
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulated = probabilities.cumsum(dim=-1, dtype=wide)
-    drawn = torch.searchsorted(cumulated, uniforms.to(wide) * cumulated[:, -1:], right=True)
+    shares = take_column(uniforms, column).to(wide)
+    drawn = torch.searchsorted(cumulated, shares * cumulated[:, -1:], right=True)
     return drawn[:, 0].clamp_(max=logits.shape[-1] - 1)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn of each row: tensors that are changed in place, which a CUDA graph can do."""
+
+    tokens: Tensor  # (B,): the last ones
+    positions: Tensor  # (B,): where these stand
+    chunk: Tensor  # (B, N): those not yet handed out
+    count: Tensor  # (1,): tokens drawn of each row
+    chunk_count: Tensor  # (1,): those in `chunk`
+
+
+def note_tokens(tokens: Tensor, drawn: Drawn) -> None:
+    """Take note of `tokens` (B,), which follow the last ones."""
+    drawn.tokens.copy_(tokens)
+    drawn.chunk.index_copy_(1, drawn.chunk_count, tokens[:, None])
+    for counted in (drawn.positions, drawn.count, drawn.chunk_count):
+        counted += 1
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

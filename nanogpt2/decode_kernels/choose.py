@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from nanogpt2.base.errors import DeviceError
 from nanogpt2.checks.check import find_fault
 from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
-from nanogpt2.decode.draw import draw_tokens
+from nanogpt2.decode.draw import Drawn, draw_tokens, note_tokens
 from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, draw_compiled
 from nanogpt2.decode_kernels.cpu_library import SOURCE, load
-from nanogpt2.decode_kernels.trials import try_compiled, try_draw
+from nanogpt2.decode_kernels.trials import try_compiled, try_draw, try_note
 from nanogpt2.device.compiler import name_of
 from nanogpt2.device.device import is_rocm
 from nanogpt2.model.gpt import GPT, MLP, Attention, Block, RMSNorm
@@ -32,7 +32,7 @@ VARIANT = (
     *("mlp_conv", "tied_head", "bias", "logit_softcap"),
 )
 MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels of a GPU
-MOST_ROWS = 48
+MOST_ROWS = 80
 SLOWLY = "decoding goes on with torch's operators, more slowly"
 KNOWN = {GPT, Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
 
@@ -70,6 +70,15 @@ def choose_draw(weight: Tensor) -> Callable[..., Tensor]:
     if weight.device == CPU and compiles() and compiled_draw_works():
         return draw_compiled
     return draw_tokens
+
+
+def choose_note(weight: Tensor) -> Callable[[Tensor, Drawn], None]:
+    """Return the quickest `note_tokens` where `weight` (V, C) is."""
+    if runs_kernels(weight) and note_works(weight.device):
+        from nanogpt2.decode_kernels.gpu import note_fused
+
+        return note_fused
+    return note_tokens
 
 
 # --- On a CPU ---
@@ -166,6 +175,14 @@ def draw_works(device: torch.device, n_logits: int) -> bool:
     from nanogpt2.decode_kernels.gpu import draw_fused
 
     return is_right("draw", find_fault(lambda: try_draw(draw_fused, device, n_logits)))
+
+
+@cache
+def note_works(device: torch.device) -> bool:
+    """Return whether the kernel that takes note of tokens does what `note_tokens` does."""
+    from nanogpt2.decode_kernels.gpu import note_fused
+
+    return is_right("note", find_fault(lambda: try_note(note_fused, device)))
 
 
 @cache

@@ -4,6 +4,7 @@ The weights are packed once into panels, which the products read from one end to
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.base.errors import CheckpointError
-from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.draw import Controls, take_column
 from nanogpt2.decode_kernels.cpu_library import (
     MLP_KINDS,
     BlockWeights,
@@ -169,9 +170,9 @@ class CompiledDecoder:
         rows, positions = torch.zeros_like(tokens), torch.arange(position, position + len(tokens))
         return self.read(tokens, rows, positions, last=len(tokens), each=True)
 
-    def copy_row(self, source: int, row: int) -> None:
-        """Make `row` hold what `source` holds."""
-        self.kv_cache[:, row] = self.kv_cache[:, source]
+    def copy_row(self, source: int, rows: Sequence[int]) -> None:
+        """Make each of `rows` hold what the row `source` holds."""
+        self.kv_cache[:, rows] = self.kv_cache[:, source, None]
 
     def reach(self, length: int) -> int:
         """Return `length`: `step` reads what it needs."""
@@ -286,11 +287,13 @@ class CompiledDecoder:
 
 
 def draw_compiled(
-    logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
-) -> Tensor:
+    logits: Tensor, uniforms: Tensor, controls: Controls, *,
+    seen: Tensor | None = None, column: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return what `draw_tokens` does."""
     rows, V = logits.shape
-    assert uniforms.shape == (rows, 1)
+    uniforms = take_column(uniforms, column)
+    assert len(uniforms) == rows
     assert seen is None or (seen.shape == logits.shape and seen.is_contiguous())
     assert logits.stride(1) == 1
     assert logits.dtype == torch.float32

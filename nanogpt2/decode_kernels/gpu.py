@@ -7,16 +7,18 @@ keys is part of attention. Triton compiles a kernel when it is first called and 
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
 from nanogpt2.decode.decoder import LayerKVCache, ModuleDecoder
-from nanogpt2.decode.draw import COLDEST, Controls, draw_tokens, penalise
+from nanogpt2.decode.draw import COLDEST, Controls, Drawn, draw_tokens, penalise
 from nanogpt2.decode_kernels import gpu_kernels as kernels
 from nanogpt2.model.gpt import GPT, Attention, Block, rope_frequencies
-from nanogpt2.model.operators import QK_EPS
+from nanogpt2.model.operators import QK_EPS, cap_logits
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Tile:
     num_stages: int
 
 
-ONE_ROW = {columns: Tile(1024, 4, 1) for columns in (4, 8, 16)}  # by the number of columns
-MANY_ROWS = {16: Tile(128, 4, 4), 32: Tile(128, 8, 3), 64: Tile(64, 4, 4)}
-MANY_FLOAT32_ROWS = {16: Tile(32, 4, 4), 32: Tile(32, 4, 4)}
-ROWS = 32  # that share one read of the weights, at most
+DEEPEST, PROGRAMS = 4096, 192  # of one row: the widest tile, and as many programs at least
+ROWS, MANY_ROWS_DEPTH = 32, 32  # rows that share one read of the weights, at most
+MOST_ROWS = {True: 64, False: 1}  # by float32 or not: beyond that torch's products are quicker
 PRECISION = "tf32x3"  # of float32 products of many rows: three products, as exact as one
-SLOTS, ATTENTION_WARPS = 128, 8  # slots of the cache that are read at once
+READING = {1: (256, 8), 32: (64, 4)}  # slots at once and warps, for so many rows at most
+READING_MANY = 16, 1
+ALIGNED = 8  # rows of a weight, of which cuBLAS takes multiples much more quickly
 PART = 1024  # logits that one program sums
 
 
@@ -51,6 +54,8 @@ class FusedDecoder(ModuleDecoder):
         self.frequencies = None
         if config.positions == "rotary":
             self.frequencies = rope_frequencies(first.attn.head_size, weight.device)
+        self.is_narrow = rows <= MOST_ROWS[weight.dtype == torch.float32]
+        self.head_weight: Tensor | None = None  # for many rows
         self.x = weight.new_empty(rows, config.n_embd)
         self.qkv = weight.new_empty(rows, first.attn.c_attn.out_features)
         self.read = weight.new_empty(rows, config.n_embd)
@@ -60,50 +65,103 @@ class FusedDecoder(ModuleDecoder):
         """Return the length of the cache: `step` reads as much of it as each row has filled."""
         return len(self.cache.slot_numbers)
 
+    def encode(self, tokens: Tensor, row: int) -> Tensor:
+        """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
+        if self.x.shape[0] == len(tokens) == 1:
+            return self.step(tokens, torch.zeros_like(tokens))[0]
+        return super().encode(tokens, row)
+
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
         positions = positions.contiguous()
         self.embed(tokens.contiguous(), positions)
-        for block, cache in zip(self.model.h, self.cache.layers, strict=True):
+        go_through = self.read_block if self.is_narrow else self.read_block_by_torch
+        for block, kept in zip(self.model.h, self.cache.layers, strict=True):
             assert isinstance(block, Block)
-            attention, mlp = block.attn, block.mlp
-            apply_linear(self.x, attention.c_attn, self.qkv, norm=block.ln_1)
-            self.attend(attention, cache, positions)
-            apply_linear(self.read, attention.c_proj, self.x, add=True)
-            if block.mlp_conv is None:
-                apply_linear(self.x, mlp.c_fc, self.hidden, norm=block.ln_2, kind=str(mlp.kind))
-            else:
-                self.cache.read_one(positions)
-                mixed = cache.mix_tokens(block.ln_2(self.x)[:, None], block.mlp_conv)[:, 0]
-                apply_linear(mixed, mlp.c_fc, self.hidden, kind=str(mlp.kind))
-            apply_linear(self.hidden, mlp.c_proj, self.x, add=True)
+            go_through(block, kept, positions)
         return self.head()
+
+    def read_block(self, block: Block, cache: LayerKVCache, positions: Tensor) -> None:
+        """Let `x` go through `block` in five kernels."""
+        attention, mlp = block.attn, block.mlp
+        apply_linear(self.x, attention.c_attn, self.qkv, norm=block.ln_1)
+        self.attend(attention, cache, positions)
+        apply_linear(self.read, attention.c_proj, self.x, add=True)
+        if block.mlp_conv is None:
+            apply_linear(self.x, mlp.c_fc, self.hidden, norm=block.ln_2, kind=str(mlp.kind))
+        else:
+            mixed = self.mix_tokens(block.ln_2(self.x), block.mlp_conv, cache, positions)
+            apply_linear(mixed, mlp.c_fc, self.hidden, kind=str(mlp.kind))
+        apply_linear(self.hidden, mlp.c_proj, self.x, add=True)
+
+    def read_block_by_torch(self, block: Block, cache: LayerKVCache, positions: Tensor) -> None:
+        """Let `x` go through `block` with torch's products, the quickest for many rows."""
+        self.qkv = block.attn.c_attn(block.ln_1(self.x))
+        self.attend(block.attn, cache, positions)
+        self.x += block.attn.c_proj(self.read)
+        normed = block.ln_2(self.x)
+        if block.mlp_conv is not None:
+            normed = self.mix_tokens(normed, block.mlp_conv, cache, positions)
+        self.x += block.mlp(normed)
+
+    def mix_tokens(
+        self, x: Tensor, weight: Tensor, cache: LayerKVCache, positions: Tensor
+    ) -> Tensor:
+        """Return what mlp_conv makes of `x` (B, C) and the tokens before it; keep it."""
+        self.cache.read_one(positions)
+        return cache.mix_tokens(x[:, None], weight)[:, 0]
 
     def head(self) -> Tensor:
         """Return the logits (B, V) of `x`."""
         model, cap = self.model, float(self.model.config.logit_softcap or 0)
+        if not self.is_narrow:
+            return self.head_by_torch(model.ln_f(self.x))
         head = model.head_weight[: self.n_tokens]
         logits = torch.empty(len(self.x), len(head), device=head.device)
         multiply(self.x, head, None, logits, norm=model.ln_f, kind="cap" if cap else "", cap=cap)
         return logits
+
+    def head_by_torch(self, x: Tensor) -> Tensor:
+        """Return logits (B, V) of `x` (B, C), by torch."""
+        if self.head_weight is None:
+            weight = self.model.head_weight[: self.n_tokens]
+            self.head_weight = F.pad(weight, (0, 0, 0, -len(weight) % ALIGNED))
+            self.n_logits = len(weight)
+        if x.is_cuda and x.dtype != torch.float32:
+            logits = torch.mm(x, self.head_weight.T, out_dtype=torch.float32)
+        else:
+            logits = F.linear(x, self.head_weight).float()
+        return cap_logits(logits[:, : self.n_logits], float(self.model.config.logit_softcap or 0))
 
     def embed(self, tokens: Tensor, positions: Tensor) -> None:
         """Write the embeddings of `tokens` (B,) at `positions` (B,) to `x`."""
         rows, C = self.x.shape
         wpe = None if self.frequencies is not None else self.model.wpe.weight
         grid = (rows, triton.cdiv(C, PART))
-        wte = self.model.wte.weight
+        wte = self.model.wte.weight  # not EARLY: a step begins when the last one has ended
         kernels.embed[grid](tokens, positions, wte, wpe, self.x, C, COLUMNS=PART)
 
     def attend(self, attention: Attention, cache: LayerKVCache, positions: Tensor) -> None:
         """Write what the queries of `qkv` read of the cache to `read`; keep keys and values."""
-        D = attention.head_size
-        kernels.attend[(len(positions), attention.n_head)](
+        D, rows = attention.head_size, len(positions)
+        slots, warps = next((READING[most] for most in READING if rows <= most), READING_MANY)
+        kernels.attend[(rows, attention.n_head)](
             self.qkv, cache.k, cache.v, self.frequencies, positions, self.read, cache.k.shape[2],
             SCALE=1 / math.sqrt(D), EPS=QK_EPS, NORMED=attention.qk_norm,
-            HEADS=attention.n_head, KV_HEADS=attention.n_kv_head, D=D, SLOTS=SLOTS,
-            COLUMNS=triton.next_power_of_2(D), num_warps=ATTENTION_WARPS,
+            HEADS=attention.n_head, KV_HEADS=attention.n_kv_head, D=D, SLOTS=slots,
+            COLUMNS=triton.next_power_of_2(D), num_warps=warps, **early(positions.device),
         )  # fmt: skip
+
+
+@cache
+def early(device: torch.device) -> dict[str, bool]:
+    """Return how to launch a kernel so that it begins early where `device` and Triton can do that.
+
+    The Hopper generation and later can, in CUDA graphs too.
+    """
+    can = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    can = can and hasattr(triton.language.extra.cuda, "gdc_wait")
+    return {"EARLY": True, "launch_pdl": True} if can else {"EARLY": False}
 
 
 def apply_linear(
@@ -136,29 +194,39 @@ def multiply(
     """
     (rows, K), N = x.shape, out.shape[1]
     assert norm is None or isinstance(norm, nn.LayerNorm | nn.RMSNorm)
-    many = MANY_FLOAT32_ROWS if x.dtype == torch.float32 else MANY_ROWS
-    tiles, programs = (ONE_ROW, 264) if rows == 1 else (many, 96)
+    columns, tile = tile_of(rows, N, K)
     sharing = 1 if rows == 1 else 16 if rows <= 16 else ROWS  # tensor cores take 16 at least
-    columns = min(max(triton.next_power_of_2(max(1, N // programs)), min(tiles)), max(tiles))
-    tile = tiles[columns]
     kernels.linear[(triton.cdiv(N, columns), triton.cdiv(rows, sharing))](
         x, weight, bias,
         None if norm is None else norm.weight, getattr(norm, "bias", None),
         out if add else None, out, rows, N, K=K,
         EPS=0.0 if norm is None else float(norm.eps or 0),
         CENTRED=isinstance(norm, nn.LayerNorm), KIND=kind, CAP=cap, PRECISION=PRECISION,
-        ROWS=sharing, COLUMNS=columns, DEPTH=min(tile.depth, max(16, triton.next_power_of_2(K))),
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        ROWS=sharing, COLUMNS=columns, DEPTH=tile.depth,
+        num_warps=tile.num_warps, num_stages=tile.num_stages, **early(x.device),
     )  # fmt: skip
 
 
+def tile_of(rows: int, N: int, K: int) -> tuple[int, Tile]:
+    """Return what a program takes of N outputs of K inputs: how many columns, and how."""
+    width = max(16, triton.next_power_of_2(K))
+    if rows == 1:  # all of some columns is on its way at once, where it fits
+        depth = min(width, DEEPEST)
+        columns = max(1, 2 * DEEPEST // depth)
+        while columns > 1 and N // columns < PROGRAMS:
+            columns //= 2
+        return columns, Tile(depth, max(1, columns * depth // DEEPEST), 1)
+    return 16 if N < 17 * 96 else 32, Tile(min(MANY_ROWS_DEPTH, width), 4, 4)
+
+
 def draw_fused(
-    logits: Tensor, uniforms: Tensor, controls: Controls, *, seen: Tensor | None = None
-) -> Tensor:
+    logits: Tensor, uniforms: Tensor, controls: Controls, *,
+    seen: Tensor | None = None, column: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return what `draw_tokens` does, in two kernels where all tokens may be drawn."""
     filters = (controls.top_k, controls.top_p, controls.min_p)
     if controls.temperature == 0 or any(filters):
-        return draw_tokens(logits, uniforms, controls, seen=seen)
+        return draw_tokens(logits, uniforms, controls, seen=seen, column=column)
     if seen is not None:
         logits = penalise(logits, seen, controls.repetition_penalty)
     rows, V = logits.shape
@@ -167,9 +235,21 @@ def draw_fused(
     sums = logits.new_empty(rows, count, dtype=torch.float64)
     tokens = torch.empty(rows, dtype=torch.long, device=logits.device)
     temperature = max(controls.temperature, COLDEST)
-    kernels.sum_parts[(rows, count)](logits, highs, sums, temperature, V, PART=PART)
+    kernels.sum_parts[(rows, count)](
+        logits, logits.stride(0), highs, sums, temperature, V, PART=PART, **early(logits.device)
+    )
     kernels.pick[(rows,)](
-        logits, uniforms, highs, sums, tokens, temperature, V, count,
-        PARTS=triton.next_power_of_2(count), PART=PART,
+        logits, logits.stride(0), uniforms, uniforms.stride(0), column,
+        highs, sums, tokens, temperature, V, count,
+        PARTS=triton.next_power_of_2(count), PART=PART, **early(logits.device),
     )  # fmt: skip
     return tokens
+
+
+def note_fused(tokens: Tensor, drawn: Drawn) -> None:
+    """Do what `note_tokens` does, in one kernel."""
+    rows, size = drawn.chunk.shape
+    kernels.note[(1,)](
+        tokens, drawn.tokens, drawn.positions, drawn.chunk, drawn.count, drawn.chunk_count,
+        rows, size, ROWS=triton.next_power_of_2(rows), num_warps=1, **early(tokens.device),
+    )  # fmt: skip

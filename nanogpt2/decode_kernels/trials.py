@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nanogpt2.checks.samples import Pair
 from nanogpt2.config.config import complete
-from nanogpt2.decode.draw import Controls, draw_tokens
+from nanogpt2.decode.draw import Controls, Drawn, draw_tokens, note_tokens
 from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.decode_kernels.int8 import rounded_logits
 from nanogpt2.model.gpt import GPT
@@ -50,8 +50,22 @@ def try_draw(draw: Callable[..., Tensor], device: torch.device, n_logits: int) -
     """Try drawing tokens from `n_logits` each: they are the same, every one."""
     generator = torch.Generator(device).manual_seed(1)
     rows = torch.empty(DRAWN_ROWS, n_logits, device=device).normal_(0.0, 2.0, generator=generator)
-    uniforms = torch.rand(DRAWN_ROWS, 1, dtype=torch.float64, generator=generator, device=device)
-    seen = rows > 1
+    uniforms = torch.rand(DRAWN_ROWS, 2, dtype=torch.float64, generator=generator, device=device)
+    seen, last = rows > 1, torch.ones(1, dtype=torch.long, device=device)
     for controls in CONTROLS:
-        given = rows.clone(), uniforms, controls
-        yield draw(*given, seen=seen.clone()), draw_tokens(*given, seen=seen), 0.0
+        given, column = (rows.clone(), uniforms, controls), last if controls.top_k else None
+        found = draw(*given, seen=seen.clone(), column=column)
+        yield found, draw_tokens(*given, seen=seen, column=column), 0.0
+
+
+def try_note(note: Callable[[Tensor, Drawn], None], device: torch.device) -> Iterator[Pair]:
+    """Try taking note of tokens, twice: all numbers are the same."""
+    numbers = torch.arange(DRAWN_ROWS, device=device)
+    found, expected = (
+        Drawn(numbers + 0, 2 * numbers, numbers.new_zeros(DRAWN_ROWS, 4), *(numbers[1:3, None] + 0))
+        for _ in range(2)
+    )
+    for tokens in (3 * numbers, 5 * numbers):
+        note(tokens, found)
+        note_tokens(tokens, expected)
+    yield from ((each, vars(expected)[name], 0.0) for name, each in vars(found).items())

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nanogpt2.base.arguments import whole_number
 from nanogpt2.decode.decoder import MakeDecoder
-from nanogpt2.decode.draw import Controls, draw_uniforms, place_uniforms
-from nanogpt2.decode_kernels.choose import choose_draw
+from nanogpt2.decode.draw import Controls, Drawn, draw_uniforms, place_uniforms
+from nanogpt2.decode_kernels.choose import choose_draw, choose_note
 from nanogpt2.decode_kernels.cpu import CompiledDecoder
 from nanogpt2.device.threads import share_cores
 from nanogpt2.ensemble.decoding import last_logits, prepare, slides
@@ -21,6 +21,8 @@ from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.drafts import Drafts, make_drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite
+
+AT_ONCE = 128  # tokens that are handed out together, where nobody waits for the first ones
 
 
 def generate(
@@ -43,8 +45,9 @@ def generate(
     seed = whole_number("seed", seed, least=0)
     seeds = range(seed, seed + len(idx))
     request = Request(
-        idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache
-    )
+        idx.tolist(), seeds, max_new_tokens, controls, window=window, use_cache=use_cache,
+        chunk=AT_ONCE,
+    )  # fmt: skip
     chunks = generate_tokens(model, request, make_decoder)
     return torch.cat([idx, *(chunk.to(idx.device) for chunk in chunks)], dim=1)
 
@@ -75,7 +78,7 @@ class Generation:
         self.block_size, self.slides = model.config.block_size, slides(model)
         self.model, self.request, self.device = model, request, device
         self.decoder = make_decoder(rows=rows)
-        self.draw = choose_draw(model.wte.weight)
+        self.draw, self.note = choose_draw(model.wte.weight), choose_note(model.wte.weight)
         uniforms = draw_uniforms(request.seeds, request.max_new_tokens)
         self.uniforms = place_uniforms(uniforms, device)
         prompts = [torch.tensor(prompt) for prompt in request.prompts]
@@ -85,11 +88,8 @@ class Generation:
         for row, prompt in enumerate(prompts):
             self.history[row, : len(prompt)] = prompt
         self.cached = [0] * rows  # tokens of each row in the cache
-        self.positions = torch.zeros(rows, dtype=torch.long, device=device)  # the same, there
-        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # the last ones drawn
-        self.drawn = torch.zeros(rows, request.chunk, dtype=torch.long, device=device)
-        self.count = torch.zeros(1, dtype=torch.long, device=device)  # tokens drawn in each row
-        self.chunk_count = torch.zeros(1, dtype=torch.long, device=device)
+        sizes = (rows,), (rows,), (rows, request.chunk), (1,), (1,)
+        self.drawn = Drawn(*(torch.zeros(x, dtype=torch.long, device=device) for x in sizes))
         self.seen = mark_seen(request, model.config.vocab_size, device)
         self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
         self.drafts = make_drafts(self.decoder, request)
@@ -127,14 +127,14 @@ class Generation:
 
     def check(self, guess: Sequence[int], drafts: Drafts) -> int:
         """Draw tokens of the one row as long as they are those of `guess`, and one more."""
-        done, start = int(self.count), int(self.chunk_count)
+        drawn, done, start = self.drawn, int(self.drawn.count), int(self.drawn.chunk_count)
         uniforms = self.uniforms[0, done : done + len(guess) + 1, None].contiguous()
-        logits = drafts.read([int(self.tokens), *guess], self.cached[0])
-        drawn = self.draw(logits, uniforms, self.request.controls)
-        count = drafts.learn(guess, drawn.tolist()) + 1
-        self.drawn[0, start : start + count] = drawn[:count]
-        self.tokens.copy_(drawn[count - 1])
-        for counted in (self.positions, self.count, self.chunk_count):
+        logits = drafts.read([int(drawn.tokens), *guess], self.cached[0])
+        tokens = self.draw(logits, uniforms, self.request.controls)
+        count = drafts.learn(guess, tokens.tolist()) + 1
+        drawn.chunk[0, start : start + count] = tokens[:count]
+        drawn.tokens.copy_(tokens[count - 1])
+        for counted in (drawn.positions, drawn.count, drawn.chunk_count):
             counted += count
         return count
 
@@ -146,17 +146,17 @@ class Generation:
         """Return the logits (B, V) after each prompt's last block_size tokens, now in the cache."""
         if not self.request.use_cache:
             return self.read_windows([])
-        first_rows: dict[tuple[int, ...], int] = {}
-        logits: list[Tensor] = []
+        rows_with = dict[tuple[int, ...], list[int]]()
         for row, prompt in enumerate(self.request.prompts):
-            source = first_rows.setdefault(tuple(prompt), row)
-            if source == row:
-                logits.append(self.encode(row, self.block_size))
-            else:
-                self.decoder.copy_row(source, row)
-                self.cached[row] = self.cached[source]
-                logits.append(logits[source])
-        self.positions.copy_(torch.tensor(self.cached))
+            rows_with.setdefault(tuple(prompt), []).append(row)
+        logits = [torch.empty(0)] * len(self.lengths)
+        for source, *others in rows_with.values():
+            logits[source] = self.encode(source, self.block_size)
+            if others:
+                self.decoder.copy_row(source, others)
+            for row in others:
+                self.cached[row], logits[row] = self.cached[source], logits[source]
+        self.drawn.positions.copy_(torch.tensor(self.cached) - 1)
         return torch.stack(logits)
 
     def encode(self, row: int, size: int) -> Tensor:
@@ -174,7 +174,8 @@ class Generation:
         if self.request.window == "exact" and not others:
             return self.window_logits(rows)
         self.decoder.reach(self.block_size)
-        logits = self.decoder.step(self.tokens, self.positions.clamp(max=self.block_size - 1))
+        at = self.drawn.positions.clamp(max=self.block_size - 1)
+        logits = self.decoder.step(self.drawn.tokens, at)
         for row in others:
             self.cached[row] += 1
         if self.request.window == "exact":
@@ -182,7 +183,7 @@ class Generation:
         else:
             for row in full:
                 logits[row] = self.encode(row, max(1, self.block_size // 2))
-        self.positions.copy_(torch.tensor(self.cached))
+        self.drawn.positions.copy_(torch.tensor(self.cached) - 1)
         return logits
 
     def window_logits(self, rows: Sequence[int]) -> Tensor:
@@ -202,59 +203,50 @@ class Generation:
 
     def take(self, logits: Tensor) -> None:
         """Draw a token for each row from `logits` (B, V) and take note of it, all in place."""
-        uniforms = self.uniforms.index_select(1, self.count)
-        tokens = self.draw(logits, uniforms, self.request.controls, seen=self.seen)
-        self.tokens.copy_(tokens)
-        self.drawn.index_copy_(1, self.chunk_count, self.tokens[:, None])
+        given = logits, self.uniforms, self.request.controls
+        self.note(self.draw(*given, seen=self.seen, column=self.drawn.count), self.drawn)
         if self.seen is not None:
-            self.seen.scatter_(1, self.tokens[:, None], True)
-        self.count += 1
-        self.chunk_count += 1
+            self.seen.scatter_(1, self.drawn.tokens[:, None], True)
 
     def step(self) -> None:
         """Decode the last tokens and draw the next ones, all in place."""
-        logits = self.decoder.step(self.tokens, self.positions)
-        self.positions += 1
-        self.take(logits)
+        self.take(self.decoder.step(self.drawn.tokens, self.drawn.positions))
 
     def step_many(self, count: int) -> None:
-        """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache."""
+        """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache.
+
+        The first of such a length is no graph: it compiles kernels, and cuBLAS settles.
+        """
         if isinstance(self.decoder, CompiledDecoder):
             self.go_on(self.decoder, count)
             return
         reach = self.decoder.reach(min(max(self.cached) + count, self.block_size))
-        if self.device.type != "cuda":
-            for _ in range(count):
-                self.step()
-            return
-        if reach not in self.graphs:
-            self.graphs[reach] = capture(self.step, self.changed_in_place())
-        for _ in range(count):
-            self.graphs[reach]()
+        for left in reversed(range(count)):
+            if reach in self.graphs:
+                self.graphs[reach]()
+                continue
+            self.step()
+            if left and self.device.type == "cuda":
+                self.graphs[reach] = capture(self.step)
 
     def go_on(self, decoder: CompiledDecoder, count: int) -> None:
         """Do what `count` calls of `step` do, in few calls of `decoder`."""
-        done, start = int(self.count), int(self.chunk_count)
+        drawn, done, start = self.drawn, int(self.drawn.count), int(self.drawn.chunk_count)
         decoder.go_on(
-            self.tokens,
-            self.positions,
+            drawn.tokens,
+            drawn.positions,
             self.uniforms[:, done : done + count],
             self.request.controls,
             self.seen,
-            self.drawn[:, start : start + count],
+            drawn.chunk[:, start : start + count],
         )
-        self.count += count
-        self.chunk_count += count
-
-    def changed_in_place(self) -> list[Tensor]:
-        """Return the tensors that `step` changes, but for the cache, which it writes alike."""
-        changed = [self.tokens, self.positions, self.drawn, self.count, self.chunk_count]
-        return changed if self.seen is None else [*changed, self.seen]
+        drawn.count.add_(count)
+        drawn.chunk_count.add_(count)
 
     def hand_out(self, count: int) -> Tensor:
         """Return the last `count` tokens of each row, on the host, and add them to the history."""
-        chunk = self.drawn[:, :count].cpu().clone()
-        self.chunk_count.zero_()
+        chunk = self.drawn.chunk[:, :count].cpu().clone()
+        self.drawn.chunk_count.zero_()
         for row, length in enumerate(self.lengths):
             self.history[row, length : length + count] = chunk[row]
             self.lengths[row] = length + count
@@ -274,27 +266,9 @@ def mark_seen(request: Request, vocab_size: int, device: torch.device) -> Tensor
     return seen.to(device)
 
 
-def capture(step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
-    """Return `step` as a CUDA graph: one launch for all its kernels.
-
-    The runs that capturing needs leave `state` as it was.
-    """
-    saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # cuBLAS and the allocator settle
-            step()
-            restore(state, saved)
-    torch.cuda.current_stream().wait_stream(stream)
+def capture(step: Callable[[], None]) -> Callable[[], None]:
+    """Return `step`, which has run before, as a CUDA graph: one launch for all its kernels."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    restore(state, saved)
     return graph.replay
-
-
-def restore(state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
-    """Copy `saved` back into `state`."""
-    for tensor, value in zip(state, saved, strict=True):
-        tensor.copy_(value)

@@ -16,6 +16,7 @@ from nanogpt2.decode_kernels.choose import (
     decoder_works,
     draw_works,
     kernels_work,
+    note_works,
     runs_kernels,
     say,
 )
@@ -31,14 +32,14 @@ from nanogpt2.decode_kernels import gpu_kernels as kernels
 from nanogpt2.decode_kernels.gpu import FusedDecoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-OUTPUTS = {"embed": 4, "linear": 6, "attend": 5, "pick": 4}  # the number of the argument
+OUTPUTS = {"embed": 4, "linear": 6, "attend": 5, "pick": 7, "note": 1}  # the number of the argument
 NAMES = {"pick": "draw"}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_known() -> Iterator[None]:
     """Let each test compare the kernels anew, and none after it know what it found."""
-    known = (decoder_works, draw_works, kernels_work, say)
+    known = (decoder_works, draw_works, note_works, kernels_work, say)
     for function in known:
         function.cache_clear()
     yield
@@ -91,6 +92,7 @@ def test_kernels_that_are_right_decode_and_nothing_is_said(
 
 def test_a_draw_that_is_right_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert draw_works(DEVICE, 1100)
+    assert note_works(DEVICE)
     assert capsys.readouterr().err == ""
 
 
@@ -122,6 +124,9 @@ def test_a_draw_wrong_in_one_token_is_named(
     spoil_kernel(monkeypatch, "pick")
     assert not draw_works(DEVICE, 300)
     assert capsys.readouterr().err.startswith("note: draw: computes something else here than torch")
+    spoil_kernel(monkeypatch, "note")
+    assert not note_works(DEVICE)
+    assert capsys.readouterr().err.startswith("note: note: computes something else here than torch")
 
 
 def test_what_does_not_compile_is_said_once(

@@ -65,7 +65,7 @@ def test_one_row_gets_the_modules_logits(tiny: Config, name: str) -> None:
     assert_alike(make_model(tiny, name), [4], 2)
 
 
-@pytest.mark.parametrize("rows", some([17, 33], 33))
+@pytest.mark.parametrize("rows", some([17, 33, 66], 33, 66))
 def test_many_rows_get_the_modules_logits(tiny: Config, rows: int) -> None:
     assert_alike(make_model(tiny, "gpt2"), [1 + row % 7 for row in range(rows)], 1)
 
@@ -73,8 +73,8 @@ def test_many_rows_get_the_modules_logits(tiny: Config, rows: int) -> None:
 def test_channels_in_more_than_one_tile_get_the_modules_logits(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ONE_ROW", "MANY_FLOAT32_ROWS"):
-        monkeypatch.setattr(decode_gpu, name, {16: decode_gpu.Tile(16, 4, 1)})
+    monkeypatch.setattr(decode_gpu, "DEEPEST", 16)
+    monkeypatch.setattr(decode_gpu, "MANY_ROWS_DEPTH", 16)
     for lengths in ([2], [2, 6]):
         assert_alike(make_model(tiny, "gpt2"), lengths, 1)
 

@@ -79,7 +79,7 @@ def test_a_copied_row_goes_on_as_its_source(model: GPT, make: Callable[..., Deco
     with torch.inference_mode():
         decoder = make(model, rows=2, n_tokens=None)
         decoder.encode(torch.tensor([4, 5, 6]), 0)
-        decoder.copy_row(0, 1)
+        decoder.copy_row(0, [1])
         logits = decoder.step(torch.tensor([7, 7]), torch.tensor([3, 3]))
     torch.testing.assert_close(logits[0], logits[1])
 
