@@ -31,7 +31,6 @@ class Record(Protocol):
     step: int
     history: list[dict[str, float]]
 
-    def is_over(self, config: Config) -> bool: ...
     def metrics(self) -> dict[str, float]: ...
 
 
@@ -155,16 +154,21 @@ class RunDisplay:
             self.on_evaluation(history)
 
     @harmless
-    def end(self, model: GPT, record: Record, device: torch.device, dtype: torch.dtype) -> None:
-        """Take the bar away, and show the report of the steps since `begin`."""
+    def end(
+        self, model: GPT, record: Record, device: torch.device, dtype: torch.dtype, *, well: bool
+    ) -> None:
+        """Take the bar away, and show the report of the steps since `begin`.
+
+        Say where the result is, if the run came to its end, all `well`.
+        """
         self.progress.end()
-        step, history, over = record.step, record.history, record.is_over(self.config)
+        step, history = record.step, record.history
         if self.live:
             self.live.end()
-        if over and self.progress.shown:
+        if well and self.progress.shown:
             done(f"{step:,} iterations", to=Path(self.config.checkpoint_dir, "best_model.pt"))
         self.logger.log(history)
-        self.logger.end(step, record.metrics() if over else None)
+        self.logger.end(step, record.metrics() if well else None)
         if step == self.first or not self.progress.shown:
             return
         report = make_report(

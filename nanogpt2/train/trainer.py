@@ -112,12 +112,14 @@ class Trainer:
             self.record, windows = states.load(), stepper.windows_per_step
             name = states.files.folder.name if states.files else None
             self.display.begin(device, self.record.step, windows=windows, name=name)
+            well = False
             try:
                 self._run(datasets, states, save)
                 states.finish(self.record)
                 release(self.model)
+                well = True
             finally:
-                self.display.end(self.model, self.record, device, stepper.dtype)
+                self.display.end(self.model, self.record, device, stepper.dtype, well=well)
                 stepper.release()
         return self.record
 

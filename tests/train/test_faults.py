@@ -82,6 +82,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Config, text: str) -> Non
     assert good.history == unbroken.history
 
 
+def test_a_loss_that_is_not_finite_in_the_last_step_is_no_good_end(
+    tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_changes(tiny, eval_interval=tiny.max_iters)
+    with pytest.raises(TrainingError, match="loss nan"):
+        train(config, text, poisoned(config, training_pass=config.max_iters - 1))
+    assert capsys.readouterr().err == ""
+
+
 def test_with_skip_the_step_is_left_out_and_said_once(
     tiny: Config, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
