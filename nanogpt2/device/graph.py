@@ -1,6 +1,9 @@
 """CUDA graphs: a step's kernels recorded once and then launched together."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +11,22 @@ from torch import Tensor
 from nanogpt2.device.torch_private import renew_generator
 
 EAGER_CALLS = 3  # before the capture: they allocate and choose what the graph then replays
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, **options: Any) -> Iterator[None]:
+    """Capture what is launched within as `graph`, while no garbage is collected.
+
+    Among it may be another graph, whose end would end the capture.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, **options):
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class CapturedFunction:
@@ -56,7 +75,7 @@ class CapturedFunction:
         try:
             # other threads, such as those that watch over NCCL, may call CUDA meanwhile
             mode = "thread_local"
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode=mode):
+            with capturing(graph, stream=self.stream, capture_error_mode=mode):
                 self.output = self.function(*self.inputs)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]

@@ -15,6 +15,7 @@ from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls, Drawn, draw_uniforms, place_uniforms
 from nanogpt2.decode_kernels.choose import choose_draw, choose_note
 from nanogpt2.decode_kernels.cpu import CompiledDecoder
+from nanogpt2.device.graph import capturing
 from nanogpt2.device.threads import share_cores
 from nanogpt2.ensemble.decoding import last_logits, prepare, slides
 from nanogpt2.ensemble.ensemble import Model, unwrapped_model
@@ -269,6 +270,6 @@ def mark_seen(request: Request, vocab_size: int, device: torch.device) -> Tensor
 def capture(step: Callable[[], None]) -> Callable[[], None]:
     """Return `step`, which has run before, as a CUDA graph: one launch for all its kernels."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with capturing(graph):
         step()
     return graph.replay

@@ -1,5 +1,6 @@
 """What only a CUDA device can show."""
 
+import gc
 import json
 import os
 import subprocess
@@ -121,6 +122,32 @@ def test_captured_shards_compute_what_eager_ones_do_and_go_on_to_the_bit(
     assert run(config, text) == captured
     monkeypatch.setattr(graph, "EAGER_CALLS", 10**9)
     assert run(config, text) == captured
+
+
+def test_garbage_that_holds_a_graph_does_not_end_a_capture() -> None:
+    x, said, thresholds = torch.ones(4, device="cuda"), list[str](), gc.get_threshold()
+    old: list[object] = [torch.cuda.CUDAGraph()]
+    with torch.cuda.graph(old[0]):  # type: ignore[arg-type]
+        x.exp()
+    old.append(old)
+    del old
+
+    def multiply(y: Tensor) -> Tensor:
+        made = [[n] for n in range(1000)]  # so many that the collector looks
+        return y * len(made)
+
+    gc.disable()
+    captured = graph.CapturedFunction(multiply, say=said.append)
+    try:
+        for _ in range(graph.EAGER_CALLS):
+            captured(torch.ones(4))
+        gc.set_threshold(1)
+        gc.enable()
+        assert captured(torch.ones(4)).tolist() == [1000.0] * 4
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    assert (said, captured.graph is None) == ([], False)
 
 
 def test_the_report_is_the_gpus(config: Config, text: str) -> None:
