@@ -5,6 +5,7 @@ learned positions may go on past the end: the oldest token is overwritten and th
 """
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -101,7 +102,8 @@ class KVCache:
         stored = [weight.new_zeros(shape) for _ in range(config.n_layer)]
         slots = config.block_size if config.mlp_conv else 0
         read = [weight.new_zeros(rows, slots, config.n_embd) for _ in stored]
-        self.layers = [LayerKVCache(self, k, v, x) for (k, v), x in zip(stored, read, strict=True)]
+        owner = weakref.proxy(self)  # so that the memory is given back at once
+        self.layers = [LayerKVCache(owner, k, v, x) for (k, v), x in zip(stored, read, strict=True)]
         self.rows = torch.arange(rows, device=weight.device)[:, None]
         self.heads = torch.arange(heads, device=weight.device)
         self.slot_numbers = torch.arange(config.block_size, device=weight.device)

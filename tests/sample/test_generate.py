@@ -1,6 +1,8 @@
 """Generation: the cache changes the speed and nothing else."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +84,18 @@ def test_a_copied_row_goes_on_as_its_source(model: GPT, make: Callable[..., Deco
         decoder.copy_row(0, [1])
         logits = decoder.step(torch.tensor([7, 7]), torch.tensor([3, 3]))
     torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_a_cache_is_given_back_without_the_collector(model: GPT) -> None:
+    gc.disable()
+    try:
+        decoder = ModuleDecoder(model, rows=1, n_tokens=None)
+        decoder.encode(torch.tensor([4, 5, 6]), 0)
+        kept = weakref.ref(decoder.cache.layers[0])
+        del decoder
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_greedy_tokens_are_those_without_a_cache_for_100_prompts(model: GPT) -> None:
