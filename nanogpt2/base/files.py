@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from nanogpt2.base.errors import DataError, warn_once
 # A file system's way to say that it does not do this at all: network shares, FUSE, exFAT.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
+TRIES, WAIT_SECONDS = 20, 0.1  # to replace a file on Windows
 LOCK = "lock"  # in a folder that is being filled, held by the process that fills it
 
 
@@ -43,11 +45,25 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 _sync(file.fileno())
-            temporary.replace(path)
+            _rename(temporary, path)
         except BaseException:
             temporary.unlink()
             raise
         _sync_folder(path.parent)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Put `temporary` in the place of `path`.
+
+    Windows refuses that while anybody reads `path`, such as a page that follows the run, or a
+    virus scanner: it is tried again for a while.
+    """
+    for _ in range(TRIES if sys.platform == "win32" else 0):
+        with suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(WAIT_SECONDS)
+    temporary.replace(path)
 
 
 def as_path(path: str | Path) -> Path:

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
+MOST_ON_WINDOWS = 61  # processes for which one can wait there
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEPT_BYTES = 1 << 25  # of freed memory, by a worker: the most that glibc takes for the second
 SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
@@ -95,7 +96,7 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count = min(count, MOST_ON_WINDOWS) if sys.platform == "win32" else count
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":

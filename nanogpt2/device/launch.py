@@ -134,5 +134,10 @@ def _free_port() -> int:
 
 def end_with_launcher() -> None:
     """Send SIGTERM to this process once the one that launched it is gone."""
-    launcher = os.environ[LAUNCHER]
-    end_after(lambda: str(os.getppid()) == launcher)
+    launcher = int(os.environ[LAUNCHER])
+    if sys.platform == "win32":  # the python.exe of an environment starts another one, a grandchild
+        import psutil
+
+        end_after(psutil.Process(launcher).is_running if psutil.pid_exists(launcher) else bool)
+    else:
+        end_after(lambda: os.getppid() == launcher)

@@ -148,7 +148,7 @@ def processor_counters(root: Path) -> list[Counter]:
     counters: list[Counter] = []
     for zone in sorted(root.glob("intel-rapl:*")):  # AMD's too
         try:
-            if not (zone / "name").read_text().startswith("package"):
+            if not (zone / "name").read_text(encoding="utf-8").startswith("package"):
                 continue  # a part of a processor, or the whole board
             size = read_joules(zone / "max_energy_range_uj")
             if size is None or read_joules(zone / "energy_uj") is None:
@@ -162,6 +162,6 @@ def processor_counters(root: Path) -> list[Counter]:
 def read_joules(path: Path) -> float | None:
     """Return the joules that a file tells in microjoules; None where it may not be read."""
     try:
-        return int(path.read_text()) / 1e6
+        return int(path.read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):
         return None

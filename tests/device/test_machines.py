@@ -3,20 +3,30 @@
 Which are tested, and where, is in docs/machines.md.
 """
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from imports import ROOT
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.errors import DataError, DeviceError
+from nanogpt2.base.files import write_text
+from nanogpt2.base.signals import caught_signals
+from nanogpt2.base.workers import Workers
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.copies.library import DEFINES
 from nanogpt2.decode.draw import Controls, draw_tokens, narrowed
 from nanogpt2.decode_kernels import choose as decoding
+from nanogpt2.device.compiler import load_library
 from nanogpt2.device.device import precision_dtype
+from nanogpt2.device.launch import LAUNCHER, end_with_launcher
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.operators import TORCH
 
@@ -78,3 +88,66 @@ def test_c_compiles_without_a_warning(compiler: str, tmp_path: Path) -> None:
     if "-march" in done.stderr:
         pytest.skip("gcc here is another processor's")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the ways that are for Windows, as far as they can be gone here."""
+    monkeypatch.setattr(sys, "platform", "win32")
+
+
+@pytest.mark.usefixtures("windows")
+def test_windows_compiles_nothing_and_says_so() -> None:
+    with pytest.raises(DeviceError, match="not compiled on Windows"):
+        load_library(SOURCES[0], NUMBER=1)
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize("refusals", [3, 1000])
+def test_a_file_that_is_read_is_replaced_once_its_reader_is_through(
+    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to replace a file that is open elsewhere."""
+    path, left, replace = tmp_path / "read.json", [refusals], Path.replace
+    path.write_text("old", encoding="utf-8")
+
+    def refuse(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(13, "The process cannot access the file")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr("nanogpt2.base.files.WAIT_SECONDS", 0.001)
+    if refusals < 1000:
+        write_text(path, "new")
+    else:
+        with pytest.raises(DataError, match="cannot be written: The process cannot access"):
+            write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == ("new" if refusals < 1000 else "old")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_process_on_windows_ends_with_its_launcher_though_that_is_no_parent_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The python.exe of a virtual environment stands between them."""
+    launcher: Any = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setenv(LAUNCHER, str(launcher.pid))
+    assert launcher.pid != os.getppid()
+    with caught_signals() as interruption:
+        watching = threading.Thread(target=end_with_launcher)
+        watching.start()
+        watching.join(0.6)
+        assert interruption.name is None
+        launcher.kill()
+        launcher.wait()
+        watching.join()
+        assert interruption.name == signal.SIGTERM.name
+
+
+@pytest.mark.usefixtures("windows")
+def test_no_more_workers_than_windows_lets_a_process_wait_for() -> None:
+    assert Workers(128).count < 63
+    assert Workers(8).count == 8
