@@ -94,6 +94,7 @@ def _look(revisions: Sequence[str]) -> tuple[object, ...]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    allow_reuse_address = sys.platform != "win32"  # where two servers would share a port
     pages: PageServer
 
     def handle_error(self, request: object, client_address: object) -> None:

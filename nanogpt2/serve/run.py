@@ -67,7 +67,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise DataError(f"{where}: {error.strerror}; choose another") from error
     family, _, _, _, address = found[0]
     listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # where it would share the port with a server that has it
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
     try:
         listening.bind(address)

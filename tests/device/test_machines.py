@@ -6,6 +6,7 @@ Which are tested, and where, is in docs/machines.md.
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from nanogpt2.device.device import precision_dtype
 from nanogpt2.device.launch import LAUNCHER, end_with_launcher
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.operators import TORCH
+from nanogpt2.serve.run import open_socket
 
 CUDA = torch.device("cuda")
 SOURCES = sorted((ROOT / "nanogpt2").glob("*/*.c"))
@@ -145,6 +147,15 @@ def test_a_process_on_windows_ends_with_its_launcher_though_that_is_no_parent_of
         launcher.wait()
         watching.join()
         assert interruption.name == signal.SIGTERM.name
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_server_on_windows_shares_its_port_with_no_other() -> None:
+    with open_socket("127.0.0.1", 0) as first:
+        assert first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+        first.listen()
+        with pytest.raises(DataError, match="choose another"):
+            open_socket("127.0.0.1", first.getsockname()[1])
 
 
 @pytest.mark.usefixtures("windows")
