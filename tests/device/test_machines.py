@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from imports import ROOT
@@ -34,6 +36,7 @@ from nanogpt2.serve.run import open_socket
 
 CUDA = torch.device("cuda")
 SOURCES = sorted((ROOT / "nanogpt2").glob("*/*.c"))
+ARM_GCC, ARM = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-std=gnu11", "-DHEAD_SIZE=24")
 COMPILERS = (
     *("gcc -fopenmp -march=x86-64-v3", "gcc -fopenmp -march=x86-64"),
@@ -92,6 +95,30 @@ def test_c_compiles_without_a_warning(compiler: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def numbers(compiler: str, folder: Path, *emulator: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what the kernels of training compute, compiled by `compiler`."""
+    program, source = folder / compiler.split()[0], Path(__file__).with_name("numbers.c")
+    flags = "-std=gnu11 -ffp-contract=fast -fno-math-errno -fopenmp -static -DHEAD_SIZE=24"
+    given = f"-I{ROOT}", f'-DKERNELS="{ROOT}/nanogpt2/kernels/cpu.c"', str(source)
+    command = [*compiler.split(), *flags.split(), *given, "-o", str(program), "-lm"]
+    subprocess.run(command, check=True, capture_output=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    said = subprocess.run([*emulator, str(program)], check=True, stdout=subprocess.PIPE, env=env)
+    lines = [line.split() for line in said.stdout.decode("ascii").splitlines()]
+    return {f"{at} {name}": np.array(each, np.float64) for at, (name, *each) in enumerate(lines)}
+
+
+def test_an_arm_processor_computes_what_this_one_does(tmp_path: Path) -> None:
+    """Emulated; ci/arm.sh has the library's own tests run so."""
+    if lacking := [name for name in ("gcc", ARM_GCC, ARM) if shutil.which(name) is None]:
+        pytest.skip(f"no {' and no '.join(lacking)} here")
+    here, there = numbers("gcc -O1", tmp_path), numbers(f"{ARM_GCC} -O3", tmp_path, ARM)
+    assert here.keys() == there.keys()
+    for name, expected in here.items():
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(there[name], expected, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the ways that are for Windows, as far as they can be gone here."""
@@ -135,7 +162,7 @@ def test_a_process_on_windows_ends_with_its_launcher_though_that_is_no_parent_of
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The python.exe of a virtual environment stands between them."""
-    launcher: Any = subprocess.Popen(["sleep", "60"])
+    launcher = psutil.Popen(["sleep", "60"])  # imported before this is Windows
     monkeypatch.setenv(LAUNCHER, str(launcher.pid))
     assert launcher.pid != os.getppid()
     with caught_signals() as interruption:
