@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from browser import Browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+# What is compiled once serves those with another HOME too.
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 # A shell lets what it has put behind ignore SIGINT, nohup SIGHUP, and so would what tests start.
 for number, usual in (
     (signal.SIGINT, signal.default_int_handler),
