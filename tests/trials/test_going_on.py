@@ -17,7 +17,7 @@ from every import some
 from workspace import SMALL_RUN, Workspace
 
 PLACE = ".dvc/tmp/sweeps"
-LONG = {**SMALL_RUN, "max_iters": 100, "eval_interval": 10, "checkpoint_interval": 10}
+LONG = {**SMALL_RUN, "max_iters": 60, "eval_interval": 10, "checkpoint_interval": 10}
 COMMAND = (warm.executable(), "-m", "nanogpt2", "sweep", "--jobs", "2")
 
 

@@ -22,9 +22,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-def test_what_dvc_would_not_see_or_take_along_is_refused_before_anything_is_removed(
+def test_what_dvc_would_not_see_is_refused_before_anything_is_removed(
     workspace: Workspace,
 ) -> None:
+    """That of which git does not know: test_experiments.py."""
     kept, parameters = workspace.outputs(), workspace.root / "params.yaml"
     usual = parameters.read_text(encoding="utf-8")
     for path, line in {
@@ -36,8 +37,6 @@ def test_what_dvc_would_not_see_or_take_along_is_refused_before_anything_is_remo
         )
         assert line in workspace.run("dvc", "repro", check=False).stderr
     workspace.git("restore", "params.yaml")
-    apart = workspace.run("dvc", *STUDENT, "-S", f"teachers=[{TEACHER}]", check=False)
-    assert f"dvc add {TEACHER} && git add data/teachers\n" in apart.stderr
     assert workspace.outputs() == kept
 
 

@@ -6,6 +6,8 @@ import pytest
 import warm
 from workspace import TEXT, Workspace
 
+TEACHER = "data/teachers/first.pt"
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
@@ -47,13 +49,15 @@ def test_edits_that_an_applied_experiment_discarded_come_back(workspace: Workspa
     workspace.git("restore", ".")
 
 
-def test_a_text_that_only_the_project_has_is_named_with_what_brings_it_along(
+def test_what_only_the_project_has_is_named_with_what_brings_it_along(
     workspace: Workspace,
 ) -> None:
     (workspace.root / "data/new").mkdir()
     (workspace.root / "data/new/sonnet.txt").write_text(TEXT, encoding="utf-8")
     (workspace.root / "data/hint.txt").write_text("Shall I", encoding="utf-8")
+    (workspace.root / TEACHER).write_bytes(b"any")
     changes = ["-S", "corpus=data/new", "-S", "sample.prompt_file=data/hint.txt"]
+    changes += ["-S", f"teachers=[{TEACHER}]"]
     apart = workspace.run("dvc", "exp", "run", "--temp", *changes, check=False)
     assert (
         "corpus: data/new is not in the copy of the project in which DVC runs an experiment, since"
@@ -64,3 +68,4 @@ def test_a_text_that_only_the_project_has_is_named_with_what_brings_it_along(
         "sample.prompt_file: data/hint.txt is not in the copy of the project in which DVC runs an"
         " experiment, since git does not know of it: git add data/hint.txt\n" in apart.stderr
     )
+    assert f": dvc add {TEACHER} && git add data/teachers\n" in apart.stderr

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from workspace import SMALL_RUN, Workspace
 
-LONG = SMALL_RUN | {"max_iters": 40, "eval_interval": 40, "eval_iters": 100}
+LONG = SMALL_RUN | {"max_iters": 40, "eval_interval": 40, "eval_iters": 50}
 OLD, NEW = "learning_rate: ", "learning_rate: 1e-3 # "
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -67,15 +66,6 @@ def test_forced_again_at_another_path_it_writes_the_same_bytes(
     assert len(other.stages_run("repro", "--force")) == 7
     assert other.outputs() == repro.outputs()
     assert other.git("status", "--porcelain") == ""
-
-
-def test_an_experiment_changes_one_line_and_reruns_what_depends_on_it(repro: Workspace) -> None:
-    rerun = repro.stages_run("exp", "run", "-S", "sample.temperature=0.7")
-    assert sorted(rerun) == ["sample", "validate"]
-    added = re.findall("(?m)^[+]", repro.git("diff", "params.yaml"))
-    assert len(added) == 2  # the file's name, and a line
-    repro.git("checkout", "--quiet", ".")
-    repro.dvc("checkout", "--quiet")
 
 
 CHANGES = [

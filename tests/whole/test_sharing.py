@@ -122,9 +122,15 @@ def test_who_takes_a_run_runs_nothing_and_has_all_of_it(team: Team) -> None:
 
 
 @pytest.mark.parametrize("team", ["ssh"], indirect=True)
-def test_an_experiment_travels_by_its_name(team: Team) -> None:
+def test_an_experiment_changes_one_line_reruns_what_reads_it_and_travels_by_its_name(
+    team: Team,
+) -> None:
     before = team.ours.outputs()
-    team.ours.dvc("exp", "run", "--name", "bold", "-S", "sample.temperature=1.2")
+    changes = ("-S", "sample.temperature=1.2")
+    rerun = team.ours.stages_run("exp", "run", "--name", "bold", *changes)
+    assert sorted(rerun) == ["sample", "validate"]
+    added = re.findall("(?m)^[+]", team.ours.git("diff", "params.yaml"))
+    assert len(added) == 2  # the file's name, and a line
     bold = team.ours.outputs()
     team.ours.git("restore", ".")
     team.ours.dvc("checkout", "--quiet")
