@@ -27,8 +27,8 @@ for number in sys.argv[1:]:  # in a process of its own, but torch is imported on
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
 else:
     os._exit(0)
-config = get_config("nano", n_layer=1, block_size=16, max_iters=4, checkpoint_interval=2,
-    eval_iters=1, batch_size=2, device="cpu", compile=False)
+config = get_config("nano", n_layer=1, n_embd=32, n_head=2, block_size=16, max_iters=4,
+    checkpoint_interval=2, eval_iters=1, batch_size=2, device="cpu", compile=False)
 data = CharDataset("the quick brown fox " * 20, 16)
 Trainer(GPT(config), config).train(data, data)
 sys.stdout.flush()

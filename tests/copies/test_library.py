@@ -16,7 +16,7 @@ from nanogpt2.copies.index import Index, add_samples
 from nanogpt2.copies.near import find_near_copies
 from nanogpt2.copies.similarity import similarity
 from nanogpt2.copies.windows import sample
-from nanogpt2.device import compiler
+from nanogpt2.device.compiler import load_library
 
 Result = TypeVar("Result")
 
@@ -36,11 +36,10 @@ def library_as_found_with(compiler_command: str | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if compiler_command is not None:
             patch.setenv("CC", compiler_command)
-        compiler.load_library.cache_clear()
+            patch.setattr(library, "load_library", load_library.__wrapped__)
         library.load.cache_clear()
         library.load()
         yield
-    compiler.load_library.cache_clear()
     library.load.cache_clear()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +17,25 @@ from nanogpt2.kernels import cpu as training
 SOURCE = "int answer(void) { return ANSWER; }\n"
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source, and a cache with its library."""
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "small.c").write_text(SOURCE, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        try:
+            load(folder / "small.c")
+        except DeviceError as error:
+            pytest.skip(str(error))
+    return folder
+
+
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def source(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "small.c"
-    path.write_text(SOURCE, encoding="utf-8")
-    try:
-        load(path)
-    except DeviceError as error:
-        pytest.skip(str(error))
-    return path
+    return tmp_path / "small.c"
 
 
 def load(source: Path, answer: int = 42) -> int:

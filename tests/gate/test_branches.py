@@ -1,7 +1,6 @@
 """`ci/check.sh` on branches of a project with real DVC, in shallow clones that have no data."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,4 +241,4 @@ def test_the_check_needs_no_torch(clone: Any) -> None:
         "import sys; sys.modules['torch'] = None; sys.argv = ['check', 'check'];"
         "from nanogpt2.__main__ import main; main()"
     )
-    assert docs.run(sys.executable, "-c", code).returncode == 0
+    assert docs.run(warm.executable(), "-c", code).returncode == 0

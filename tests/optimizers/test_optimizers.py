@@ -90,7 +90,8 @@ def test_training_does_not_wait_for_the_import_of_dynamo(tmp_path: Path) -> None
         "from nanogpt2.model.gpt import GPT",
         "from nanogpt2.train.trainer import Trainer",
         "use_deterministic_kernels(True)",  # as on a GPU
-        "c = get_config('nano', max_iters=2, eval_iters=1, n_layer=1, n_embd=16, device='cpu')",
+        "c = get_config('nano', max_iters=2, eval_iters=1, n_layer=1, n_embd=16,",
+        "    n_head=1, block_size=16, batch_size=4, device='cpu')",
         "d = CharDataset('some text. ' * 40, c.block_size)",
         "Trainer(GPT(c), c).train(d, d)",
         "sys.exit('torch._dynamo' in sys.modules)",

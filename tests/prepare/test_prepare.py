@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from every import some
+from every import EXAMPLES, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import PREPARED, assert_one_line, make_files, run
@@ -81,7 +81,7 @@ def test_token_files_hold_the_encoded_splits(tokenizer: str, tmp_path: Path) -> 
     ]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES // 2)
 @given(
     text=st.text(st.characters(codec="utf-8", exclude_characters="\0")).map("ab{}".format),
     tokenizer=st.sampled_from(["char", "byte"]),

@@ -37,9 +37,9 @@ def write_text(path: Path, n_lines: int, seed: int) -> None:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
-    write_text(raw / "a.txt", 1000, 1)
+    write_text(raw / "a.txt", 400, 1)
     write_text(raw / "b/10.txt", 20, 2)
-    write_text(raw / "b/9.txt", 300, 3)
+    write_text(raw / "b/9.txt", 150, 3)
     (raw / "c.txt").write_bytes(b"")
     records = [{"text": f"record {number}\nof several lines \n"} for number in range(300)]
     lines = "\n".join(map(json.dumps, records))

@@ -10,7 +10,6 @@ import os
 import sys
 
 import torch
-from conftest import TINY
 from every import some
 from variants import VARIANTS, warmed
 
@@ -23,6 +22,7 @@ from nanogpt2.distil.cpu import CompiledRows
 from nanogpt2.kernels.cpu_library import Library
 
 DTYPES = torch.float32, torch.bfloat16
+SMALL = {"device": "cpu", "n_layer": 2, "dropout": 0.0}
 SHAPES = [
     {"n_embd": 20, "n_head": 2, "vocab_size": 65, "block_size": 19},
     {"n_embd": 96, "n_head": 4, "block_size": 40, "n_layer": 1},
@@ -76,7 +76,7 @@ def decode(
     variant: dict[str, object], shape: dict[str, int], rows: int, *, int8: bool = False
 ) -> None:
     """Read prompts and windows, and go on to the end of the block, or past it."""
-    model = warmed(get_config({**TINY, **variant, **shape})).eval()
+    model = warmed(get_config({**SMALL, **variant, **shape})).eval()
     block_size, n_tokens = model.config.block_size, 50
     decoder = CompiledDecoder(CompiledWeights(model, n_tokens=n_tokens, int8=int8), rows=rows)
     idx = torch.randint(n_tokens, (rows, block_size))

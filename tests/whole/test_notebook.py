@@ -26,8 +26,8 @@ SETTINGS = {
     "TEXT": "upload",
     "NEXT_TEXT": "plays",
     "PROMPT": "the ",
-    "MAX_ITERS": 6,
-    "NEXT_ITERS": 4,
+    "MAX_ITERS": 4,
+    "NEXT_ITERS": 2,
     "EVAL_INTERVAL": 2,
     "DEVICE": "cpu",
     "COPY_TO": "drive/mine",
@@ -135,7 +135,7 @@ def test_in_a_checkout_it_installs_nothing(monkeypatch: pytest.MonkeyPatch, fold
 
 def test_it_trains_on_the_uploaded_text(outputs: dict[str, Any]) -> None:
     assert "1,800 characters, the last 180 of them held out" in printed(outputs["text"])
-    assert "iter 6: train loss " in printed(outputs["train"])
+    assert "iter 4: train loss " in printed(outputs["train"])
 
 
 @pytest.mark.parametrize("cell", ["train", "tune"])
@@ -154,7 +154,7 @@ def test_it_writes_at_three_temperatures(outputs: dict[str, Any]) -> None:
 
 def test_fine_tuning_keeps_what_both_texts_have(outputs: dict[str, Any]) -> None:
     assert "28 of 69 tokens keep their rows, 41 start anew" in printed(outputs["next"])
-    assert "iter 4: train loss " in printed(outputs["tune"])
+    assert "iter 2: train loss " in printed(outputs["tune"])
     assert printed(outputs["tuned"]).startswith("--- after ---\nThe ")
 
 

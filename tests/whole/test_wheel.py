@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import warm
 from imports import ROOT
 
 from nanogpt2.base.errors import DeviceError
@@ -32,10 +33,12 @@ os._exit(0)  # Python takes half a second to take torch apart
 """
 
 
-def run_python(*arguments: str, folder: Path, path: Path | str = "") -> str:
+def run_python(
+    *arguments: str, folder: Path, path: Path | str = "", python: str = sys.executable
+) -> str:
     """Run Python in `folder`, with `path` before what is installed; return what it prints."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        [python, *arguments], cwd=folder, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +75,7 @@ def test_it_holds_the_library_with_all_its_files_and_nothing_else(wheel: Path) -
 
 
 def test_it_trains_with_kernels_in_another_folder(wheel: Path) -> None:
-    shown = run_python("-c", TRAINING, folder=Path(), path=wheel)
+    shown = run_python("-c", TRAINING, folder=Path(), path=wheel, python=warm.executable())
     assert "iter 2: train loss" in shown
     assert f"trained with {wheel / 'nanogpt2'}" in shown
     try:
@@ -85,7 +88,7 @@ def test_it_trains_with_kernels_in_another_folder(wheel: Path) -> None:
 
 def test_its_commands_find_the_presets_and_the_schema_inside(wheel: Path) -> None:
     shutil.copy(ROOT / "params.yaml", "my.yaml")
-    options = ("--params", "my.yaml")
-    shown = run_python("-m", "nanogpt2", "preset", "base", *options, folder=Path(), path=wheel)
+    command = ("-m", "nanogpt2", "preset", "base", "--params", "my.yaml")
+    shown = run_python(*command, folder=Path(), path=wheel, python=warm.executable())
     assert " -> 12\n" in shown
     assert "n_layer: 12" in Path("my.yaml").read_text(encoding="utf-8")
