@@ -1,12 +1,14 @@
 """The page in a real browser, from a file and without a network, as people play with it."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser, chromium
 from engine import SHAPE
+from every import some
 from variants import warmed
 
 from nanogpt2.config.config import get_config
@@ -219,8 +221,10 @@ CONTRAST = """(() => {
 })()"""
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize(
+    ("size", "dark"),
+    some(product(SIZES, [False, True]), *zip(SIZES, [False, True], strict=True)),
+)
 def test_it_fits_and_is_readable(browser: Browser, page: Path, size: str, dark: bool) -> None:
     width, height = SIZES[size]
     open_page(browser, page, width=width, height=height, dark=dark)
