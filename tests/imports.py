@@ -18,10 +18,16 @@ def module_path(name: str) -> Path | None:
 
 
 @cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return all nodes of the syntax tree of a file, by its path from the root."""
+    return [*ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))]
+
+
+@cache
 def direct_imports(path: Path) -> frozenset[Path]:
     """Return the project's files that `path` imports anywhere in its source."""
     names = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
