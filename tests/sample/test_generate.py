@@ -90,7 +90,8 @@ def test_a_cache_is_given_back_without_the_collector(model: GPT) -> None:
     gc.disable()
     try:
         decoder = ModuleDecoder(model, rows=1, n_tokens=None)
-        decoder.encode(torch.tensor([4, 5, 6]), 0)
+        with torch.inference_mode():
+            decoder.encode(torch.tensor([4, 5, 6]), 0)
         kept = weakref.ref(decoder.cache.layers[0])
         del decoder
         assert kept() is None
