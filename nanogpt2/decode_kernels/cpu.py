@@ -172,7 +172,7 @@ class CompiledDecoder:
 
     def copy_row(self, source: int, rows: Sequence[int]) -> None:
         """Make each of `rows` hold what the row `source` holds."""
-        self.kv_cache[:, rows] = self.kv_cache[:, source, None]
+        self.kv_cache[:, rows] = self.kv_cache[:, source, None].clone()
 
     def reach(self, length: int) -> int:
         """Return `length`: `step` reads what it needs."""

@@ -101,12 +101,9 @@ class Trainer:
         folder = Path(self.config.checkpoint_dir)
         self.group.from_main(lambda: folder.mkdir(parents=True, exist_ok=True))
         states = RunStates(
-            self.resume_root,
-            self.stepper,
-            datasets,
-            say=self.display.say,
-            stopwatch=self.stopwatch,
-        )
+            self.resume_root, self.stepper, datasets,
+            say=self.display.say, stopwatch=self.stopwatch,
+        )  # fmt: skip
         stepper, device = self.stepper, self.stepper.device
         with kept_generators(device), stepper.computing(), states.locked(wait=wait):
             self.record, windows = states.load(), stepper.windows_per_step
