@@ -62,6 +62,7 @@ def pytest_collectstart() -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: the collector need not look at it again and again
+    gc.set_threshold(50_000, 20, 100)  # nor so often at the rest
 
 
 @pytest.hookimpl(wrapper=True)
