@@ -32,7 +32,7 @@ VARIANT = (
     *("mlp_conv", "tied_head", "bias", "logit_softcap"),
 )
 MOST = {"vocab_size": 8192, "block_size": 160}  # more of them take no other kernels of a GPU
-MOST_ROWS = 80
+MOST_ROWS = 80  # more than kernels multiply, so that of more torch's products are tried
 SLOWLY = "decoding goes on with torch's operators, more slowly"
 KNOWN = {GPT, Block, Attention, MLP, RMSNorm, nn.LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList}
 

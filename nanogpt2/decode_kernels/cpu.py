@@ -293,7 +293,7 @@ def draw_compiled(
     """Return what `draw_tokens` does."""
     rows, V = logits.shape
     uniforms = take_column(uniforms, column)
-    assert len(uniforms) == rows
+    assert uniforms.shape == (rows, 1)
     assert seen is None or (seen.shape == logits.shape and seen.is_contiguous())
     assert logits.stride(1) == 1
     assert logits.dtype == torch.float32

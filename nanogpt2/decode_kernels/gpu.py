@@ -35,7 +35,7 @@ class Tile:
 
 DEEPEST, PROGRAMS = 4096, 192  # of one row: the widest tile, and as many programs at least
 ROWS, MANY_ROWS_DEPTH = 32, 32  # rows that share one read of the weights, at most
-MOST_ROWS = {True: 64, False: 1}  # by float32 or not: beyond that torch's products are quicker
+MOST_FLOAT32_ROWS = 64  # beyond that, and of 16 bits beyond one, torch's products are quicker
 PRECISION = "tf32x3"  # of float32 products of many rows: three products, as exact as one
 READING = {1: (256, 8), 32: (64, 4)}  # slots at once and warps, for so many rows at most
 READING_MANY = 16, 1
@@ -54,8 +54,11 @@ class FusedDecoder(ModuleDecoder):
         self.frequencies = None
         if config.positions == "rotary":
             self.frequencies = rope_frequencies(first.attn.head_size, weight.device)
-        self.is_narrow = rows <= MOST_ROWS[weight.dtype == torch.float32]
-        self.head_weight: Tensor | None = None  # for many rows
+        self.is_narrow = rows <= (MOST_FLOAT32_ROWS if weight.dtype == torch.float32 else 1)
+        self.head_weight = head = model.head_weight.detach()[:n_tokens]
+        self.n_logits = len(head)
+        if not self.is_narrow and len(head) % ALIGNED:
+            self.head_weight = F.pad(head, (0, 0, 0, -len(head) % ALIGNED))
         self.x = weight.new_empty(rows, config.n_embd)
         self.qkv = weight.new_empty(rows, first.attn.c_attn.out_features)
         self.read = weight.new_empty(rows, config.n_embd)
@@ -113,25 +116,18 @@ class FusedDecoder(ModuleDecoder):
 
     def head(self) -> Tensor:
         """Return the logits (B, V) of `x`."""
-        model, cap = self.model, float(self.model.config.logit_softcap or 0)
-        if not self.is_narrow:
-            return self.head_by_torch(model.ln_f(self.x))
-        head = model.head_weight[: self.n_tokens]
-        logits = torch.empty(len(self.x), len(head), device=head.device)
-        multiply(self.x, head, None, logits, norm=model.ln_f, kind="cap" if cap else "", cap=cap)
-        return logits
-
-    def head_by_torch(self, x: Tensor) -> Tensor:
-        """Return logits (B, V) of `x` (B, C), by torch."""
-        if self.head_weight is None:
-            weight = self.model.head_weight[: self.n_tokens]
-            self.head_weight = F.pad(weight, (0, 0, 0, -len(weight) % ALIGNED))
-            self.n_logits = len(weight)
+        norm, head = self.model.ln_f, self.head_weight
+        cap = float(self.model.config.logit_softcap or 0)
+        if self.is_narrow:
+            logits = torch.empty(len(self.x), self.n_logits, device=head.device)
+            multiply(self.x, head, None, logits, norm=norm, kind="cap" if cap else "", cap=cap)
+            return logits
+        x = norm(self.x)
         if x.is_cuda and x.dtype != torch.float32:
-            logits = torch.mm(x, self.head_weight.T, out_dtype=torch.float32)
+            logits = torch.mm(x, head.T, out_dtype=torch.float32)
         else:
-            logits = F.linear(x, self.head_weight).float()
-        return cap_logits(logits[:, : self.n_logits], float(self.model.config.logit_softcap or 0))
+            logits = F.linear(x, head).float()
+        return cap_logits(logits[:, : self.n_logits], cap)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> None:
         """Write the embeddings of `tokens` (B,) at `positions` (B,) to `x`."""
