@@ -12,7 +12,6 @@ bytecode, as users have it. With `--repeats 0` that run is the only one, and has
 compares the bytes.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import project
 import psutil
 import yaml
 
@@ -34,7 +34,6 @@ from nanogpt2.text.shakespeare import shakespeare_text
 SIZES = {"char": 256, "byte": 256, "bpe": 4096, "gpt2": 50257}
 PATIENCE = 0.02  # seconds between two looks at memory
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
-ROOT = Path(__file__).parents[1]
 SAID = "said.txt"  # what a command says, in its folder
 EVERY = 90  # characters from one change to the next
 
@@ -73,7 +72,7 @@ def write_corpus(path: Path, megabytes: int) -> None:
 
 def environment() -> dict[str, str]:
     """Return that of a user who imports the library from here."""
-    found = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = project.environment()
     found.pop("PYTHONDONTWRITEBYTECODE", None)
     return found
 

@@ -7,7 +7,6 @@ Each round kills `python -m stages.train` once, at a moment drawn evenly over it
 compares checkpoints, metrics and curves with those of an unbroken run.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -18,8 +17,8 @@ import time
 from pathlib import Path
 
 import click
+from project import environment
 
-ROOT = Path(__file__).parent.parent
 PARAMS = """
 corpus: text.txt
 block_size: 32
@@ -57,7 +56,7 @@ def clean(folder: Path) -> None:
 def main(kills: int, seed: int) -> None:
     """Print how many of the killed and rerun trainings ended with the bytes of an unbroken one."""
     random.seed(seed)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = environment()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text(TEXT)

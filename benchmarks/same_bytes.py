@@ -17,7 +17,6 @@ pairs. On a CPU one thread computes, and only its own time counts, not that of o
 """
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -35,6 +34,7 @@ import numpy as np
 import psutil
 import torch
 import yaml
+from project import environment
 
 from nanogpt2.config.config import get_config
 from nanogpt2.model.checkpoint import hash_weights, load_tensors
@@ -42,7 +42,6 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.train.step import Stepper
 
-ROOT = Path(__file__).parents[1]
 TEXT = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n" * 200
 TINY = {
     **{"vocab_size": 256, "block_size": 32, "n_layer": 3, "n_head": 2, "n_embd": 64},
@@ -59,7 +58,7 @@ class Run:
     def __init__(self, folder: Path, config: dict[str, Any], processes: list[int]) -> None:
         self.folder = folder
         self.shards = config["shards"]
-        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        self.env = environment()
         text = TEXT * (1 + 30 * config["block_size"] // len(TEXT))
         (folder / "text.txt").write_text(text, encoding="utf-8")
         self.config = config

@@ -15,7 +15,6 @@ moment, starts it again to kill it again, and lets it come to its end now and th
 have the SHA-256 of those of an unbroken run, or the exit status is 1.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -33,6 +32,7 @@ import click
 import numpy as np
 import torch
 import yaml
+from project import environment
 
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.checkpoint import hash_weights, load_tensors
@@ -43,7 +43,6 @@ from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.states import RunStates
 from nanogpt2.train.trainer import Trainer
 
-ROOT = Path(__file__).parents[1]
 WARM_UP = 30  # steps, of which some are slow, and beside which memory is taken for copies
 TINY = {
     **{"vocab_size": 256, "block_size": 32, "n_layer": 4, "n_head": 4, "n_embd": 256},
@@ -174,7 +173,7 @@ class Run:
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
-        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        self.env = environment()
         (folder / "my.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         text = TEXT * (1 + 20 * config["block_size"] // len(TEXT)) * 4
         (folder / "text.txt").write_text(text, encoding="utf-8")
