@@ -23,12 +23,12 @@ import torch
 from nanogpt2.config.config import Config, get_config, read_values
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
-from nanogpt2.gate.judge import Side, judge_figure
-from nanogpt2.gate.noise import Noise
-from nanogpt2.gate.thresholds import NOISE, Threshold
+from nanogpt2.experiments.gate.judge import Side, judge_figure
+from nanogpt2.experiments.gate.noise import Noise
+from nanogpt2.experiments.gate.thresholds import NOISE, Threshold
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.prepare.prepare import prepare
+from nanogpt2.text.reading.shakespeare import shakespeare_text
 from nanogpt2.tokens.dataset import TokenDataset, load_prepared_tokenizer, load_tokens
 from nanogpt2.train.step import Stepper
 

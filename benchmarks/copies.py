@@ -20,15 +20,15 @@ from pathlib import Path
 import click
 import numpy as np
 
-from nanogpt2.copies.constants import REACH
-from nanogpt2.copies.held_out import Windows, gather
-from nanogpt2.copies.index import Index, add_samples
-from nanogpt2.copies.near import NearCopies, find_near_copies
-from nanogpt2.copies.overlap import search_pieces
-from nanogpt2.copies.similarity import similarity
-from nanogpt2.copies.windows import SPACING, character_codes, sample, spacing_for
-from nanogpt2.prepare.near_copies import pieces_of
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.copies.constants import REACH
+from nanogpt2.text.copies.held_out import Windows, gather
+from nanogpt2.text.copies.index import Index, add_samples
+from nanogpt2.text.copies.near import NearCopies, find_near_copies
+from nanogpt2.text.copies.overlap import search_pieces
+from nanogpt2.text.copies.similarity import similarity
+from nanogpt2.text.copies.windows import SPACING, character_codes, sample, spacing_for
+from nanogpt2.text.prepare.near_copies import pieces_of
+from nanogpt2.text.reading.shakespeare import shakespeare_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECE = 1 << 22  # characters sampled together

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.distil.teachers import Teacher
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import ByteTokenizer
+from nanogpt2.train.distil.teachers import Teacher
 from nanogpt2.train.step import Stepper
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nanogpt2.cleaning.cleaner import Cleaner
-from nanogpt2.cleaning.controls import find_controls
-from nanogpt2.cleaning.licences import Licences
-from nanogpt2.cleaning.lines import line_keys
-from nanogpt2.cleaning.mojibake import find_mojibake
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.cleaning.cleaner import Cleaner
+from nanogpt2.text.cleaning.controls import find_controls
+from nanogpt2.text.cleaning.licences import Licences
+from nanogpt2.text.cleaning.lines import line_keys
+from nanogpt2.text.cleaning.mojibake import find_mojibake
+from nanogpt2.text.reading.shakespeare import shakespeare_text
 
 ROUNDS = 7
 BLOCK = 1_000_000

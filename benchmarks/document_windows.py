@@ -26,8 +26,8 @@ from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.experiments.significance import CONFIDENCE, compare
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.corpus import read_corpus, split
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.reading.corpus import read_corpus, split
+from nanogpt2.text.reading.shakespeare import shakespeare_text
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.documents import find_documents, lay_out
 from nanogpt2.tokens.tokenizer import CharTokenizer

@@ -19,12 +19,12 @@ import torch
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
-from nanogpt2.text.corpus import read_corpus
+from nanogpt2.text.reading.corpus import read_corpus
 
 PROMPT = 48  # tokens
 

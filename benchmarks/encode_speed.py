@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt2.bpe.bpe import BytePairTokenizer
-from nanogpt2.bpe.gpt2 import gpt2_tokenizer
-from nanogpt2.bpe.merges import train_from_texts, train_from_words
-from nanogpt2.bpe.words import WORDS, count_words, find_cut
+from nanogpt2.tokens.bpe.bpe import BytePairTokenizer
+from nanogpt2.tokens.bpe.gpt2 import gpt2_tokenizer
+from nanogpt2.tokens.bpe.merges import train_from_texts, train_from_words
+from nanogpt2.tokens.bpe.words import WORDS, count_words, find_cut
 from nanogpt2.tokens.description import describe, special_tokens
 
 Encode = Callable[[str], Sequence[int]]

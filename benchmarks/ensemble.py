@@ -17,8 +17,8 @@ import torch
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.ensemble.decoding import prepare
-from nanogpt2.ensemble.ensemble import Ensemble, Model
+from nanogpt2.decode.ensemble.decoding import prepare
+from nanogpt2.decode.ensemble.ensemble import Ensemble, Model
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate

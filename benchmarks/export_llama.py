@@ -17,12 +17,12 @@ from typing import Any
 import click
 import torch
 
-from nanogpt2.bpe.bpe import BytePairTokenizer
 from nanogpt2.config.config import get_config
-from nanogpt2.export.gguf_out import export_gguf
+from nanogpt2.exchange.export.gguf_out import export_gguf
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.reading.shakespeare import shakespeare_text
+from nanogpt2.tokens.bpe.bpe import BytePairTokenizer
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.tokens.files import read_tokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer

@@ -1,11 +1,11 @@
-"""Fit the law of `nanogpt2.plan` to runs, and tell how far off it is on texts left out.
+"""Fit the law of `nanogpt2.experiments.plan` to runs, and tell how far off it is on texts left out.
 
     python benchmarks/fit_laws.py runs.jsonl more.jsonl --write
 
 The lines are those of laws.py. Runs that overfitted badly (over five epochs, and an eighth worse
 than the best n-gram model of their text) are left out: no plan comes near them. What is fitted
 makes the logarithms of losses most likely, with lengths drawn towards 4 spreads. With --write the
-runs and the law are put beside `nanogpt2/plan/laws.py`.
+runs and the law are put beside `nanogpt2/experiments/plan/laws.py`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.plan.laws import FIGURES, LAW, PILOT, RUNS, Fit, Law, features
+from nanogpt2.experiments.plan.laws import FIGURES, LAW, PILOT, RUNS, Fit, Law, features
 
 STEPS = 250
 RATE = 0.05

@@ -25,11 +25,11 @@ from nanogpt import load_nanogpt, make_theirs
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
-from nanogpt2.text.corpus import read_corpus
+from nanogpt2.text.reading.corpus import read_corpus
 
 Draw = Callable[[int], object]  # draws so many tokens after a prompt of one
 ROWS = 32  # windows that are read side by side

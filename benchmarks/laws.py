@@ -1,13 +1,13 @@
-"""Runs of random shapes on pieces of many texts: what the laws of `nanogpt2.plan` are fitted to.
+"""Runs of random shapes on pieces of many texts: what `nanogpt2.experiments.plan` was fitted to.
 
     python benchmarks/texts.py --folder texts
     python benchmarks/laws.py --texts texts --out runs.jsonl --seconds 500 --device cuda
 
 Run number N is the same wherever it is made: a text, a piece from its start (90% to train on, 10%
 for validation), a tokenizer, a shape, steps, dropout and rates, all drawn from N alone. Each line
-of the results has them, the figures of the text (`nanogpt2.plan.figures`) and the validation loss
-in nats a character. The same command goes on where it was cut off. With `--device cpu` each worker
-has two cores of its own.
+of the results has them, the figures of the text (`nanogpt2.experiments.plan.figures`) and the
+validation loss in nats a character. The same command goes on where it was cut off. With
+`--device cpu` each worker has two cores of its own.
 """
 
 import argparse
@@ -23,12 +23,11 @@ from typing import Any
 import quality
 import runs
 
-from nanogpt2.bpe.words import find_cut
 from nanogpt2.config.config import get_config
 from nanogpt2.evaluate.evaluate import evaluate_tokens
-from nanogpt2.plan.figures import read_figures
-from nanogpt2.plan.pilot import run_pilot
-from nanogpt2.plan.recipe import (
+from nanogpt2.experiments.plan.figures import read_figures
+from nanogpt2.experiments.plan.pilot import run_pilot
+from nanogpt2.experiments.plan.recipe import (
     BLOCKS,
     BYTES_PER_TOKEN,
     DROPOUTS,
@@ -41,7 +40,8 @@ from nanogpt2.plan.recipe import (
     count_flops,
     make_values,
 )
-from nanogpt2.text.corpus import read_corpus, split
+from nanogpt2.text.reading.corpus import read_corpus, split
+from nanogpt2.tokens.bpe.words import find_cut
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nanogpt2.bpe.arrays import TokenArray
 from nanogpt2.config.config import Config, get_config, read_values
 from nanogpt2.config.groups import CleanConfig
 from nanogpt2.evaluate.evaluate import evaluate_tokens
@@ -32,8 +31,9 @@ from nanogpt2.evaluate.memorisation import draw_texts, find_copies
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.evaluate.parts import texts_of
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.prepare.prepare import prepare
+from nanogpt2.text.reading.shakespeare import shakespeare_text
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.dataset import TokenDataset, load_prepared_tokenizer, load_tokens
 from nanogpt2.train.step import Stepper
 

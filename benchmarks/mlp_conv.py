@@ -16,10 +16,10 @@ from typing import Any
 import click
 import torch
 
-from nanogpt2.checks.check import use_torchs
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode.kernels.choose import prepare
+from nanogpt2.kernels.checks.check import use_torchs
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.train.step import Stepper

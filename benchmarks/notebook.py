@@ -22,7 +22,7 @@ import nbformat
 from nbclient import NotebookClient
 from traitlets.config import Config
 
-from nanogpt2.base.files import write_json
+from nanogpt2.base.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks/Quick_Start_nanoGPT2.ipynb"

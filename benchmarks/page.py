@@ -32,10 +32,10 @@ from engine import ask_pages  # noqa: E402
 from variants import warmed  # noqa: E402
 
 from nanogpt2.config.config import get_config  # noqa: E402
+from nanogpt2.experiments.proof.facts import gather  # noqa: E402
 from nanogpt2.model.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from nanogpt2.playground.cost import with_bits  # noqa: E402
-from nanogpt2.playground.page import export_page  # noqa: E402
-from nanogpt2.proof.facts import gather  # noqa: E402
+from nanogpt2.serve.playground.cost import with_bits  # noqa: E402
+from nanogpt2.serve.playground.page import export_page  # noqa: E402
 from nanogpt2.tokens.tokenizer import CharTokenizer  # noqa: E402
 
 ROUNDS = 5

@@ -29,7 +29,7 @@ import project
 import psutil
 import yaml
 
-from nanogpt2.text.shakespeare import shakespeare_text
+from nanogpt2.text.reading.shakespeare import shakespeare_text
 
 SIZES = {"char": 256, "byte": 256, "bpe": 4096, "gpt2": 50257}
 PATIENCE = 0.02  # seconds between two looks at memory
@@ -40,8 +40,8 @@ EVERY = 90  # characters from one change to the next
 TIKTOKEN = """
 import os, sys, numpy
 os.environ["TIKTOKEN_CACHE_DIR"] = ""
-from nanogpt2.bpe.gpt2 import find_file
-from nanogpt2.bpe.words import WORDS
+from nanogpt2.tokens.bpe.gpt2 import find_file
+from nanogpt2.tokens.bpe.words import WORDS
 from tiktoken import Encoding
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 files = [str(find_file(name)) for name in ("vocab.bpe", "encoder.json")]

@@ -23,13 +23,13 @@ from typing import Any
 
 import runs
 
-from nanogpt2.base.files import sha256
+from nanogpt2.base.system.files import sha256
 from nanogpt2.config.config import Config, get_config, read_values
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.experiments.significance import CONFIDENCE, compare, t_quantile
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.corpus import read_corpus, split
+from nanogpt2.text.reading.corpus import read_corpus, split
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer
 from nanogpt2.train.step import Stepper

@@ -23,10 +23,10 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from nanogpt2.text.plain import Checker
-from nanogpt2.text.records import read_records
-from nanogpt2.text.shakespeare import shakespeare_text
-from nanogpt2.text.streams import BLOCK_BYTES, ZSTD, open_bytes, open_utf8
+from nanogpt2.text.reading.plain import Checker
+from nanogpt2.text.reading.records import read_records
+from nanogpt2.text.reading.shakespeare import shakespeare_text
+from nanogpt2.text.reading.streams import BLOCK_BYTES, ZSTD, open_bytes, open_utf8
 from nanogpt2.tokens.normal import normalise
 
 PAIRS = 5

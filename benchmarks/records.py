@@ -31,7 +31,7 @@ from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.candidates import SCHEDULE, train_for
 from nanogpt2.experiments.significance import compare
 from nanogpt2.model.gpt import GPT
-from nanogpt2.text.corpus import read_corpus, split
+from nanogpt2.text.reading.corpus import read_corpus, split
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.train.step import Stepper
 

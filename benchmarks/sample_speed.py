@@ -28,7 +28,7 @@ from torch import Tensor
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate
 

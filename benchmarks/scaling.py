@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.base.system.errors import exit_with_one_line
 from nanogpt2.device.launch import is_launched, launch
 
 if TYPE_CHECKING:

@@ -27,15 +27,15 @@ import torch
 
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import get_config
-from nanogpt2.distil.ahead import released
-from nanogpt2.ensemble.ensemble import Ensemble, Model
+from nanogpt2.decode.ensemble.ensemble import Ensemble, Model
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.experiments.significance import compare
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
-from nanogpt2.text.corpus import read_corpus, split
+from nanogpt2.text.reading.corpus import read_corpus, split
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.distil.ahead import released
 
 SETTINGS = {"modern": quality.MODERN, "long": quality.LONG, "cpu": quality.CPU}
 SEEDS_OF_GROUP = 100

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base import files
+from nanogpt2.base.system import files
 from nanogpt2.config import yaml12
 
 ROOT = Path(__file__).parent.parent

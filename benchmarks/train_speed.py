@@ -33,9 +33,9 @@ from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.model.gpt import GPT
-from nanogpt2.optimizers.rates import learning_rate_factor
 from nanogpt2.tokens.dataset import TokenDataset, draw_windows
 from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.optimizers.rates import learning_rate_factor
 from nanogpt2.train.step import Stepper
 
 Step = Callable[[int], Tensor]  # trains on the batch of a step, and returns its loss

@@ -47,4 +47,4 @@ chmod +x "$folder/cc"
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PWD:$folder/site" XDG_CACHE_HOME="$folder/cache" CC="$folder/cc"
 exec qemu-aarch64 -L "$folder/root" "$folder/root/usr/bin/$python" -m pytest -n 0 -p no:cacheprovider \
   tests/kernels/test_cpu.py tests/kernels/test_cpu_library.py tests/decode/test_cpu_decoding.py tests/decode/test_int8.py \
-  tests/distil/test_loss.py tests/tokens/test_characters.py tests/copies/test_library.py tests/bpe/test_words.py
+  tests/train/distil/test_loss.py tests/tokens/test_characters.py tests/text/copies/test_library.py tests/tokens/bpe/test_words.py

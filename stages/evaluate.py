@@ -17,10 +17,10 @@ from stages.shared.command import checkpoints_option, config_option, done, stage
 @click.option("--tokens", type=Path, default="plots/tokens.csv", help="Costly tokens to write.")
 def main(config: str, checkpoints: tuple[Path, ...], data: Path, **outputs: Path) -> None:
     """Predict each token of the held-out splits once, and look samples up in the training text."""
-    from nanogpt2.base import files
+    from nanogpt2.base.system import files
     from nanogpt2.config.config import get_config
+    from nanogpt2.decode.ensemble.checkpoints import load_checkpoints
     from nanogpt2.device.device import find_device
-    from nanogpt2.ensemble.checkpoints import load_checkpoints
     from nanogpt2.evaluate import evaluate as evaluation
     from nanogpt2.evaluate import memorisation
 

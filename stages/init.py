@@ -16,7 +16,7 @@ from stages.shared.command import config_option, done, stage_command
 def main(config: str, model: Path, tokenizer: Path) -> None:
     """Read what init_from names; for `scratch` both files are empty."""
     from nanogpt2.config.config import get_config
-    from nanogpt2.exchange.init_from import write_start
+    from nanogpt2.exchange.incoming.init_from import write_start
 
     done(write_start(get_config(config).init_from, model, tokenizer), to=model)
 

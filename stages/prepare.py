@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.workers import aside, keep_alone
+from nanogpt2.base.system.workers import aside, keep_alone
 from stages.shared.command import config_option, done, stage_command
 
 
@@ -25,10 +25,10 @@ def main(config: str, out: Path, init: Path, figures: Path, workers: int | None)
     from nanogpt2.config.config import PREPARE_KEYS, get_config
 
     settings_read = aside(get_config, config)  # while this process imports
-    from nanogpt2.base.checksums import read_sealed
-    from nanogpt2.prepare.describe import describe, moved_splits
-    from nanogpt2.prepare.prepare import prepare
-    from nanogpt2.text.corpus import count_companions
+    from nanogpt2.base.system.checksums import read_sealed
+    from nanogpt2.text.prepare.describe import describe, moved_splits
+    from nanogpt2.text.prepare.prepare import prepare
+    from nanogpt2.text.reading.corpus import count_companions
     from nanogpt2.tokens.choice import read_named
 
     settings = settings_read()

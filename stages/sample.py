@@ -19,10 +19,10 @@ from stages.shared.command import checkpoints_option, config_option, done, stage
 @click.option("--out", type=Path, default="samples", help="Folder to write.")
 def main(config: str, checkpoints: tuple[Path, ...], tokenizer: Path, out: Path) -> None:
     """Draw samples, print the first and write each to a file."""
-    from nanogpt2.base.errors import DataError
+    from nanogpt2.base.system.errors import DataError
     from nanogpt2.config.config import get_config
+    from nanogpt2.decode.ensemble.checkpoints import load_checkpoints, tokenizer_of
     from nanogpt2.device.device import find_device
-    from nanogpt2.ensemble.checkpoints import load_checkpoints, tokenizer_of
     from nanogpt2.sample.sample import read_prompt, sample_texts, write_samples
 
     settings = get_config(config)

@@ -23,10 +23,10 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
     if run_as_group(settings.num_processes):
         return
     from nanogpt2.device.group import joined
-    from nanogpt2.distil.teachers import make_start
     from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
     from nanogpt2.tokens.dataset import load_split
+    from nanogpt2.train.distil.teachers import make_start
     from nanogpt2.train.record import saving
     from nanogpt2.train.trainer import Trainer
 

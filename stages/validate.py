@@ -17,12 +17,12 @@ from stages.shared.command import config_option, done, stage_command
 @click.option("--out", type=Path, default="data/validated.json", help="Written when all is well.")
 def main(config: str, built_in: str, checkpoint_dir: str, all_keys: bool, out: Path) -> None:
     """Check every key of the configuration, and that its corpus and device are there."""
-    from nanogpt2.base.files import make_newer, write_json
-    from nanogpt2.base.repository import check_repository, find_project
-    from nanogpt2.distil.paths import FOLDER, check_paths
-    from nanogpt2.exchange.init_from import INIT_KEYS, check_init
-    from nanogpt2.survey.preflight import check_copy, check_run, check_tokens
+    from nanogpt2.base.system.files import make_newer, write_json
+    from nanogpt2.base.system.repository import check_repository, find_project
+    from nanogpt2.exchange.incoming.init_from import INIT_KEYS, check_init
+    from nanogpt2.text.survey.preflight import check_copy, check_run, check_tokens
     from nanogpt2.tokens.choice import check_tokenizer
+    from nanogpt2.train.distil.paths import FOLDER, check_paths
 
     if "DVC_STAGE" in os.environ:
         make_newer(Path(config), *Path().glob("*.dvc"), *Path().glob("*/*.dvc"))

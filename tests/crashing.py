@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from nanogpt2.config.config import Config
-from nanogpt2.distil.teachers import Teacher
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.distil.teachers import Teacher
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.trainer import Trainer
 

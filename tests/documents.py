@@ -18,13 +18,13 @@ NOT_RUN = {
     r"n=64|(scan|settle|encode)=|sbatch ": "needs a cluster with Slurm; its commands run above it",
     r"torchrun --nnodes": "needs two machines; tests/train/test_distributed.py has processes",
     r".*--device cuda": "needs a GPU; without the option it runs",
-    r".*\bgpt2( |$)|.*=gpt2 ": "fetches half a gigabyte; tests/exchange/test_hub.py has a hub",
+    r".*\bgpt2( |$)|.*=gpt2 ": "fetches 0.5 GB; tests/exchange/incoming/test_hub.py has a hub",
     r".*\bbenchmarks/": "takes long, or a text or machine that is not here",
     r"mkdocs build": "tests/whole/test_site.py builds it in a folder of its own",
     r"mkdir llama": "fetches llama.cpp",
     r"cp -r TEXT": "the text is one of five languages; the commands are those of docs/start.md",
-    r".*report .*--watch": "does not end; tests/pages/test_watch.py ends it",
-    r".*nanogpt2 plan": "takes a minute; tests/plan/test_plan.py takes small steps",
+    r".*report .*--watch": "does not end; tests/experiments/pages/test_watch.py ends it",
+    r".*nanogpt2 plan": "takes a minute; tests/experiments/plan/test_plan.py takes small steps",
     r"from dask": "dask is not of this project; the commands that it starts run above it",
     r"dvc exp apply student": "its name is its seeds'; tests/experiments/test_seeds.py has them",
 }
@@ -35,15 +35,17 @@ ELSEWHERE = {
     r"dvc (exp run|repro)": "tests/whole/test_pipeline.py",
     r".*nanogpt2 seeds": "tests/experiments/test_seeds.py",
     r"python -m nanogpt2 serve$|curl .*:8000": "tests/serve/test_documented.py",
-    r".*nanogpt2 sweep": "tests/trials/test_going_on.py",
+    r".*nanogpt2 sweep": "tests/experiments/trials/test_going_on.py",
     r".*nanogpt2 tokenizer": "tests/experiments/test_candidates.py",
-    r".*verify .*--(replay|sign|key)|openssl ec": "tests/proof/test_project.py",
+    r".*verify .*--(replay|sign|key)|openssl ec": "tests/experiments/proof/test_project.py",
     r"python -m stages\.\w+ --c": "tests/whole/test_guide.py",
-    r".*export (--to huggingface )?exported": "tests/export/test_huggingface_out.py",
-    r"from transformers": "tests/export/test_huggingface_out.py",
-    r".*card .*--export exported": "tests/proof/test_project.py",
-    r".*export --to onnx|import onnxruntime": "tests/export/test_onnx_out.py",
-    r".*check --measure-noise|bash ci/check|git add ci/noise": "tests/gate/test_branches.py",
+    r".*export (--to huggingface )?exported": "tests/exchange/export/test_huggingface_out.py",
+    r"from transformers": "tests/exchange/export/test_huggingface_out.py",
+    r".*card .*--export exported": "tests/experiments/proof/test_project.py",
+    r".*export --to onnx|import onnxruntime": "tests/exchange/export/test_onnx_out.py",
+    r".*check --measure-noise|bash ci/check|git add ci/noise": (
+        "tests/experiments/gate/test_branches.py"
+    ),
 }
 # What is smaller here, or lies elsewhere.
 SMALLER = {

@@ -1,4 +1,4 @@
-"""The scripts of a page that holds a model, run by node: playground/engine.mjs answers."""
+"""The scripts of a page that holds a model, run by node: serve/playground/engine.mjs answers."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ SHAPE: dict[str, object] = {  # of a model that is quick to compare
     "device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16,
     "dropout": 0.0,
 }  # fmt: skip
-ENGINE = Path(__file__).parent / "playground/engine.mjs"
+ENGINE = Path(__file__).parent / "serve/playground/engine.mjs"
 
 
 def ask_pages(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.base.errors import ExtraError
-from nanogpt2.bpe import gpt2
-from nanogpt2.bpe.bpe import BytePairTokenizer
+from nanogpt2.base.system.errors import ExtraError
+from nanogpt2.tokens.bpe import gpt2
+from nanogpt2.tokens.bpe.bpe import BytePairTokenizer
 
 
 def gpt2_files() -> tuple[Path, Path]:

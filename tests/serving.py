@@ -13,9 +13,9 @@ import warm
 from imports import ROOT
 from variants import warmed
 
-from nanogpt2.completions.limits import Limits
 from nanogpt2.config.config import get_config
 from nanogpt2.model.checkpoint import save_checkpoint
+from nanogpt2.serve.completions.limits import Limits
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 TOKEN = "correct-horse-battery-staple"
@@ -28,7 +28,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 from nanogpt2.commands.model import open_model
-from nanogpt2.completions.limits import Limits
+from nanogpt2.serve.completions.limits import Limits
 from nanogpt2.serve.run import open_socket, run_server
 from nanogpt2.serve.site import open_site
 files, limits, token = json.loads(sys.argv[1])

@@ -21,14 +21,14 @@ if __name__ == "__main__" and run_as_group(int(sys.argv[1])):
 import torch
 from every import some
 
-from nanogpt2.base.errors import NanoGPT2Error, TrainingError, exit_with_one_line
+from nanogpt2.base.system.errors import NanoGPT2Error, TrainingError, exit_with_one_line
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
-from nanogpt2.distil.teachers import Teacher
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset, load_split
 from nanogpt2.train import resume
+from nanogpt2.train.distil.teachers import Teacher
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.step import Stepper

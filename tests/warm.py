@@ -39,7 +39,7 @@ HAS_SERVER = hasattr(os, "pidfd_open") and not Path("/dev/nvidiactl").exists()
 
 def _load_forks() -> Any:
     """Return what sweeps fork with, by its path: a server holds no module of the project."""
-    path = Path(__file__).parents[1] / "nanogpt2/trials/forks.py"
+    path = Path(__file__).parents[1] / "nanogpt2/experiments/trials/forks.py"
     spec = importlib.util.spec_from_file_location("forks", path)
     assert spec is not None
     assert spec.loader is not None

@@ -13,7 +13,7 @@ import warm
 from filelock import FileLock
 from imports import ROOT
 
-from nanogpt2.base.files import sha256
+from nanogpt2.base.system.files import sha256
 from nanogpt2.config import yaml12
 
 SMALL_RUN = {

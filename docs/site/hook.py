@@ -32,7 +32,7 @@ INSTEAD = {
     "schemas/params.schema.json": "parameters.md",
     "notebooks/Quick_Start_nanoGPT2.ipynb": "notebook.md",
     "nanogpt2": "architecture.md#rooms",
-    "nanogpt2/playground": "architecture.md#rooms",
+    "nanogpt2/serve/playground": "architecture.md#rooms",
     "stages": "pipeline.md",
 }
 ASSETS = ("site.css", "favicon.svg", "iframe-worker.js")

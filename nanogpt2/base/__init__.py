@@ -1,1 +1,1 @@
-"""Files written whole, signals, git, and errors that a user can mend: what every room stands on."""
+"""What every room stands on: files, signals, git and errors; and what is shown on the screen."""

@@ -23,9 +23,9 @@ def main(
     what samples copy, samples, parameters, and how to reproduce it. What does not belong to the
     checkpoint by its origin and dvc.lock is left out, and the card says so.
     """
-    from nanogpt2.proof.card import make_card
-    from nanogpt2.proof.facts import gather, write_card
-    from nanogpt2.screen.screen import done
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.experiments.proof.card import make_card
+    from nanogpt2.experiments.proof.facts import gather, write_card
 
     title = name or (export or Path()).resolve().name
     facts = gather(checkpoint, name=title, licence=licence, export=export)

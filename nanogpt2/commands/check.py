@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
-from nanogpt2.screen.screen import done
 
 
 @click.command()
@@ -25,11 +25,11 @@ def main(base: str, thresholds: str, summary: Path | None, measure_noise: bool) 
     the record does not fit, or a figure is worse by more than ci/thresholds.yaml allows. docs/ci.md
     says more.
     """
-    from nanogpt2.base.files import write_text
-    from nanogpt2.gate.check import check
-    from nanogpt2.gate.noise import measure_noise as measure
-    from nanogpt2.gate.show import as_lines, as_markdown
-    from nanogpt2.gate.thresholds import read_thresholds
+    from nanogpt2.base.system.files import write_text
+    from nanogpt2.experiments.gate.check import check
+    from nanogpt2.experiments.gate.noise import measure_noise as measure
+    from nanogpt2.experiments.gate.show import as_lines, as_markdown
+    from nanogpt2.experiments.gate.thresholds import read_thresholds
 
     if measure_noise:
         click.echo(measure(read_thresholds(thresholds).noise))

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
-from nanogpt2.screen.screen import running
-from nanogpt2.screen.state import OPTIONS
+from nanogpt2.base.screen.screen import running
+from nanogpt2.base.screen.state import OPTIONS
+from nanogpt2.base.system.errors import exit_with_one_line
 
 
 def shown(function: Callable[..., None]) -> Callable[..., None]:

@@ -91,7 +91,7 @@ def main(shell: str) -> None:
     python -m nanogpt2 completion zsh >> ~/.zshrc
     python -m nanogpt2 completion fish > ~/.config/fish/conf.d/nanogpt2.fish
     """
-    from nanogpt2.screen.screen import done
+    from nanogpt2.base.screen.screen import done
 
     click.echo(SCRIPTS[shell], nl=False)
     done(f"{shell}'s completion, for a new shell")

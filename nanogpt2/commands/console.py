@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from nanogpt2.base.arguments import whole_number
-from nanogpt2.base.errors import ConfigError, NanoGPT2Error
+from nanogpt2.base.system.arguments import whole_number
+from nanogpt2.base.system.errors import ConfigError, NanoGPT2Error
 from nanogpt2.sample.request import LARGEST_SEED
 from nanogpt2.sample.sample import Meter, Sampler
 from nanogpt2.tokens.normal import normalise

@@ -29,8 +29,8 @@ def main(
     characters and licence blocks, with file and line, and the switch under `clean:` in params.yaml
     that mends each. Nothing is changed. Without CORPUS it is that of params.yaml.
     """
-    from nanogpt2.doctor.run import examine_corpus, write_card
-    from nanogpt2.screen.screen import done
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.text.doctor.run import examine_corpus, write_card
 
     if card is not None:
         done("a card", to=write_card(card, prepared))

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanogpt2.base.screen.screen import done, phase
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import STATES, file_options, open_model
-from nanogpt2.screen.screen import done, phase
 
 if TYPE_CHECKING:
-    from nanogpt2.proof.card import Facts
+    from nanogpt2.experiments.proof.card import Facts
 
 # Each target, and the function that writes it: (checkpoint, tokenizer, path) -> Export.
 TARGETS = {
-    "gguf": "nanogpt2.export.gguf_out:export_gguf",
-    "huggingface": "nanogpt2.export.huggingface_out:export_huggingface",
-    "onnx": "nanogpt2.export.onnx_out:export_onnx",
-    "page": "nanogpt2.playground.page:export_page",
-    "safetensors": "nanogpt2.export.huggingface_out:export_safetensors",
+    "gguf": "nanogpt2.exchange.export.gguf_out:export_gguf",
+    "huggingface": "nanogpt2.exchange.export.huggingface_out:export_huggingface",
+    "onnx": "nanogpt2.exchange.export.onnx_out:export_onnx",
+    "page": "nanogpt2.serve.playground.page:export_page",
+    "safetensors": "nanogpt2.exchange.export.huggingface_out:export_safetensors",
 }
 
 
@@ -62,7 +62,7 @@ def is_same(path: Path, other: Path) -> bool:
 def write_card_of(folder: Path, checkpoint: Path) -> None:
     """Write the model card of an export of the model file `checkpoint`; a state has none."""
     if is_model_file(checkpoint):
-        from nanogpt2.proof.facts import gather, write_card
+        from nanogpt2.experiments.proof.facts import gather, write_card
 
         facts = gather(checkpoint, name=folder.resolve().name, export=folder)
         write_card(folder / "README.md", facts)
@@ -72,7 +72,7 @@ def facts_of(path: Path, checkpoint: Path, run: str | None, **_: Any) -> "Facts 
     """Return what is known of the model file `checkpoint`, of which `path` will be an export."""
     if run is not None or not is_model_file(checkpoint):
         return None
-    from nanogpt2.proof.facts import gather
+    from nanogpt2.experiments.proof.facts import gather
 
     return gather(checkpoint, name=path.stem)
 

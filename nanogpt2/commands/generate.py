@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from nanogpt2.base.screen import screen
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.knobs import PARAMS, knob_options, read_knobs
 from nanogpt2.commands.model import model_options, open_models
-from nanogpt2.screen import screen
 
 
 @click.command()

@@ -14,8 +14,8 @@ from nanogpt2.commands.command import shown
 @shown
 def main(name: str, to: Path | None, revision: str | None) -> None:
     """Download the model NAME, such as gpt2, into a folder that init_from and --checkpoint take."""
-    from nanogpt2.exchange.hub import download
-    from nanogpt2.screen.screen import done
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.exchange.incoming.hub import download
 
     folder = to or Path(Path(name).name)
     click.echo(download(name, folder, revision=revision))

@@ -73,7 +73,7 @@ def read_group(params: Path) -> Any:
 
 def describe_default(name: str) -> str:
     """Return what a knob is without its option, and whence it comes where not from the schema."""
-    from nanogpt2.base.errors import ConfigError
+    from nanogpt2.base.system.errors import ConfigError
     from nanogpt2.config.schema import load_schema
     from nanogpt2.config.yaml12 import show
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from nanogpt2.screen.screen import say
+from nanogpt2.base.screen.screen import say
 
 if TYPE_CHECKING:
-    from nanogpt2.ensemble.checkpoints import Trained
+    from nanogpt2.decode.ensemble.checkpoints import Trained
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ def open_models(
     checkpoints: Sequence[Path], tokenizer: Path, device: str, run: str | None = None
 ) -> "tuple[Trained, Tokenizer]":
     """Return what `open_model` does, of several files as one model."""
-    from nanogpt2.ensemble.checkpoints import combine, tokenizer_of
+    from nanogpt2.decode.ensemble.checkpoints import combine, tokenizer_of
 
     refuse_both(run)
     paths = checkpoints if run is None else checkpoints[:1]
@@ -96,7 +96,7 @@ def refuse_both(run: str | None) -> None:
 
 
 def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
-    from nanogpt2.base import files
+    from nanogpt2.base.system import files
     from nanogpt2.device.device import find_device
     from nanogpt2.model.checkpoint import load_checkpoint
 
@@ -108,7 +108,7 @@ def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
 
         checkpoint = find_run(STATES, "" if run == "newest" else run)
     if run is None and files.exists(checkpoint / "config.json"):
-        from nanogpt2.exchange.pretrained import load_pretrained
+        from nanogpt2.exchange.incoming.pretrained import load_pretrained
 
         loaded = load_pretrained(checkpoint, device=place)
     elif run is not None or files.is_folder(checkpoint) or STATES.name in checkpoint.parts:
@@ -129,7 +129,7 @@ def _open_state(path: Path) -> "Checkpoint":
 
 def _suggest_run(checkpoint: Path) -> None:
     """Raise CheckpointError for a model file that is not there, where a run could be read."""
-    from nanogpt2.base.errors import CheckpointError
+    from nanogpt2.base.system.errors import CheckpointError
     from nanogpt2.commands.unfinished import list_runs
 
     if any(run.step for run in list_runs(STATES)):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.commands.command import shown
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -32,7 +32,7 @@ def main(
     and writes what a law, fitted to hundreds of runs, says is best; with the loss, time and
     memory to expect, and why.
     """
-    from nanogpt2.plan.plan import plan
+    from nanogpt2.experiments.plan.plan import plan
 
     if sum(each is not None for each in (minutes, hours, quality)) > 1:
         raise ConfigError("--minutes, --hours and --quality: give one of them")

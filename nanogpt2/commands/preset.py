@@ -17,8 +17,8 @@ def main(name: str, params: Path) -> None:
 
     Comments, order and all other keys stay as they are.
     """
+    from nanogpt2.base.screen.screen import done
     from nanogpt2.config.config import use_preset
-    from nanogpt2.screen.screen import done
 
     changes = use_preset(name, params)
     click.echo("\n".join(changes) or f"{params} has the values of {name} already")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nanogpt2.base.screen.screen import still
 from nanogpt2.commands.command import shown
-from nanogpt2.screen.screen import still
 
 
 @click.command()
@@ -26,7 +26,7 @@ def main(out: Path, revisions: tuple[str, ...], watch: bool, port: int, plot: bo
     memorisation, data, speed, and how to bring each run back. With --watch it follows trainings
     under way, until Ctrl-C; with --plot the terminal does.
     """
-    from nanogpt2.pages.run import plot_curve, serve_page, write_page
+    from nanogpt2.experiments.pages.run import plot_curve, serve_page, write_page
 
     if plot:
         with still():

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
-from nanogpt2.screen.screen import done
 
 
 @click.group(invoke_without_command=True)

@@ -16,10 +16,10 @@ from nanogpt2.commands.model import model_options, open_models
 @shown
 def main(file: Path, page: Path | None, **which: Any) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""
-    from nanogpt2.base import files
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.base.system import files
     from nanogpt2.evaluate import score
-    from nanogpt2.screen.screen import done
-    from nanogpt2.text.plain import read_text
+    from nanogpt2.text.reading.plain import read_text
 
     text = read_text(file)
     loaded, known = open_models(**which)

@@ -6,7 +6,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import BEST, FORMS, open_models
-from nanogpt2.completions.limits import Limits
+from nanogpt2.serve.completions.limits import Limits
 
 
 @click.command()
@@ -65,11 +65,11 @@ def main(
     Requests are drawn side by side, and each answer is what `generate` writes with the same seed.
     Ctrl-C or SIGTERM lets what runs finish.
     """
-    from nanogpt2.base.extras import import_extra
+    from nanogpt2.base.system.extras import import_extra
 
     for library in ("starlette", "uvicorn", "prometheus_client"):
         import_extra(library, extra="serve")
-    from nanogpt2.screen.screen import done, phase, still
+    from nanogpt2.base.screen.screen import done, phase, still
     from nanogpt2.serve.run import name_models, open_socket, read_token, run_server
     from nanogpt2.serve.site import open_site
 

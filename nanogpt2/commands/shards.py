@@ -25,12 +25,12 @@ def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int
     one before is done. What merge writes are the bytes that the stage prepare writes on one
     machine. A step that was cut off is given again.
     """
-    from nanogpt2.base.workers import keep_alone
+    from nanogpt2.base.system.workers import keep_alone
 
     keep_alone()
-    from nanogpt2.prepare.describe import describe
-    from nanogpt2.screen.screen import done
-    from nanogpt2.shards.shared import Shard, shared_preparation
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.text.prepare.describe import describe
+    from nanogpt2.text.shards.shared import Shard, shared_preparation
 
     share = Shard.parse(shard)
     preparation, block_size = shared_preparation(config, work, workers=workers)

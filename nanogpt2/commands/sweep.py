@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.completion import complete_key
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanogpt2.base.errors import CheckpointError, TrainingError
-from nanogpt2.base.files import is_folder
-from nanogpt2.base.words import describe_seconds
-from nanogpt2.distil.ahead import released
+from nanogpt2.base.system.errors import CheckpointError, TrainingError
+from nanogpt2.base.system.files import is_folder
+from nanogpt2.base.system.words import describe_seconds
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
+from nanogpt2.train.distil.ahead import released
 from nanogpt2.train.resume import StateFiles
 
 

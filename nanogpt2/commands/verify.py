@@ -20,8 +20,8 @@ def main(path: Path | None, replay: bool, sign: Path | None, key: Path | None) -
     or at one model file in the place of the checkpoints; or at a folder that has a list of its
     files: an export, prepared data. Exits with status 1 where something differs or is not here.
     """
-    from nanogpt2.proof.verify import all_fit, sign_whole, summarise, verify
-    from nanogpt2.screen.screen import done
+    from nanogpt2.base.screen.screen import done
+    from nanogpt2.experiments.proof.verify import all_fit, sign_whole, summarise, verify
 
     findings = verify(path, replayed=replay, key=key)
     click.echo("\n".join(map(str, findings)))

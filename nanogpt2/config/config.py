@@ -13,8 +13,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from nanogpt2.base import files
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system import files
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config import yaml12
 from nanogpt2.config.groups import CleanConfig, EvaluateConfig, SampleConfig
 from nanogpt2.config.schema import ARCHITECTURES, find_errors, with_defaults, without

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from nanogpt2.base import files
-from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.base.system import files
+from nanogpt2.base.system.errors import ConfigError, DataError
 
 
 class Yaml12Loader(yaml.SafeLoader):

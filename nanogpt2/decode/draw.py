@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 
 COLDEST = 1e-30  # as which a lower temperature counts, so that logits stay finite
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from nanogpt2.base.errors import DataError, DeviceError
-from nanogpt2.base.files import sha256, write_bytes
-from nanogpt2.screen.screen import phase
+from nanogpt2.base.screen.screen import phase
+from nanogpt2.base.system.errors import DataError, DeviceError
+from nanogpt2.base.system.files import sha256, write_bytes
 
+LIBRARY = Path(__file__).parents[1]
 HEADER = Path(__file__).with_name("vectors.h")  # which every source includes
 FLAGS = "-O3 -std=gnu11 -shared -fPIC -ffp-contract=fast -fno-math-errno"
 # Tried in turn: gcc, and clang on Linux; Apple's clang, whose OpenMP is torch's.
@@ -63,8 +64,9 @@ def load_library(source: Path, *, threads: bool = True, **defines: int) -> ctype
 
 
 def name_of(source: Path) -> str:
-    """Return what errors call `source`, such as kernels/cpu.c."""
-    return f"{source.parent.name}/{source.name}"
+    """Return what errors call `source`: its path in the library, such as kernels/cpu.c."""
+    inside = source.is_relative_to(LIBRARY)
+    return source.relative_to(LIBRARY if inside else source.parents[1]).as_posix()
 
 
 def _find_compiler() -> list[str]:

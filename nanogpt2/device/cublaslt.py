@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 
 # The versions whose numbers these are, 10000 major + 100 minor + patch: cublasLt.h, cublas_api.h
 # and library_types.h of CUDA 12 and 13, with which torch 2.9 and newer come. Older ones lack some,

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.screen.screen import detail
+from nanogpt2.base.screen.screen import detail
+from nanogpt2.base.system.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch

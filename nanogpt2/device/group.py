@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import ConfigError, DeviceError, NanoGPT2Error
-from nanogpt2.base.signals import SIGNALS
+from nanogpt2.base.system.errors import ConfigError, DeviceError, NanoGPT2Error
+from nanogpt2.base.system.signals import SIGNALS
 from nanogpt2.config.config import Config
 from nanogpt2.config.schema import describe_unequal
 from nanogpt2.device import launch

@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from nanogpt2.base.errors import TrainingError
-from nanogpt2.base.signals import Interruption, caught_signals, end_after
-from nanogpt2.base.workers import count_cores
-from nanogpt2.screen.screen import hand_over
+from nanogpt2.base.screen.screen import hand_over
+from nanogpt2.base.system.errors import TrainingError
+from nanogpt2.base.system.signals import Interruption, caught_signals, end_after
+from nanogpt2.base.system.workers import count_cores
 
 LAUNCHER = "NANOGPT2_LAUNCHER"  # the process that launched this one, and ends with it
 LAST_SECONDS = 3.0  # how long the others may take to end once one has failed

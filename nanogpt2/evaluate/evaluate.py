@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.base.arguments import whole_number
-from nanogpt2.base.errors import CheckpointError, DataError, DeviceError
-from nanogpt2.base.files import rounded
-from nanogpt2.bpe.arrays import TokenArray
+from nanogpt2.base.screen.screen import phase
+from nanogpt2.base.system.arguments import whole_number
+from nanogpt2.base.system.errors import CheckpointError, DataError, DeviceError
+from nanogpt2.base.system.files import rounded
+from nanogpt2.decode.ensemble.checkpoints import Trained, tokenizer_of
+from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.device.threads import share_cores
-from nanogpt2.ensemble.checkpoints import Trained, tokenizer_of
-from nanogpt2.ensemble.ensemble import Model
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.evaluate.parts import Part, choose_parts, count_bytes, largest_token
 from nanogpt2.model.modes import evaluating
-from nanogpt2.screen.screen import phase
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.dataset import (
     as_token_array,
     load_prepared_tokenizer,

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nanogpt2.base.files import rounded
+from nanogpt2.base.screen.screen import phase, track
+from nanogpt2.base.system.files import rounded
 from nanogpt2.config.groups import EvaluateConfig
-from nanogpt2.copies.overlap import search_pieces
-from nanogpt2.copies.windows import character_codes
-from nanogpt2.ensemble.checkpoints import Trained, tokenizer_of
-from nanogpt2.ensemble.ensemble import Model
+from nanogpt2.decode.ensemble.checkpoints import Trained, tokenizer_of
+from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.evaluate.parts import texts_of
 from nanogpt2.sample.continuing import continue_tokens
-from nanogpt2.screen.screen import phase, track
+from nanogpt2.text.copies.overlap import search_pieces
+from nanogpt2.text.copies.windows import character_codes
 from nanogpt2.tokens.dataset import load_tokens
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nanogpt2.base.files import rounded
+from nanogpt2.base.system.files import rounded
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogpt2.bpe.arrays import TokenArray
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 WINDOWS = 16  # of block_size, in a part of a large split

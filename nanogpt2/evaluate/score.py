@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from nanogpt2.base import arguments
-from nanogpt2.base.errors import DataError
-from nanogpt2.ensemble.ensemble import Model
+from nanogpt2.base.screen.screen import phase
+from nanogpt2.base.system import arguments
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.evaluate.evaluate import predict_in_memory, windows
 from nanogpt2.evaluate.metrics import Totals, summarise
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.stream import TextStream
-from nanogpt2.screen.screen import phase
 from nanogpt2.tokens.normal import normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 

@@ -13,15 +13,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from nanogpt2.base.errors import ConfigError
-from nanogpt2.bpe.words import find_cut
+from nanogpt2.base.screen.screen import done, phase
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import SCRATCH, Config, make_config, set_values
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
-from nanogpt2.screen.screen import done, phase
+from nanogpt2.text.prepare.prepare import prepare
+from nanogpt2.tokens.bpe.words import find_cut
 from nanogpt2.tokens.dataset import Dataset, TokenDataset, load_tokens
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 from nanogpt2.train.batches import Batches

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nanogpt2.base.errors import DataError, TrainingError
-from nanogpt2.base.repository import list_experiments, read_committed
+from nanogpt2.base.system.errors import DataError, TrainingError
+from nanogpt2.base.system.repository import list_experiments, read_committed
 from nanogpt2.config import yaml12
-from nanogpt2.distil.paths import FOLDER
-from nanogpt2.trials.copies import Base, Copy
-from nanogpt2.trials.dvc import dvc
-from nanogpt2.trials.trial import Trial
+from nanogpt2.experiments.trials.copies import Base, Copy
+from nanogpt2.experiments.trials.dvc import dvc
+from nanogpt2.experiments.trials.trial import Trial
+from nanogpt2.train.distil.paths import FOLDER
 
 MODEL, DATA, LOCK = "checkpoints/best_model.pt", "data/prepared", "dvc.lock"
 TEACHERS = FOLDER.as_posix()

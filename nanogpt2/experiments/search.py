@@ -12,14 +12,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from nanogpt2.base.extras import import_extra
-from nanogpt2.base.files import sha256, write_json
+from nanogpt2.base.system.extras import import_extra
+from nanogpt2.base.system.files import sha256, write_json
 from nanogpt2.config.schema import find_errors
 from nanogpt2.experiments.seeds import comparable_figure, figures_of
-from nanogpt2.trials.copies import Base
-from nanogpt2.trials.runner import Grid
-from nanogpt2.trials.space import Axis, Setting, Space, apply
-from nanogpt2.trials.trial import FAILED, FINISHED, FOLDER, STOPPED, Trial, digest, make_trial
+from nanogpt2.experiments.trials.copies import Base
+from nanogpt2.experiments.trials.runner import Grid
+from nanogpt2.experiments.trials.space import Axis, Setting, Space, apply
+from nanogpt2.experiments.trials.trial import (
+    FAILED,
+    FINISHED,
+    FOLDER,
+    STOPPED,
+    Trial,
+    digest,
+    make_trial,
+)
 
 TRIES = 20  # to draw a setting that is valid and new
 

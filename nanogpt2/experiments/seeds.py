@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base.errors import ConfigError, TrainingError
-from nanogpt2.base.files import parse_object
-from nanogpt2.base.repository import (
+from nanogpt2.base.screen.screen import done, phase, still
+from nanogpt2.base.system.errors import ConfigError, TrainingError
+from nanogpt2.base.system.files import parse_object
+from nanogpt2.base.system.repository import (
     check_repository,
     current_commit,
     list_experiments,
@@ -16,14 +17,13 @@ from nanogpt2.base.repository import (
 from nanogpt2.config import yaml12
 from nanogpt2.config.schema import with_defaults
 from nanogpt2.experiments.significance import compare, describe, describe_runs
-from nanogpt2.screen.screen import done, phase, still
-from nanogpt2.trials.board import Board
-from nanogpt2.trials.copies import Base, check_inputs, read_base
-from nanogpt2.trials.dvc import METRICS
-from nanogpt2.trials.places import find_places
-from nanogpt2.trials.runner import Grid, Runner, Source, failures
-from nanogpt2.trials.space import Setting, apply, check_settings, split
-from nanogpt2.trials.trial import FINISHED, STOPPED, Trial, digest, make_trial
+from nanogpt2.experiments.trials.board import Board
+from nanogpt2.experiments.trials.copies import Base, check_inputs, read_base
+from nanogpt2.experiments.trials.dvc import METRICS
+from nanogpt2.experiments.trials.places import find_places
+from nanogpt2.experiments.trials.runner import Grid, Runner, Source, failures
+from nanogpt2.experiments.trials.space import Setting, apply, check_settings, split
+from nanogpt2.experiments.trials.trial import FINISHED, STOPPED, Trial, digest, make_trial
 
 PARAMS = Path("params.yaml")
 FIGURES = ("loss", "bits_per_byte", "tokens")

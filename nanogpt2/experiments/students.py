@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base.errors import ConfigError, TrainingError
-from nanogpt2.base.repository import check_repository
+from nanogpt2.base.system.errors import ConfigError, TrainingError
+from nanogpt2.base.system.repository import check_repository
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.experiments.ensembles import ensemble_losses
 from nanogpt2.experiments.kept import Kept, find_kept, teachers_setting, with_teachers
 from nanogpt2.experiments.seeds import PARAMS, check_keys, run_all, seed_trials
 from nanogpt2.experiments.significance import describe_interval, describe_runs
-from nanogpt2.trials.copies import Base, read_base
-from nanogpt2.trials.runner import Grid, failures
-from nanogpt2.trials.space import Setting, apply, check_settings
-from nanogpt2.trials.trial import Trial, digest, make_trial
+from nanogpt2.experiments.trials.copies import Base, read_base
+from nanogpt2.experiments.trials.runner import Grid, failures
+from nanogpt2.experiments.trials.space import Setting, apply, check_settings
+from nanogpt2.experiments.trials.trial import Trial, digest, make_trial
 
 Show = Callable[[str], object]
 

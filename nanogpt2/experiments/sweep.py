@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nanogpt2.base.errors import ConfigError, TrainingError
-from nanogpt2.base.repository import check_repository
-from nanogpt2.base.words import in_columns
+from nanogpt2.base.system.errors import ConfigError, TrainingError
+from nanogpt2.base.system.repository import check_repository
+from nanogpt2.base.system.words import in_columns
 from nanogpt2.config import yaml12
 from nanogpt2.experiments.search import Search, name_of, texts_of
 from nanogpt2.experiments.seeds import (
@@ -18,12 +18,12 @@ from nanogpt2.experiments.seeds import (
     seed_trials,
 )
 from nanogpt2.experiments.significance import CONFIDENCE, Comparison, compare, correct, show_p
-from nanogpt2.trials.board import describe
-from nanogpt2.trials.copies import read_base
-from nanogpt2.trials.hopeless import RULE
-from nanogpt2.trials.runner import Grid, Source, failures
-from nanogpt2.trials.space import Setting, check_search, check_settings, read_space
-from nanogpt2.trials.trial import FINISHED, Trial, make_trial
+from nanogpt2.experiments.trials.board import describe
+from nanogpt2.experiments.trials.copies import read_base
+from nanogpt2.experiments.trials.hopeless import RULE
+from nanogpt2.experiments.trials.runner import Grid, Source, failures
+from nanogpt2.experiments.trials.space import Setting, check_search, check_settings, read_space
+from nanogpt2.experiments.trials.trial import FINISHED, Trial, make_trial
 
 Show = Callable[[str], object]
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import torch
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.checks.check import check_operators
+from nanogpt2.base.screen.screen import detail, phase
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.device.cublaslt import load_library
 from nanogpt2.device.device import is_rocm, precision_dtype
+from nanogpt2.kernels.checks.check import check_operators
 from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.operators import TORCH, Operators
-from nanogpt2.screen.screen import detail, phase
 
 Say = Callable[[str], None]
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.checks.check import find_fault
-from nanogpt2.checks.samples import Pair
 from nanogpt2.device import cublaslt
 from nanogpt2.device.cublaslt import ADD_BIAS, GELU, GELU_GRADIENT, PLAIN, Kind, Matrices, Plan
 from nanogpt2.device.torch_private import gelu_gradient
+from nanogpt2.kernels.checks.check import find_fault
+from nanogpt2.kernels.checks.samples import Pair
 
 
 class Products:

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.base import files
-from nanogpt2.base.checksums import hash_file
-from nanogpt2.base.errors import CheckpointError, ConfigError
-from nanogpt2.base.words import name_some
+from nanogpt2.base.screen.screen import phase, say
+from nanogpt2.base.system import files
+from nanogpt2.base.system.checksums import hash_file
+from nanogpt2.base.system.errors import CheckpointError, ConfigError
+from nanogpt2.base.system.words import name_some
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.device.device import find_device
 from nanogpt2.model.archive import read_archive, write_archive
 from nanogpt2.model.gpt import GPT, WRAPPERS
 from nanogpt2.model.shapes import make_shapes
-from nanogpt2.screen.screen import phase, say
 from nanogpt2.tokens.dataset import load_prepared_tokenizer
 from nanogpt2.tokens.tokenizer import Tokenizer, load_tokenizer, read_tokenizer
 

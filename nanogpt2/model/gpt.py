@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.model.inputs import as_batch, as_targets
 from nanogpt2.model.operators import Computes, Operators, cap_logits, mean_loss, norm_heads

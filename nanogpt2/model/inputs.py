@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 
 
 def as_batch(idx: Any, *, block_size: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol
 
 import torch
 
+from nanogpt2.base.screen.screen import done
 from nanogpt2.config.config import Config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report.advice import advise
@@ -19,7 +20,6 @@ from nanogpt2.report.progress import Progress
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.report import make_report
 from nanogpt2.report.stopwatch import Stopwatch
-from nanogpt2.screen.screen import done
 
 P = ParamSpec("P")
 OnEvaluation = Callable[[Sequence[Mapping[str, float]]], None]

@@ -1,6 +1,6 @@
 """The run as others may watch it: logs/live.json, written anew at each evaluation and now and then.
 
-`nanogpt2.compare` reads it. No output of a stage: it differs from run to run.
+`nanogpt2.experiments.compare` reads it. No output of a stage: it differs from run to run.
 """
 
 import json

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nanogpt2.base.extras import import_extra
-from nanogpt2.base.files import read_json, write_json
+from nanogpt2.base.system.extras import import_extra
+from nanogpt2.base.system.files import read_json, write_json
 from nanogpt2.config.config import Config
 from nanogpt2.config.schema import flatten
 

@@ -4,11 +4,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from nanogpt2.base.words import describe_seconds
+from nanogpt2.base.screen.phase import Phase
+from nanogpt2.base.screen.screen import phase, result
+from nanogpt2.base.screen.state import is_quiet
+from nanogpt2.base.system.words import describe_seconds
 from nanogpt2.report.stopwatch import Stopwatch
-from nanogpt2.screen.phase import Phase
-from nanogpt2.screen.screen import phase, result
-from nanogpt2.screen.state import is_quiet
 
 
 class Progress:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from nanogpt2.base.errors import ConfigError
-from nanogpt2.base.repository import committed_text
+from nanogpt2.base.system.errors import ConfigError
+from nanogpt2.base.system.repository import committed_text
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, make_config
 from nanogpt2.config.yaml12 import show

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nanogpt2.base.errors import DataError
-from nanogpt2.base.files import write_json
-from nanogpt2.base.words import describe_seconds
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.base.system.files import write_json
+from nanogpt2.base.system.words import describe_seconds
 from nanogpt2.config.config import Config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report import hardware

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.decode.draw import Controls, draw_token
+from nanogpt2.decode.ensemble.decoding import prepare
+from nanogpt2.decode.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.device.threads import share_cores
-from nanogpt2.ensemble.decoding import prepare
-from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.request import (
     as_idx,

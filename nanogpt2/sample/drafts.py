@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.decode.decoder import Decoder
-from nanogpt2.decode_kernels.cpu import CompiledDecoder
+from nanogpt2.decode.kernels.cpu import CompiledDecoder
 from nanogpt2.sample.request import Request
 
 LEAST_WEIGHTS = 2_000_000  # of smaller models, which lie in a near cache, each token costs alike

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nanogpt2.base.arguments import whole_number
+from nanogpt2.base.system.arguments import whole_number
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls, Drawn, draw_uniforms, place_uniforms
-from nanogpt2.decode_kernels.choose import choose_draw, choose_note
-from nanogpt2.decode_kernels.cpu import CompiledDecoder
+from nanogpt2.decode.ensemble.decoding import last_logits, prepare, slides
+from nanogpt2.decode.ensemble.ensemble import Model, unwrapped_model
+from nanogpt2.decode.kernels.choose import choose_draw, choose_note
+from nanogpt2.decode.kernels.cpu import CompiledDecoder
 from nanogpt2.device.graph import capturing
 from nanogpt2.device.threads import share_cores
-from nanogpt2.ensemble.decoding import last_logits, prepare, slides
-from nanogpt2.ensemble.ensemble import Model, unwrapped_model
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.drafts import Drafts, make_drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.base.arguments import whole_number
-from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.base.system.arguments import whole_number
+from nanogpt2.base.system.errors import ConfigError, DataError
 from nanogpt2.decode.draw import Controls
 
 NEUTRAL = Controls()

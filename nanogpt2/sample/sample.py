@@ -8,19 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base import arguments, files
-from nanogpt2.base.arguments import whole_number
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.screen.screen import phase
+from nanogpt2.base.system import arguments, files
+from nanogpt2.base.system.arguments import whole_number
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.groups import SampleConfig
 from nanogpt2.decode.decoder import MakeDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.ensemble.decoding import prepare
-from nanogpt2.ensemble.ensemble import Model
+from nanogpt2.decode.ensemble.decoding import prepare
+from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import NEUTRAL, Request, check_count
 from nanogpt2.sample.stream import TextStream
-from nanogpt2.screen.screen import phase
-from nanogpt2.text import plain
+from nanogpt2.text.reading import plain
 from nanogpt2.tokens.normal import BYTE_ORDER_MARK, normalise
 from nanogpt2.tokens.tokenizer import Tokenizer
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
-from nanogpt2.completions.choices import as_choice
-from nanogpt2.completions.errors import Refusal, late
-from nanogpt2.completions.protocol import Completion
+from nanogpt2.serve.completions.choices import as_choice
+from nanogpt2.serve.completions.errors import Refusal, late
+from nanogpt2.serve.completions.protocol import Completion
 from nanogpt2.serve.served import Served
 
 EVENTS = (

@@ -12,10 +12,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from nanogpt2.completions.errors import Refusal
-from nanogpt2.completions.limits import Limits
-from nanogpt2.completions.protocol import parse_completion
 from nanogpt2.serve.answering import Answering, Gone
+from nanogpt2.serve.completions.errors import Refusal
+from nanogpt2.serve.completions.limits import Limits
+from nanogpt2.serve.completions.protocol import parse_completion
 from nanogpt2.serve.guard import BadBody, Guard, read_body, refuse, refuse_body
 from nanogpt2.serve.metrics import CONTENT_TYPE, Metrics
 from nanogpt2.serve.served import Served

@@ -7,8 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nanogpt2.completions.errors import Refusal
-from nanogpt2.completions.limits import Limits
+from nanogpt2.serve.completions.errors import Refusal
+from nanogpt2.serve.completions.limits import Limits
 
 LATE = Refusal(408, "the request's head did not come in time", None, "timeout")
 FULL = Refusal(503, "too many connections", None, "overloaded", "server_error", retry_after=1)

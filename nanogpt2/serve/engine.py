@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nanogpt2.batching.answer import Answer
-from nanogpt2.batching.batch import Batch
-from nanogpt2.batching.drawer import Drawer
-from nanogpt2.batching.drawing import Drawing
-from nanogpt2.completions.errors import Refusal, broken, ending, too_busy, wrong
-from nanogpt2.completions.limits import Limits
+from nanogpt2.serve.batching.answer import Answer
+from nanogpt2.serve.batching.batch import Batch
+from nanogpt2.serve.batching.drawer import Drawer
+from nanogpt2.serve.batching.drawing import Drawing
+from nanogpt2.serve.completions.errors import Refusal, broken, ending, too_busy, wrong
+from nanogpt2.serve.completions.limits import Limits
 from nanogpt2.serve.metrics import ModelMetrics
 
 PACE, PIECES = 0.02, 500  # seconds between two pieces of a stream; pieces a second of all, about

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nanogpt2.completions.errors import INVALID, Refusal
-from nanogpt2.completions.limits import Limits
 from nanogpt2.serve.answering import Gone
+from nanogpt2.serve.completions.errors import INVALID, Refusal
+from nanogpt2.serve.completions.limits import Limits
 from nanogpt2.serve.metrics import Metrics
 
 OPEN = ("/", "/healthz")  # hold nothing of anybody's: no token is asked for

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files as resources
 
-from nanogpt2.pages.elements import element, text
-from nanogpt2.playground.page import (
+from nanogpt2.experiments.pages.elements import element, text
+from nanogpt2.serve.playground.page import (
     HINT,
     PROMPT,
     WINDOW,

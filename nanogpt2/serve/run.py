@@ -12,8 +12,8 @@ from types import FrameType
 
 import uvicorn
 
-from nanogpt2.base.errors import ConfigError, DataError
-from nanogpt2.base.files import exists, read_text
+from nanogpt2.base.system.errors import ConfigError, DataError
+from nanogpt2.base.system.files import exists, read_text
 from nanogpt2.device.threads import share_cores
 from nanogpt2.serve.app import Site, make_app
 from nanogpt2.serve.connection import Connection

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from nanogpt2.base.errors import DataError
-from nanogpt2.batching.answer import Answer, Told
-from nanogpt2.batching.batch import Batch, tell_likely
-from nanogpt2.batching.drawing import Drawing, Window
-from nanogpt2.batching.lanes import open_lanes
-from nanogpt2.completions.choices import Names
-from nanogpt2.completions.errors import wrong
-from nanogpt2.completions.limits import Limits
-from nanogpt2.completions.protocol import Completion
-from nanogpt2.ensemble.decoding import slides
-from nanogpt2.ensemble.ensemble import Model
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.decode.ensemble.decoding import slides
+from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.sample.request import require_finite
 from nanogpt2.sample.sample import Sampler
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.serve.batching.answer import Answer, Told
+from nanogpt2.serve.batching.batch import Batch, tell_likely
+from nanogpt2.serve.batching.drawing import Drawing, Window
+from nanogpt2.serve.batching.lanes import open_lanes
+from nanogpt2.serve.completions.choices import Names
+from nanogpt2.serve.completions.errors import wrong
+from nanogpt2.serve.completions.limits import Limits
+from nanogpt2.serve.completions.protocol import Completion
 from nanogpt2.serve.engine import Engine, Job
 from nanogpt2.serve.metrics import Metrics, ModelMetrics
 from nanogpt2.tokens.normal import normalise

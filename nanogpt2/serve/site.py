@@ -5,12 +5,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nanogpt2.batching.lanes import fit_rows
-from nanogpt2.completions.limits import Limits
+from nanogpt2.base.screen.screen import say
+from nanogpt2.decode.ensemble.checkpoints import Trained
 from nanogpt2.device.memory import free_host_bytes
-from nanogpt2.ensemble.checkpoints import Trained
-from nanogpt2.screen.screen import say
 from nanogpt2.serve.app import Site
+from nanogpt2.serve.batching.lanes import fit_rows
+from nanogpt2.serve.completions.limits import Limits
 from nanogpt2.serve.metrics import Metrics
 from nanogpt2.serve.page import make_page
 from nanogpt2.serve.run import names_of

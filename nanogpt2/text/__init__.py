@@ -1,1 +1,1 @@
-"""In: any text. Out: texts in one form; or what is wrong with a file, in words."""
+"""In: a corpus, any text. Out: token files of its splits, and what is wrong with it, in words."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.device.compiler import load_library
 
 SOURCE = Path(__file__).with_name("characters.c")

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base.errors import ConfigError
-from nanogpt2.base.extras import import_extra
+from nanogpt2.base.system.errors import ConfigError
+from nanogpt2.base.system.extras import import_extra
 from nanogpt2.config.config import Config
 from nanogpt2.config.schema import is_path
 
@@ -34,7 +34,7 @@ def check_tokenizer(config: Config, *, in_pipeline: bool = False) -> None:
     elif config.tokenizer in ("bpe", "gpt2"):
         import_extra("tiktoken", extra="bpe")
         if config.tokenizer == "gpt2":
-            from nanogpt2.bpe.gpt2 import check_files
+            from nanogpt2.tokens.bpe.gpt2 import check_files
 
             check_files()
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from nanogpt2.base import arguments, files
-from nanogpt2.base.arguments import whole_number
-from nanogpt2.base.checksums import DAMAGED, FILES, hash_file, read_sealed
-from nanogpt2.base.errors import DataError
-from nanogpt2.bpe.arrays import TokenArray, token_dtype
+from nanogpt2.base.system import arguments, files
+from nanogpt2.base.system.arguments import whole_number
+from nanogpt2.base.system.checksums import DAMAGED, FILES, hash_file, read_sealed
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.tokens.bpe.arrays import TokenArray, token_dtype
 from nanogpt2.tokens.documents import Layout, lay_out
 from nanogpt2.tokens.epochs import draw_each_once
 from nanogpt2.tokens.normal import normalise

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nanogpt2.base.errors import DataError
-from nanogpt2.bpe.arrays import as_utf8
-from nanogpt2.bpe.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.tokens.bpe.arrays import as_utf8
+from nanogpt2.tokens.bpe.bpe import BYTE_CHARACTERS, END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 PAD = "<|pad|>"

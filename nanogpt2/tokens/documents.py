@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.bpe.arrays import TokenArray
+from nanogpt2.tokens.bpe.arrays import TokenArray
 
 Positions = npt.NDArray[np.int64]
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base import files
-from nanogpt2.base.checksums import read_sealed
-from nanogpt2.base.errors import CheckpointError, NanoGPT2Error
-from nanogpt2.base.foreign import or_refuse, read_object, refused
-from nanogpt2.bpe.bpe import END_OF_TEXT, BytePairTokenizer
+from nanogpt2.base.system import files
+from nanogpt2.base.system.checksums import read_sealed
+from nanogpt2.base.system.errors import CheckpointError, NanoGPT2Error
+from nanogpt2.base.system.foreign import or_refuse, read_object, refused
+from nanogpt2.tokens.bpe.bpe import END_OF_TEXT, BytePairTokenizer
 from nanogpt2.tokens.description import PAD, describe, special_tokens
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer
 

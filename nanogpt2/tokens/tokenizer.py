@@ -8,13 +8,13 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from nanogpt2.base.checksums import read_sealed
-from nanogpt2.base.errors import CheckpointError, DataError
-from nanogpt2.bpe.arrays import TokenArray, as_utf8, token_dtype, unknown_character
-from nanogpt2.bpe.bpe import BytePairTokenizer
-from nanogpt2.bpe.gpt2 import gpt2_tokenizer
-from nanogpt2.bpe.merges import train_from_texts
+from nanogpt2.base.system.checksums import read_sealed
+from nanogpt2.base.system.errors import CheckpointError, DataError
 from nanogpt2.tokens import characters
+from nanogpt2.tokens.bpe.arrays import TokenArray, as_utf8, token_dtype, unknown_character
+from nanogpt2.tokens.bpe.bpe import BytePairTokenizer
+from nanogpt2.tokens.bpe.gpt2 import gpt2_tokenizer
+from nanogpt2.tokens.bpe.merges import train_from_texts
 
 UNKNOWN = b"\xff"  # where a byte stands for the token of an ASCII character
 

@@ -1,2 +1,2 @@
-"""In: a model, a configuration and datasets. Out: trained weights and their record; states of
-runs that were cut off."""
+"""In: a model or what it starts from, a configuration, datasets, teachers. Out: trained weights and
+their record; states of runs that were cut off."""

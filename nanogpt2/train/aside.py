@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.device.memory import free_host_bytes, pin, unpin
 from nanogpt2.train.resume import StateFiles
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import TrainingError
+from nanogpt2.base.system.errors import TrainingError
 
 SPIKE_WINDOW = 100  # steps
 SPIKE_SPREADS = 8.0  # standard deviations above the recent mean

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.device.group import Group
 from nanogpt2.device.memory import is_out_of_memory

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nanogpt2.base import files
-from nanogpt2.base.files import rounded
+from nanogpt2.base.system import files
+from nanogpt2.base.system.files import rounded
 from nanogpt2.config.config import Config
-from nanogpt2.finetune.start import Start
 from nanogpt2.model.checkpoint import save_trained
+from nanogpt2.train.finetune.start import Start
 
 Save = Callable[["TrainingRecord", dict[str, dict[str, Tensor]]], None]
 

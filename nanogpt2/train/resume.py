@@ -15,9 +15,9 @@ from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
-from nanogpt2.base import files
-from nanogpt2.base.errors import TrainingError, warn_once
-from nanogpt2.base.signals import Interrupted, caught_signals
+from nanogpt2.base.system import files
+from nanogpt2.base.system.errors import TrainingError, warn_once
+from nanogpt2.base.system.signals import Interrupted, caught_signals
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
 from nanogpt2.model.archive import checksum_of

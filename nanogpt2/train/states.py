@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from nanogpt2.base.checksums import hash_code
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.checksums import hash_code
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.report.stopwatch import Stopwatch
@@ -19,10 +19,8 @@ from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.step import Stepper
 
 # The rooms on which trained weights depend: a state is of no use to other versions of these.
-TRAINING_ROOMS = (
-    *("base", "config", "device", "bpe", "tokens", "model", "checks", "kernels"),
-    *("finetune", "distil", "optimizers", "train"),
-)
+# The name of a wing stands for all its rooms.
+TRAINING_ROOMS = ("base/system", "config", "device", "tokens", "model", "kernels", "train")
 SETTLED = 8  # steps, after which a GPU's are captured and there is time to take memory
 
 

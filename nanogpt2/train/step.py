@@ -19,27 +19,27 @@ from nanogpt2.device.graph import CapturedFunction
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.device.threads import computing_with, share_cores
 from nanogpt2.device.tree import TreeSum
-from nanogpt2.distil.ahead import LookingAhead, add_ahead
-from nanogpt2.distil.follow import make_objective
-from nanogpt2.distil.teachers import Teacher, load_teachers
-from nanogpt2.finetune.trainable import choose_trainable
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH
-from nanogpt2.optimizers.choose import make_optimizers
-from nanogpt2.optimizers.ema import EMA
-from nanogpt2.optimizers.loss_scale import LossScale
-from nanogpt2.optimizers.rates import (
+from nanogpt2.report.stopwatch import Stopwatch
+from nanogpt2.tokens.dataset import Dataset, TokenDataset
+from nanogpt2.train.batches import Batches
+from nanogpt2.train.distil.ahead import LookingAhead, add_ahead
+from nanogpt2.train.distil.follow import make_objective
+from nanogpt2.train.distil.teachers import Teacher, load_teachers
+from nanogpt2.train.finetune.trainable import choose_trainable
+from nanogpt2.train.losses import StepReport
+from nanogpt2.train.micro_batch import MicroBatch
+from nanogpt2.train.optimizers.choose import make_optimizers
+from nanogpt2.train.optimizers.ema import EMA
+from nanogpt2.train.optimizers.loss_scale import LossScale
+from nanogpt2.train.optimizers.rates import (
     keep_rates_on_device,
     learning_rate_factor,
     set_learning_rates,
 )
-from nanogpt2.optimizers.update import clip_and_step
-from nanogpt2.report.stopwatch import Stopwatch
-from nanogpt2.tokens.dataset import Dataset, TokenDataset
-from nanogpt2.train.batches import Batches
-from nanogpt2.train.losses import StepReport
-from nanogpt2.train.micro_batch import MicroBatch
+from nanogpt2.train.optimizers.update import clip_and_step
 from nanogpt2.train.shards import Shards
 
 Check = Callable[[], None]

@@ -10,18 +10,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nanogpt2.base.errors import DataError, NanoGPT2Error, TrainingError
-from nanogpt2.base.signals import Interrupted, Interruption, caught_signals
+from nanogpt2.base.system.errors import DataError, NanoGPT2Error, TrainingError
+from nanogpt2.base.system.signals import Interrupted, Interruption, caught_signals
 from nanogpt2.config.config import Config, check_same_model, make_config
 from nanogpt2.device.group import SINGLE, Group
-from nanogpt2.distil.ahead import release, released
-from nanogpt2.distil.teachers import Teacher, check_together
 from nanogpt2.model.gpt import unwrapped
 from nanogpt2.model.modes import kept_generators
 from nanogpt2.report.display import OnEvaluation, RunDisplay
 from nanogpt2.report.recorded import RecordedRun
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.tokens.dataset import Dataset, check_dataset, with_same_tokens
+from nanogpt2.train.distil.ahead import release, released
+from nanogpt2.train.distil.teachers import Teacher, check_together
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.losses import UNREAD_REPORTS, LossWatch
 from nanogpt2.train.record import Save, TrainingRecord

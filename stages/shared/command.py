@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from nanogpt2.base.errors import exit_with_one_line
-from nanogpt2.screen.screen import done as done
-from nanogpt2.screen.screen import running, say
-from nanogpt2.screen.state import OPTIONS
+from nanogpt2.base.screen.screen import done as done
+from nanogpt2.base.screen.screen import running, say
+from nanogpt2.base.screen.state import OPTIONS
+from nanogpt2.base.system.errors import exit_with_one_line
 
 atexit.register(gc.freeze)  # looking for garbage in all of torch takes 0.2 s, in vain
 RESTORE = "The last run's outputs come back with: dvc checkout && git restore metrics plots"

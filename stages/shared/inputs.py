@@ -6,8 +6,8 @@ They must be those that it began with, or the record is of a run that never was.
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.base.errors import ConfigError
-from nanogpt2.base.words import name_some
+from nanogpt2.base.system.errors import ConfigError
+from nanogpt2.base.system.words import name_some
 from nanogpt2.config import yaml12
 
 CODE = ("nanogpt2/", "stages/")

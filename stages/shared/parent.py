@@ -12,7 +12,7 @@ from collections.abc import Set
 
 import psutil
 
-from nanogpt2.base.signals import SIGNALS, end_after
+from nanogpt2.base.system.signals import SIGNALS, end_after
 
 AGAIN = {"train": "; the same command goes on from the last state, where one was saved"}
 SMALLER = {

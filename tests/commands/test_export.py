@@ -10,7 +10,7 @@ from safetensors import safe_open
 from variants import warmed
 
 from nanogpt2.__main__ import main
-from nanogpt2.base import files
+from nanogpt2.base.system import files
 from nanogpt2.config.config import MODEL_KEYS, Config, get_config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT

@@ -7,12 +7,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from nanogpt2.__main__ import main
-from nanogpt2.base.errors import NanoGPT2Error
+from nanogpt2.base.system.errors import NanoGPT2Error
 from nanogpt2.commands.unfinished import load_unfinished
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import load_split
 from nanogpt2.train.trainer import Trainer
 from stages.train import main as train_stage

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from imports import ROOT
 
 from nanogpt2.__main__ import main as extra_commands
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import (
     Config,

@@ -13,7 +13,7 @@ from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import ModuleDecoder
-from nanogpt2.decode_kernels.choose import (
+from nanogpt2.decode.kernels.choose import (
     choose_decoder,
     decoder_works,
     draw_works,
@@ -30,8 +30,8 @@ pytest.importorskip("triton", reason="needs Triton")
 
 import interpreter  # noqa: F401
 
-from nanogpt2.decode_kernels import gpu_kernels as kernels
-from nanogpt2.decode_kernels.gpu import FusedDecoder
+from nanogpt2.decode.kernels import gpu_kernels as kernels
+from nanogpt2.decode.kernels.gpu import FusedDecoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OUTPUTS = {"embed": 4, "linear": 6, "attend": 5, "pick": 7, "note": 1}  # the number of the argument

@@ -14,9 +14,9 @@ from variants import VARIANTS
 from nanogpt2.config.config import Config
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms
-from nanogpt2.decode_kernels import choose, cpu, cpu_library
-from nanogpt2.decode_kernels.choose import choose_draw, prepare
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, draw_compiled
+from nanogpt2.decode.kernels import choose, cpu, cpu_library
+from nanogpt2.decode.kernels.choose import choose_draw, prepare
+from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights, draw_compiled
 from nanogpt2.device import compiler
 from nanogpt2.device.threads import Sleepers, _loaded_libraries
 from nanogpt2.model.gpt import GPT
@@ -254,7 +254,7 @@ def test_logits_wrong_in_one_element_are_named_and_the_modules_decode(
     for _ in range(2):
         assert isinstance(prepare(model)(rows=1), ModuleDecoder)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"note: decode_kernels/cpu.c: {WRONG}")
+    assert line.startswith(f"note: decode/kernels/cpu.c: {WRONG}")
 
 
 @pytest.mark.usefixtures("_nothing_known")
@@ -300,6 +300,6 @@ def test_without_a_compiler_the_modules_decode(
         assert isinstance(prepare(make_model(tiny, "gpt2"))(rows=1), ModuleDecoder)
     assert choose_draw(torch.zeros(5, 4)) is draw_tokens
     assert capsys.readouterr().err == (
-        "note: decode_kernels/cpu.c: `false` does not compile it here: decoding goes on with"
+        "note: decode/kernels/cpu.c: `false` does not compile it here: decoding goes on with"
         " torch's operators, more slowly\n"
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.decode.draw import Controls, draw_tokens, draw_uniforms, filter_probabilities
 
 PROBABILITIES = torch.tensor([[0.4, 0.3, 0.2, 0.1]])

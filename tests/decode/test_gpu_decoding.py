@@ -19,8 +19,8 @@ pytest.importorskip("triton", reason="needs Triton")
 
 import interpreter  # noqa: F401
 
-from nanogpt2.decode_kernels import gpu as decode_gpu
-from nanogpt2.decode_kernels.gpu import FusedDecoder, draw_fused
+from nanogpt2.decode.kernels import gpu as decode_gpu
+from nanogpt2.decode.kernels.gpu import FusedDecoder, draw_fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ODD = {"n_embd": 20, "n_head": 2, "vocab_size": 61, "block_size": 8, "n_layer": 1}

@@ -11,12 +11,12 @@ from spoiled import spoil
 from variants import VARIANTS
 
 from nanogpt2.__main__ import main
-from nanogpt2.base.errors import CheckpointError, DeviceError
+from nanogpt2.base.system.errors import CheckpointError, DeviceError
 from nanogpt2.config.config import Config
-from nanogpt2.decode_kernels import choose, cpu
-from nanogpt2.decode_kernels.choose import prepare
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
-from nanogpt2.decode_kernels.int8 import round_inputs, round_rows, rounded_logits
+from nanogpt2.decode.kernels import choose, cpu
+from nanogpt2.decode.kernels.choose import prepare
+from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode.kernels.int8 import round_inputs, round_rows, rounded_logits
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import ByteTokenizer
@@ -102,7 +102,7 @@ def test_where_it_cannot_be_it_says_so(
     choose.compiled_works.cache_clear()
     choose.say.cache_clear()
     assert (
-        "decode_kernels/cpu.c: computes something else here than torch" in capsys.readouterr().err
+        "decode/kernels/cpu.c: computes something else here than torch" in capsys.readouterr().err
     )
 
 

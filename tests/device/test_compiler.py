@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.decode_kernels import cpu_library
+from nanogpt2.base.system.errors import DeviceError
+from nanogpt2.decode.kernels import cpu_library
 from nanogpt2.device import compiler
 from nanogpt2.kernels import cpu as training
 

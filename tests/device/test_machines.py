@@ -19,23 +19,23 @@ import pytest
 import torch
 from imports import ROOT
 
-from nanogpt2.base.errors import DataError, DeviceError
-from nanogpt2.base.files import write_text
-from nanogpt2.base.signals import caught_signals
-from nanogpt2.base.workers import Workers
+from nanogpt2.base.system.errors import DataError, DeviceError
+from nanogpt2.base.system.files import write_text
+from nanogpt2.base.system.signals import caught_signals
+from nanogpt2.base.system.workers import Workers
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.copies.library import DEFINES
 from nanogpt2.decode.draw import Controls, draw_tokens, narrowed
-from nanogpt2.decode_kernels import choose as decoding
+from nanogpt2.decode.kernels import choose as decoding
 from nanogpt2.device.compiler import load_library
 from nanogpt2.device.device import precision_dtype
 from nanogpt2.device.launch import LAUNCHER, end_with_launcher
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.operators import TORCH
 from nanogpt2.serve.run import open_socket
+from nanogpt2.text.copies.library import DEFINES
 
 CUDA = torch.device("cuda")
-SOURCES = sorted((ROOT / "nanogpt2").glob("*/*.c"))
+SOURCES = sorted((ROOT / "nanogpt2").rglob("*.c"))
 ARM_GCC, ARM = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-std=gnu11", "-DHEAD_SIZE=24")
 COMPILERS = (
@@ -147,7 +147,7 @@ def test_a_file_that_is_read_is_replaced_once_its_reader_is_through(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    monkeypatch.setattr("nanogpt2.base.files.WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("nanogpt2.base.system.files.WAIT_SECONDS", 0.001)
     if refusals < 1000:
         write_text(path, "new")
     else:

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.base.errors import CheckpointError, DataError, DeviceError
+from nanogpt2.base.system.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.evaluate.evaluate import evaluate_splits, evaluate_tokens, windows
 from nanogpt2.evaluate.metrics import summarise
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 

@@ -16,7 +16,7 @@ from nanogpt2.evaluate.memorisation import (
 )
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 
 SOURCE = "".join(

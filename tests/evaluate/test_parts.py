@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.config.config import Config
-from nanogpt2.copies.overlap import search_pieces
-from nanogpt2.copies.windows import character_codes
 from nanogpt2.evaluate import parts
 from nanogpt2.evaluate.evaluate import describe, evaluate_splits, evaluate_tokens
 from nanogpt2.evaluate.parts import Part, choose_parts, texts_of
 from nanogpt2.model.checkpoint import Checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.text.copies.overlap import search_pieces
+from nanogpt2.text.copies.windows import character_codes
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanogpt2.base.errors import DataError, DeviceError
-from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
+from nanogpt2.base.system.errors import DataError, DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.evaluate.score import Score, describe_score, score_text, surprises, write_page
 from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 TOKENIZER = CharTokenizer("\n <abcdef")

@@ -13,9 +13,9 @@ from every import in_every
 from workspace import Workspace
 
 from nanogpt2.__main__ import main
-from nanogpt2.base.files import sha256
+from nanogpt2.base.system.files import sha256
 from nanogpt2.config.config import get_config
-from nanogpt2.ensemble.checkpoints import load_checkpoints
+from nanogpt2.decode.ensemble.checkpoints import load_checkpoints
 from nanogpt2.evaluate.evaluate import evaluate_splits
 from nanogpt2.experiments.seeds import comparable_figure, read_seeds
 

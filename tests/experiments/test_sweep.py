@@ -10,9 +10,9 @@ from nanogpt2.__main__ import main
 from nanogpt2.config import yaml12
 from nanogpt2.experiments.search import Search, name_of
 from nanogpt2.experiments.sweep import describe_settings, describe_trials
-from nanogpt2.trials.copies import Base
-from nanogpt2.trials.space import Setting, read_space
-from nanogpt2.trials.trial import FINISHED, FOLDER, STOPPED, Trial
+from nanogpt2.experiments.trials.copies import Base
+from nanogpt2.experiments.trials.space import Setting, read_space
+from nanogpt2.experiments.trials.trial import FINISHED, FOLDER, STOPPED, Trial
 
 VALUES = yaml12.read(ROOT / "params.yaml")
 BASE = Base(Path(), "", "head", "tree", "cache")

@@ -17,7 +17,7 @@ from triton.runtime.jit import JITFunction
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.gpu import FusedDecoder, draw_fused
+from nanogpt2.decode.kernels.gpu import FusedDecoder, draw_fused
 from nanogpt2.kernels import fp8
 from nanogpt2.kernels import gpu as fused
 from nanogpt2.model.gpt import GPT, RMSNorm

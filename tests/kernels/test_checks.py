@@ -11,11 +11,11 @@ from every import some
 from spoiled import spoil_operator
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.checks.check import check_operators, use_torchs
-from nanogpt2.checks.trials import TRIALS
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
+from nanogpt2.kernels.checks.check import check_operators, use_torchs
+from nanogpt2.kernels.checks.trials import TRIALS
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
 from nanogpt2.model.gpt import GPT

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.device import device, torch_private

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cpu_library import Library
 

@@ -287,7 +287,7 @@ def test_decoding_in_float32_draws_the_tokens_that_the_model_draws(
 def test_a_step_with_kernels_is_as_close_to_the_modules_as_its_digits(
     dtype: torch.dtype, rows: int, tiny: Config
 ) -> None:
-    from nanogpt2.decode_kernels.gpu import FusedDecoder
+    from nanogpt2.decode.kernels.gpu import FusedDecoder
 
     model = warmed(get_config({**tiny.to_dict(), "n_embd": 80, "vocab_size": 500}))
     model = model.to("cuda", dtype).eval()

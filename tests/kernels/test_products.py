@@ -7,10 +7,10 @@ import torch
 from imitation import Imitation, Product
 from torch import Tensor
 
-from nanogpt2.base.errors import DeviceError
-from nanogpt2.checks.check import use_torchs
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import cublaslt
+from nanogpt2.kernels.checks.check import use_torchs
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset

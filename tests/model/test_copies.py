@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT, unwrapped

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import ConfigError, DataError
+from nanogpt2.base.system.errors import ConfigError, DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH, Computes, Operators

@@ -9,13 +9,13 @@ from every import some
 from torch import Tensor
 from variants import VARIANTS, warmed
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.decode_kernels.choose import prepare
+from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint, save_tensors
 from nanogpt2.model.gpt import GPT
-from nanogpt2.optimizers.rates import learning_rate_factor
 from nanogpt2.tokens.dataset import CharDataset
+from nanogpt2.train.optimizers.rates import learning_rate_factor
 from nanogpt2.train.trainer import Trainer
 
 MIXED = ["gpt2", "modern, conv", "modern, some"]  # which have most between them

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.compare.live import list_running
 from nanogpt2.config.config import Config
+from nanogpt2.experiments.compare.live import list_running
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report.live import LiveFile
 from nanogpt2.tokens.dataset import CharDataset

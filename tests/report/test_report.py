@@ -14,7 +14,7 @@ from imports import ROOT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nanogpt2.base.errors import TrainingError
+from nanogpt2.base.system.errors import TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.report.hardware import EnergyMeter, peak_flops

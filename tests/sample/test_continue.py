@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from variants import VARIANTS, warmed
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.draw import draw_token
 from nanogpt2.model.gpt import GPT

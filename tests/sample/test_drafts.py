@@ -7,8 +7,8 @@ from variants import VARIANTS
 
 from nanogpt2.config.config import Config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels import choose
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode.kernels import choose
+from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample import drafts
 from nanogpt2.sample.drafts import LONG, LONGEST_PAUSE, PAUSE, SHORT, Drafts

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import Decoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights
+from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate, generate_tokens
 from nanogpt2.sample.request import Request

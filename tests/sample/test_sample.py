@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.sample import read_prompt, sample_texts, write_samples

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.sample.stream import TextStream
+from nanogpt2.tokens.bpe.bpe import BYTE_CHARACTERS, BytePairTokenizer
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 
 

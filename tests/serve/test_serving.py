@@ -26,7 +26,7 @@ from variants import warmed
 
 from nanogpt2.__main__ import main
 from nanogpt2.config.config import get_config
-from nanogpt2.ensemble.checkpoints import load_checkpoints
+from nanogpt2.decode.ensemble.checkpoints import load_checkpoints
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint, tokenizer_of
 from nanogpt2.sample.sample import Sampler
 from nanogpt2.tokens.tokenizer import ByteTokenizer

@@ -10,7 +10,7 @@ from hostile import HARD, TEXTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.device import compiler
 from nanogpt2.tokens import characters
 from nanogpt2.tokens.tokenizer import CharTokenizer

@@ -11,10 +11,10 @@ from gpt2_vocabulary import gpt2_files
 from hostile import TEXTS
 from preparing import PREPARED, assert_one_line, run
 
-from nanogpt2.base.errors import ConfigError
-from nanogpt2.bpe.merges import train_from_texts
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import get_config
-from nanogpt2.exchange.tokenizer_files import write_tokenizer
+from nanogpt2.exchange.incoming.tokenizer_files import write_tokenizer
+from nanogpt2.tokens.bpe.merges import train_from_texts
 from nanogpt2.tokens.choice import check_tokenizer
 from nanogpt2.tokens.files import open_tokenizer
 from nanogpt2.tokens.normal import normalise

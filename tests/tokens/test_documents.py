@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.base.checksums import read_sealed, write_sealed
-from nanogpt2.base.errors import DataError
-from nanogpt2.bpe.arrays import TokenArray
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.base.system.checksums import read_sealed, write_sealed
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens import documents
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.dataset import (
     TokenDataset,
     draw_documents,

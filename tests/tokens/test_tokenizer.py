@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.base.errors import CheckpointError, DataError
-from nanogpt2.bpe.arrays import token_dtype
+from nanogpt2.base.system.errors import CheckpointError, DataError
 from nanogpt2.tokens import tokenizer
+from nanogpt2.tokens.bpe.arrays import token_dtype
 from nanogpt2.tokens.tokenizer import (
     TOKENIZERS,
     ByteTokenizer,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nanogpt2.base.errors import DataError
+from nanogpt2.base.system.errors import DataError
 from nanogpt2.model.checkpoint import load_tensors
 from nanogpt2.train.aside import StateWriter
 from nanogpt2.train.resume import StateFiles

@@ -20,7 +20,7 @@ from imports import ROOT
 from processes import going_on
 from several import CASES, CHOSEN, SHARDS, STEPS, case_config, losses, sharded_bits
 
-from nanogpt2.base.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.config.config import get_config
 from nanogpt2.device.group import check_group
 from nanogpt2.device.launch import launch

@@ -18,14 +18,14 @@ import torch
 import warm
 from imports import ROOT
 
-from nanogpt2.base import files
-from nanogpt2.base.errors import CheckpointError, DataError, DeviceError, TrainingError
+from nanogpt2.base.system import files
+from nanogpt2.base.system.errors import CheckpointError, DataError, DeviceError, TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.optimizers.loss_scale import LossScale
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.tokens.tokenizer import ByteTokenizer
+from nanogpt2.train.optimizers.loss_scale import LossScale
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.trainer import Trainer
 
@@ -454,7 +454,7 @@ import torch
 torch.set_num_threads(1)
 from nanogpt2.config.config import get_config
 from nanogpt2.tokens.dataset import CharDataset
-from nanogpt2.base.errors import exit_with_one_line
+from nanogpt2.base.system.errors import exit_with_one_line
 from nanogpt2.model.gpt import GPT
 from nanogpt2.train.trainer import Trainer
 phase, *timer = sys.argv[1:]

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from nanogpt2.__main__ import main
-from nanogpt2.base.errors import TrainingError
+from nanogpt2.base.system.errors import TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset

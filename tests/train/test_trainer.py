@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
-from nanogpt2.base.errors import ConfigError, DataError, TrainingError
+from nanogpt2.base.system.errors import ConfigError, DataError, TrainingError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset

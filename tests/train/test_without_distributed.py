@@ -26,7 +26,7 @@ import torch
 
 assert not torch.distributed.is_available()
 from nanogpt2 import GPT, CharDataset, Trainer, get_config
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.device.group import joined
 
 small = {"n_layer": 1, "n_embd": 16, "n_head": 1, "block_size": 8, "batch_size": 4}

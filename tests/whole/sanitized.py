@@ -1,6 +1,7 @@
 """Run every function of compiled C on odd shapes: `python sanitized.py LIBRARY ... ROWS`.
 
-The last is distil/cpu.c, the others kernels/cpu.c; decode/cpu.c is compiled here, for each model.
+The last is train/distil/cpu.c, the others kernels/cpu.c; decode/kernels/cpu.c is compiled here,
+for each model.
 All are built with sanitizers, which end the process at the first wrong access.
 """
 
@@ -15,11 +16,11 @@ from variants import VARIANTS, warmed
 
 from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode_kernels.cpu import CompiledDecoder, CompiledWeights, as_struct
-from nanogpt2.decode_kernels.cpu_library import DrawControls
+from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights, as_struct
+from nanogpt2.decode.kernels.cpu_library import DrawControls
 from nanogpt2.device.pages import Room
-from nanogpt2.distil.cpu import CompiledRows
 from nanogpt2.kernels.cpu_library import Library
+from nanogpt2.train.distil.cpu import CompiledRows
 
 DTYPES = torch.float32, torch.bfloat16
 SMALL = {"device": "cpu", "n_layer": 2, "dropout": 0.0}

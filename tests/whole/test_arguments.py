@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, random_split
 
 import nanogpt2
-from nanogpt2.base.errors import ConfigError, DataError, DeviceError, NanoGPT2Error
+from nanogpt2.base.system.errors import ConfigError, DataError, DeviceError, NanoGPT2Error
 from nanogpt2.commands.unfinished import list_runs, prune_runs
 from nanogpt2.config.config import Config, get_config, use_preset
 from nanogpt2.decode.draw import Controls
@@ -21,10 +21,10 @@ from nanogpt2.evaluate.memorisation import check_memorisation
 from nanogpt2.evaluate.score import score_text
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint, save_trained, tokenizer_of
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
 from nanogpt2.sample.generate import generate
 from nanogpt2.sample.sample import Sampler, read_prompt_file, read_prompts, write_samples
-from nanogpt2.text.corpus import read_corpus
+from nanogpt2.text.prepare.prepare import prepare
+from nanogpt2.text.reading.corpus import read_corpus
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset, get_batch, load_split
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from nanogpt2.train.trainer import Trainer

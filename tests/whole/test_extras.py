@@ -7,8 +7,8 @@ import pytest
 from imports import ROOT
 from packaging.requirements import Requirement
 
-from nanogpt2.base.errors import ExtraError
-from nanogpt2.base.extras import import_extra
+from nanogpt2.base.system.errors import ExtraError
+from nanogpt2.base.system.extras import import_extra
 from nanogpt2.report.loggers import SINKS
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][

@@ -10,7 +10,7 @@ from every import in_every
 from processes import start, states, training_process, wait_for
 from workspace import SMALL_RUN, Workspace
 
-from nanogpt2.base.files import read_json
+from nanogpt2.base.system.files import read_json
 from nanogpt2.model.checkpoint import load_checkpoint, load_tensors, save_tensors
 
 BASE = "base.pt"

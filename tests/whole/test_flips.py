@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from nanogpt2.base import checksums
-from nanogpt2.base.errors import NanoGPT2Error
+from nanogpt2.base.system import checksums
+from nanogpt2.base.system.errors import NanoGPT2Error
 from nanogpt2.commands.unfinished import load_unfinished
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.exchange.pretrained import load_pretrained
+from nanogpt2.exchange.incoming.pretrained import load_pretrained
 from nanogpt2.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -21,7 +21,7 @@ from nanogpt2.model.checkpoint import (
     tokenizer_of,
 )
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
+from nanogpt2.text.prepare.prepare import prepare
 from nanogpt2.tokens.dataset import (
     load_prepared_tokenizer,
     load_split,

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from nanogpt2.__main__ import COMMANDS
 from nanogpt2.__main__ import main as commands
-from nanogpt2.base.errors import NanoGPT2Error
+from nanogpt2.base.system.errors import NanoGPT2Error
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.config.schema import load_schema
 from nanogpt2.decode.draw import Controls
@@ -30,10 +30,10 @@ from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.evaluate.score import score_text
 from nanogpt2.model.checkpoint import load_checkpoint, save_checkpoint
 from nanogpt2.model.gpt import GPT
-from nanogpt2.prepare.prepare import prepare
 from nanogpt2.sample.generate import generate
 from nanogpt2.sample.sample import Sampler, read_prompts
-from nanogpt2.text.corpus import read_corpus
+from nanogpt2.text.prepare.prepare import prepare
+from nanogpt2.text.reading.corpus import read_corpus
 from nanogpt2.tokens.dataset import CharDataset, TokenDataset, load_split
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer
 from nanogpt2.train.trainer import Trainer

@@ -16,11 +16,11 @@ import pytest
 import torch
 from imports import ROOT
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, get_config
-from nanogpt2.decode_kernels import choose as decoding
-from nanogpt2.decode_kernels import cpu_library
+from nanogpt2.decode.kernels import choose as decoding
+from nanogpt2.decode.kernels import cpu_library
 from nanogpt2.device import compiler, group
 from nanogpt2.device.device import precision_dtype
 from nanogpt2.kernels.choose import find_operators

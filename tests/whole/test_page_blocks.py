@@ -32,8 +32,8 @@ from workspace import SMALL_RUN, Workspace
 
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import make_config
-from nanogpt2.gate.thresholds import parse_thresholds
-from nanogpt2.trials.space import apply, read_space
+from nanogpt2.experiments.gate.thresholds import parse_thresholds
+from nanogpt2.experiments.trials.space import apply, read_space
 
 # Pages of which another test takes each block.
 OTHERS = {

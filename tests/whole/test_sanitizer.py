@@ -10,8 +10,8 @@ import torch
 from every import some
 from imports import ROOT
 
-from nanogpt2.distil.cpu import SOURCE as ROWS_SOURCE
 from nanogpt2.kernels.cpu import SOURCE
+from nanogpt2.train.distil.cpu import SOURCE as ROWS_SOURCE
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 LIBRARIES = [(SOURCE, 5), (SOURCE, 24), (ROWS_SOURCE, 0)]  # with the size of a head; rows have none

@@ -221,7 +221,7 @@ def test_a_damaged_file_is_not_taken_and_the_guide_finds_it(team: Team) -> None:
 # --- DVC's extension for VS Code ---
 
 
-@in_every("tests/compare/test_collect.py reads what dvc exp show gives")
+@in_every("tests/experiments/compare/test_collect.py reads what dvc exp show gives")
 def test_the_extension_for_vs_code_shows_parameters_metrics_and_curves_while_training_goes_on(
     first: Workspace, tmp_path: Path
 ) -> None:

@@ -12,14 +12,19 @@ from nanogpt2.config.config import NOT_TRAINING
 from nanogpt2.config.schema import load_schema
 from nanogpt2.train.states import TRAINING_ROOMS
 
-# Each room imports only from those before it.
+# Each room imports only from those before it. A room lies in a wing, a folder of the library, which
+# may be a room itself: then the wing's name alone stands for its own modules.
 ROOMS = (
-    *("base", "screen", "config", "device", "bpe", "tokens", "text", "cleaning", "copies", "scan"),
-    *("prepare", "shards", "survey", "doctor", "model", "checks", "kernels", "finetune", "distil"),
-    *("optimizers", "report", "train", "decode", "decode_kernels", "ensemble", "sample"),
-    *("evaluate", "trials", "experiments", "plan", "exchange", "export", "proof", "compare"),
-    *("pages", "playground", "batching", "completions", "serve", "gate", "commands"),
+    *("base/system", "base/screen", "config", "device", "tokens/bpe", "tokens", "text/reading"),
+    *("text/cleaning", "text/copies", "text/scan", "text/prepare", "text/shards", "text/survey"),
+    *("text/doctor", "model", "kernels/checks", "kernels", "report", "train/finetune"),
+    *("train/distil", "train/optimizers", "train", "decode", "decode/kernels", "decode/ensemble"),
+    *("sample", "evaluate", "exchange/incoming", "exchange/export", "experiments/trials"),
+    *("experiments", "experiments/plan", "experiments/proof", "experiments/compare"),
+    *("experiments/pages", "experiments/gate", "serve/playground", "serve/batching"),
+    *("serve/completions", "serve", "commands"),
 )
+WINGS = tuple(dict.fromkeys(room.partition("/")[0] for room in ROOMS))
 PACKAGE = ROOT / "nanogpt2"
 MODULES = [path.relative_to(ROOT) for path in sorted(PACKAGE.rglob("*.py"))]
 GUIDE_PATHS = {Path("nanogpt2/dataset.py"), Path("nanogpt2/trainer.py")}
@@ -27,8 +32,15 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
 
 def room_of(path: Path) -> str | None:
-    """Return the room of a module, or None for one that stands at the top or in stages."""
-    return path.parts[1] if path.parts[0] == "nanogpt2" and len(path.parts) > 2 else None
+    """Return the room that a module lies in, or None for one at the top or in stages."""
+    inside = path.parts[0] == "nanogpt2" and len(path.parts) > 2
+    return path.relative_to("nanogpt2").parent.as_posix() if inside else None
+
+
+def wing_of(path: Path) -> str | None:
+    """Return the wing that a module lies in, or None as `room_of` does."""
+    room = room_of(path)
+    return room.partition("/")[0] if room else None
 
 
 def source(path: Path) -> str:
@@ -48,33 +60,52 @@ def imported_libraries(path: Path) -> frozenset[str]:
 
 
 def test_the_rooms_are_those_of_the_list() -> None:
-    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == set(ROOMS)
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")}
+    assert folders == {*ROOMS, *WINGS, "."}
+    assert {room_of(path) for path in MODULES if path.name != "__init__.py"} == {*ROOMS, None}
+    assert 12 <= len(WINGS) <= 16
+
+
+def test_the_rooms_of_a_wing_stand_together() -> None:
+    wings = [room.partition("/")[0] for room in ROOMS]
+    assert wings == sorted(wings, key=WINGS.index)
 
 
 def test_the_tree_in_the_documents_has_every_file_in_the_order_of_the_rooms() -> None:
     document = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     tree = document.partition("```\nnanogpt2/\n")[2].partition("```")[0]
-    shown, room = [], ""
+    shown, folders = [], [""]
     for line in tree.splitlines():
-        name = line.split()[0]
-        room = name if name.endswith("/") else room * line.startswith("    ")
-        shown.append(room if room == name else room + name)
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        shown.append(folders[depth - 1] + name)
+        folders[depth:] = [shown[-1]]
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file())
     names = {
         path.relative_to(PACKAGE).as_posix() for path in files if "__pycache__" not in path.parts
     }
-    rooms = [f"{name}/" for name in (*ROOMS, "presets")]
-    there = {name for name in names if not name.endswith("/__init__.py")} | set(rooms)
+    folders_there = {f"{name}/" for name in (*ROOMS, *WINGS, "presets")}
+    there = {name for name in names if not name.endswith("/__init__.py")} | folders_there
     assert sorted(shown) == sorted(there)
-    assert [name for name in shown if name.endswith("/")] == rooms
+    wings = [name for name in shown if name.count("/") == 1 and name.endswith("/")]
+    assert wings == [f"{wing}/" for wing in (*WINGS, "presets")]
+    # a room stands where its first file does: a wing's own modules before or after its rooms
+    rooms = dict.fromkeys(name.rpartition("/")[0] for name in shown if not name.endswith("/"))
+    assert [room for room in rooms if room not in ("", "presets")] == [*ROOMS]
 
 
 def test_a_room_imports_only_from_those_before_it() -> None:
     for path in MODULES:
         room = room_of(path)
         for other in map(room_of, direct_imports(path) if room else ()):
-            before = (*ROOMS[: ROOMS.index(room)], room) if room else ROOMS
+            before = (*ROOMS[: ROOMS.index(room)], room) if room in ROOMS else ROOMS
+            assert other is None or other in before, (path, other)
+
+
+def test_a_wing_imports_only_from_those_before_it() -> None:
+    for path in MODULES:
+        wing = wing_of(path)
+        for other in map(wing_of, direct_imports(path) if wing else ()):
+            before = WINGS[: WINGS.index(wing) + 1] if wing else WINGS
             assert other is None or other in before, (path, other)
 
 
@@ -93,15 +124,15 @@ def test_the_modules_of_a_room_import_one_another_in_no_circle() -> None:
 
 def test_training_reads_no_text_and_alone_shows_its_progress() -> None:
     for path in MODULES:
-        rooms = set(map(room_of, direct_imports(path)))
-        if room_of(path) == "train":
-            assert "text" not in rooms, path
+        wings = set(map(wing_of, direct_imports(path)))
+        if wing_of(path) == "train":
+            assert "text" not in wings, path
         else:
-            assert "report" not in rooms or room_of(path) == "report", path
+            assert "report" not in wings or wing_of(path) == "report", path
 
 
 def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
-    for path in PACKAGE.glob("*/__init__.py"):
+    for path in PACKAGE.glob("*/**/__init__.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         lines = (ast.get_docstring(tree) or "").splitlines()
         assert 1 <= len(lines) <= 3, path
@@ -114,7 +145,7 @@ def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
     [
         ("click", {"stages", "commands", "__main__"}),
         ("yaml", {"config"}),
-        ("subprocess", {"trials", "launch", "compiler", "replay", "repository"}),
+        ("subprocess", {"experiments/trials", "launch", "compiler", "replay", "repository"}),
         ("triton", {"gpu", "gpu_kernels", "fp8"}),
         ("dvc", set()),
     ],
@@ -143,17 +174,28 @@ def test_classes_stay_small() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 200, (path, node.name)
 
 
-def rooms_read_by(path: Path) -> set[str]:
-    """Return the rooms that running `path` imports from, but for what is only shown."""
-    shown = {found for found in MODULES if room_of(found) in ("report", "screen")}
-    return {room for found in all_imports(path, without=shown) if (room := room_of(found))}
+def folders_read_by(path: Path) -> set[str]:
+    """Return the folders that hold the rooms from which running `path` imports, and no other room.
+
+    What is only shown does not count. Whoever reads a folder reads all below it, so a wing stands
+    for its rooms where all are imported, and must not have modules of its own where some are not.
+    """
+    shown = {found for found in MODULES if room_of(found) in ("report", "base/screen")}
+    rooms = {room for found in all_imports(path, without=shown) if (room := room_of(found))}
+    folders = set()
+    for wing in WINGS:
+        of_wing = {room for room in ROOMS if room.partition("/")[0] == wing}
+        found = {wing} if of_wing <= rooms else of_wing & rooms
+        assert wing not in found or of_wing <= rooms, (path, of_wing - rooms)
+        folders |= found
+    return folders
 
 
 @pytest.mark.parametrize("stage", list(DVC["stages"]))
 def test_a_stage_depends_on_exactly_the_rooms_it_imports(stage: str) -> None:
     listed = {dep for dep in DVC["stages"][stage]["deps"] if dep.startswith(("nanogpt2", "stages"))}
-    rooms = {f"nanogpt2/{room}" for room in rooms_read_by(Path("stages", f"{stage}.py"))}
-    assert listed == rooms | {"stages/shared", f"stages/{stage}.py"}
+    folders = {f"nanogpt2/{folder}" for folder in folders_read_by(Path("stages", f"{stage}.py"))}
+    assert listed == folders | {"stages/shared", f"stages/{stage}.py"}
 
 
 @pytest.mark.parametrize("stage", [name for name in DVC["stages"] if name != "validate"])
@@ -174,4 +216,4 @@ def test_stages_stay_small(path: Path) -> None:
 
 
 def test_an_unfinished_run_is_of_no_use_to_other_versions_of_the_rooms_that_train() -> None:
-    assert set(TRAINING_ROOMS) == rooms_read_by(Path("stages/train.py"))
+    assert sorted(TRAINING_ROOMS) == sorted(folders_read_by(Path("stages/train.py")))

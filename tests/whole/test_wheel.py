@@ -11,7 +11,7 @@ import pytest
 import warm
 from imports import ROOT
 
-from nanogpt2.base.errors import DeviceError
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.kernels.cpu import compile_operators
 
 SOURCES = ("nanogpt2", "schemas", "setup.py", "pyproject.toml", "README.md", "LICENSE")

@@ -1,0 +1,1 @@
+"""Files written whole, signals, git, and errors that a user can mend."""

@@ -1,0 +1,60 @@
+"""Short runs on the very text: what a small model learns of it, and how a chosen one begins."""
+
+from collections.abc import Callable, Sequence
+
+from nanogpt2.config.config import make_config
+from nanogpt2.evaluate.evaluate import evaluate_tokens
+from nanogpt2.experiments.plan.recipe import Choice, make_values
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
+from nanogpt2.train.step import Stepper
+
+PILOT = Choice(bpe=0, width=128, layers=2, block=128, batch=16, steps=300, dropout=0.0)
+PILOT_JUDGED = 75, 150, 300  # steps
+JUDGED = 20_000  # tokens of held-out text, in parts from all over it
+
+
+def run_pilot(train: str, val: str, *, device: str) -> list[float]:
+    """Return the losses of the pilot, a small model of characters, after 75, 150 and 300 steps.
+
+    They are on `val`, in nats a character.
+    """
+    tokenizer = CharTokenizer.train([train, val])
+    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED)
+
+
+def rehearse(
+    choice: Choice,
+    tokenizer: Tokenizer,
+    train: str,
+    val: str,
+    *,
+    device: str,
+    judged: Sequence[int],
+    after_step: Callable[[int], object] = lambda step: None,
+) -> list[float]:
+    """Train as `choice` says and return the losses on `val` after as many steps as `judged` says.
+
+    They are in nats a character, whatever the tokenizer. `after_step` is told each step's number.
+    """
+    values = {**make_values(choice), "vocab_size": tokenizer.size, "device": device}
+    config = make_config(values, name="plan")
+    dataset = TokenDataset(tokenizer.encode(train), config.block_size)
+    held_out = tokenizer.encode(val)
+    tokens_per_character = len(held_out) / len(val)
+    model = GPT(config)
+    stepper = Stepper(model, config, say=lambda line: None)
+    losses = []
+    for step in range(1, config.max_iters + 1):
+        model.train()
+        stepper.step(dataset, step - 1)
+        after_step(step)
+        if step in judged:
+            stepper.synchronize()
+            totals = evaluate_tokens(
+                model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED
+            ).totals
+            losses.append(round(totals.nats / totals.tokens * tokens_per_character, 5))
+    stepper.release()
+    return losses

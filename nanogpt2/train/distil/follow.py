@@ -1,0 +1,122 @@
+"""What training computes where it follows teachers: they read each batch, and the loss is mixed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from nanogpt2.config.config import MODEL_KEYS, Config, get_config
+from nanogpt2.kernels.choose import find_operators
+from nanogpt2.model.gpt import GPT, Criterion
+from nanogpt2.model.operators import Operators
+from nanogpt2.train.distil.choose import find_loss
+from nanogpt2.train.distil.loss import Lesson, Mixture
+from nanogpt2.train.distil.teachers import Teacher
+
+# What of a model operators are chosen and checked for: one of its blocks.
+OTHER_KEYS = {"vocab_size", "block_size", "n_layer", "tied_head", "logit_softcap"}
+SHAPE = {*MODEL_KEYS} - OTHER_KEYS - {"dropout", "attention_dropout"}
+
+
+class Objective:
+    """What training makes smaller: the model's own loss."""
+
+    def begin(self, step: int) -> None:
+        """Take note that `step` comes next."""
+
+    def loss(self, model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of `model`, in nats per token, on a batch (B, T)."""
+        return model.loss(idx, targets, self.criterion(model, idx))
+
+    def criterion(self, model: GPT, idx: Tensor) -> Criterion:
+        """Return the loss of the hidden states that `model` makes of `idx` (B, T)."""
+        return model.operators.cross_entropy
+
+    def cast_weights(
+        self, operators: Operators, factors: list[Tensor], dtype: torch.dtype
+    ) -> AbstractContextManager[None]:
+        """Let `operators` find copies of `factors` in `dtype`, and teachers of their own."""
+        return operators.cast_weights(factors, dtype)
+
+
+class Followed(Objective):
+    """The teachers of a run of `config` on `device`, with the run's operators and precision.
+
+    A teacher of another shape has operators that are chosen for it. Where several processes train,
+    each has all teachers whole. `say` is told why operators are torch's.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        config: Config,
+        operators: Operators,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        self.models = [each.model.to(device) for each in teachers]
+        self.operators = [_choose(model, config, operators, device, say) for model in self.models]
+        for model, own in zip(self.models, self.operators, strict=True):
+            model.use(own)
+        n_tokens = teachers[0].tokenizer.size
+        self.mixture = Mixture(config.teacher_weight, config.teacher_temperature, n_tokens)
+        configs = [model.config for model in self.models]
+        self.soft_loss = find_loss(operators, config, configs, self.mixture, device, dtype, say=say)
+
+    def criterion(self, model: GPT, idx: Tensor) -> Criterion:
+        with torch.no_grad():
+            lessons = [
+                Lesson(each.hidden(idx), each.head_weight, float(each.config.logit_softcap or 0))
+                for each in self.models
+            ]
+        return partial(self._mix, lessons)
+
+    def _mix(
+        self, lessons: list[Lesson], x: Tensor, head: Tensor, targets: Tensor, *, softcap: float
+    ) -> Tensor:
+        return self.soft_loss(x, head, targets, lessons, softcap=softcap, mixture=self.mixture)
+
+    @contextmanager
+    def cast_weights(
+        self, operators: Operators, factors: list[Tensor], dtype: torch.dtype
+    ) -> Iterator[None]:
+        own = {id(operators): (operators, list(factors))}
+        for model, each in zip(self.models, self.operators, strict=True):
+            own.setdefault(id(each), (each, []))[1].extend(model.factors())
+        with ExitStack() as stack:
+            for each, weights in own.values():
+                stack.enter_context(each.cast_weights(weights, dtype))
+            yield
+
+
+def _choose(
+    model: GPT,
+    config: Config,
+    operators: Operators,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Operators:
+    """Return `operators` for a teacher of the run's shape, else such as are chosen for it."""
+    shape = {key: model.config.resolved()[key] for key in SHAPE}
+    if all(config.resolved()[key] == value for key, value in shape.items()):
+        return operators
+    return find_operators(get_config(config, **shape), device, say=say)
+
+
+def make_objective(
+    teachers: Sequence[Teacher],
+    config: Config,
+    operators: Operators,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    say: Callable[[str], None],
+) -> Objective:
+    """Return what a run of `config` makes smaller, with `teachers` or none; see `Followed`."""
+    if not teachers:
+        return Objective()
+    return Followed(teachers, config, operators, device, dtype, say=say)

@@ -1,0 +1,101 @@
+"""`python -m nanogpt2 plan`: a text and a time become params.yaml."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from imports import ROOT
+
+from nanogpt2.__main__ import main
+from nanogpt2.config import yaml12
+from nanogpt2.config.config import get_config
+from nanogpt2.experiments.plan import choose, pilot, plan
+from nanogpt2.text.reading.shakespeare import shakespeare_text
+
+SMALL = replace(pilot.PILOT, width=64, batch=4, steps=12)
+
+
+@pytest.fixture(scope="module")
+def plays() -> str:
+    return shakespeare_text()[:90_000]
+
+
+@pytest.fixture
+def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A text of 90 kB, and a pilot, timings and a rehearsal of some steps alone."""
+    monkeypatch.chdir(tmp_path)
+    for module in (pilot, plan):
+        monkeypatch.setattr(module, "PILOT", SMALL)
+    monkeypatch.setattr(pilot, "PILOT_JUDGED", (3, 6, 12))
+    monkeypatch.setattr(plan, "TIMED", ())
+    monkeypatch.setattr(plan, "SECONDS", 0.01)
+    monkeypatch.setattr(plan, "LEAST_STEPS", 3)
+    monkeypatch.setattr(plan, "REHEARSED", 8_000)
+    monkeypatch.setattr(plan, "MOST_TIMED", 2)
+    monkeypatch.setattr(choose, "SIZES", ((2, 64), (2, 96)))
+    monkeypatch.setattr(choose, "TOKENS", (1024,))
+    monkeypatch.setattr(plan, "VOCABULARIES", (512,))
+    Path("plays.txt").write_text(plays, encoding="utf-8")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    changes = {"corpus": "plays.txt", "device": "cpu", "tokenizer": "auto", "mlp": "relu2"}
+    Path("params.yaml").write_text(yaml12.replace_values(text, changes), encoding="utf-8")
+    return Path("params.yaml")
+
+
+def run(*options: str) -> str:
+    result = CliRunner().invoke(main, ["plan", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+PREDICTED = re.compile(r"validation loss ([\d.]+) \+- ([\d.]+) nats a character, ([\d.]+) minutes")
+
+
+def test_a_plan_says_what_it_expects_and_writes_what_trains(params: Path) -> None:
+    """And for a lower quality less time; a dry run leaves the file."""
+    before = yaml12.read(params)
+    told = run("--hours", "1")
+    assert re.search(r"^plan: a plan of [\d,]+ steps in .* -> params.yaml$", told, re.MULTILINE)
+    loss, sure, minutes = map(float, PREDICTED.findall(told)[0])
+    assert 1 < loss < 4
+    assert 0 < sure < loss / 2
+    assert minutes == 60
+    for line in (
+        "text: ",
+        "machine: ",
+        "the start of ",
+        "plan: ",
+        "  twice the minutes: ",
+        "  twice the text: ",
+    ):
+        assert f"\n{line}" in f"\n{told}"
+    config = get_config(params)
+    assert config.tokenizer in ("char", "bpe")
+    assert config.mlp is None  # the law was not fitted to others
+    assert f"{config.n_layer} layers of {config.n_embd}" in told
+    assert config.max_iters // config.eval_interval in (20, 21)
+    after = yaml12.read(params)
+    kept = ("corpus", "seed", "sample", "device")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    written = params.read_bytes()
+    lower = PREDICTED.findall(run("--quality", f"{1.1 * loss}", "--dry-run"))[0]
+    assert float(lower[2]) < 60
+    assert params.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--quality", "0.3"], "--quality: found 0.3; allowed: what can be reached"),
+        (["--minutes", "0.001"], "seconds are too few"),
+        (["--minutes", "1", "--hours", "1"], "give one of them"),
+    ],
+)
+def test_what_cannot_be_is_one_line(params: Path, options: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["plan", *options])
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("plan: ")]
+    assert said in errors[-1]
+    assert yaml12.read(params)["tokenizer"] == "auto"

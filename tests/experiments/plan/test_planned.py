@@ -1,0 +1,99 @@
+"""Clock and choice: what was timed is known, and no choice takes longer than there is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nanogpt2.base.system.errors import DataError
+from nanogpt2.config.config import make_config
+from nanogpt2.experiments.plan.choose import Facts, Grid, Tokens
+from nanogpt2.experiments.plan.laws import read_law
+from nanogpt2.experiments.plan.pilot import PILOT
+from nanogpt2.experiments.plan.recipe import Choice, count_flops, make_values
+from nanogpt2.experiments.plan.timing import Clock, time_steps
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.tokenizer import CharTokenizer
+
+SHAPES = [
+    {"width": 64, "layers": 2, "block": 128, "batch": 16, "vocab_size": 100},
+    {"width": 128, "layers": 4, "block": 128, "batch": 16, "vocab_size": 100},
+    {"width": 256, "layers": 4, "block": 256, "batch": 8, "vocab_size": 100},
+]
+
+
+def seconds_of(shape: dict[str, int]) -> float:
+    """A machine of 100 gigaflops that needs 2 ms a layer."""
+    flops = count_flops(*(shape[part] for part in ("width", "layers", "block", "vocab_size")))
+    return shape["batch"] * shape["block"] * float(flops) / 1e11 + 0.002 * shape["layers"]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    for shape in SHAPES:
+        clock.add(shape, seconds_of(shape))
+    return clock
+
+
+@pytest.fixture
+def facts() -> Facts:
+    tokenizer = CharTokenizer("".join(map(chr, range(32, 97))))
+    orders = [3.3, 2.5, 2.0, 1.7, 1.6, 1.6, 1.7]
+    fewer = [3.3, 2.5, 2.1, 1.85, 1.8, 1.9, 2.0]
+    figures = {f"order_{n}": loss for n, loss in enumerate(orders)}
+    figures |= {f"fewer_{n}": loss for n, loss in enumerate(fewer)}
+    figures |= {"kinds": 65, "counted": 1e6, "characters": 1e6}
+    return Facts(figures, [2.2, 1.95, 1.75], [Tokens(tokenizer, 0, 1_000_000)])
+
+
+def test_the_clock_knows_what_was_timed_and_a_law_that_holds_beyond_it(clock: Clock) -> None:
+    for shape in SHAPES:
+        assert clock.predict(shape)[0] == pytest.approx(seconds_of(shape), rel=0.02)
+    between = {"width": 192, "layers": 3, "block": 128, "batch": 16, "vocab_size": 100}
+    assert clock.predict(between)[0] == pytest.approx(seconds_of(between), rel=0.1)
+    clock.add(between, 2 * seconds_of(between))  # this shape has its own speed
+    assert clock.predict(between)[0] == pytest.approx(2 * seconds_of(between), rel=0.05)
+
+
+def test_a_choice_takes_the_time_there_is_and_more_time_is_never_worse(
+    clock: Clock, facts: Facts
+) -> None:
+    grid, law = Grid(facts), read_law()
+    found = [grid.best(law, clock, seconds) for seconds in (30.0, 120.0, 480.0)]
+    for planned, seconds in zip(found, (30.0, 120.0, 480.0), strict=True):
+        assert 0.9 * seconds < planned.choice.steps * planned.step_seconds < seconds
+        make_config({**make_values(planned.choice), "vocab_size": 65}, name="plan")
+    assert found[0].loss > found[1].loss > found[2].loss
+
+
+def test_too_little_time_is_an_error_of_one_line(clock: Clock, facts: Facts) -> None:
+    with pytest.raises(DataError, match="give more") as error:
+        Grid(facts).best(read_law(), clock, 0.5)
+    assert "\n" not in str(error.value)
+
+
+def test_twice_the_text_is_easier_to_predict(facts: Facts) -> None:
+    twice = facts.twice()
+    assert twice.figures["characters"] == 2e6
+    assert twice.figures["order_4"] < facts.figures["order_4"]
+    assert twice.tokens[0].train_tokens == 2_000_000
+
+
+def test_flops_are_those_of_the_model_that_is_made() -> None:
+    choice = Choice(bpe=0, width=64, layers=2, block=32, batch=4, steps=300, dropout=0.0)
+    model = GPT({**make_values(choice), "vocab_size": 100})
+    matrices = sum(
+        p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "wte" not in n
+    )
+    attention = 2 * choice.layers * choice.width * choice.block  # scores and sums, half of them
+    flops = count_flops(choice.width, choice.layers, choice.block, 100)
+    assert flops == pytest.approx(6 * (matrices + attention / 2), rel=0.02)
+
+
+def test_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {**make_values(PILOT), "n_layer": 1, "n_embd": 32, "n_head": 1, "vocab_size": 64}
+    timing = time_steps({**values, "device": "cpu"}, seconds=0.01)
+    assert 0 < timing.forward < timing.step < 5
+    assert timing.memory > np.float64(1e7)
