@@ -24,7 +24,7 @@ def describe_modules(root: Path) -> str:
 
 
 def module_of(name: str, root: Path) -> str | None:
-    """Return the module of a room that `name` is in, None where it names a room or a short way."""
+    """Return the module of a room that `name` is in, None where it names none of one."""
     parts = name.split(".")
     ways = [parts[:count] for count in range(3, len(parts) + 1)]
     found = [way for way in ways if root.joinpath(*way).with_suffix(".py").is_file()]

@@ -3,6 +3,7 @@
 import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from imports import ROOT
 # Their Python needs what their commands make: tests/whole/test_page_blocks.py runs it.
 FOLLOWED = ("docs/export.md", "docs/finetuning.md", "docs/scaling.md", "docs/serving.md")
 COMMAND = re.compile(r"\bpython3? -m ([a-z]\w*(?:\.\w+)*(?: [\w./=-]+)*)")
+NAMED = re.compile(r"`(nanogpt2(?:\.[A-Za-z_]\w*)+)\b")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -65,6 +67,12 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
         file = path.parent / target if target else path
         assert file.exists(), link
         assert not heading or heading in headings(read(file)), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_what_is_named_of_the_library_is_there(path: Path) -> None:
+    for named in NAMED.findall(read(path)):
+        resolve_name(named)
 
 
 @pytest.mark.parametrize("command", commands())
