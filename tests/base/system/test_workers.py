@@ -107,7 +107,8 @@ def test_a_call_aside_gives_its_result_or_its_error_and_is_made_here_where_it_wa
 ) -> None:
     script = tmp_path / "aside.py"
     script.write_text(ASIDE, encoding="utf-8")
-    told = subprocess.run([sys.executable, script, what], capture_output=True, text=True, cwd=ROOT)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, script, what], capture_output=True, text=True, env=env)
     if len(os.sched_getaffinity(0)) == 1 and what != "fail":
         said = "here"
     assert (told.stdout.strip(), told.stderr) == (said, "")
