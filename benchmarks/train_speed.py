@@ -258,7 +258,7 @@ def main(
     overrides: dict[str, Any] = {
         "vocab_size": tokenizer.size, "mixed_precision": True, "device": device,
         "deterministic": False, "architecture": "gpt2", "bias": False, "optimizer": "adamw",
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-3, "sampling": "random",
         **{key: yaml12.parse(f"{key}: {value}", name="-S")[key] for key, value in settings},
     }  # fmt: skip
     compiled = device == "cuda" if nanogpt_compile is None else nanogpt_compile
