@@ -129,6 +129,8 @@ class KVCache:
 class ModuleDecoder:
     """Decodes with the model's own modules; on CUDA its step can be captured as a graph."""
 
+    begins_with_step = False  # whether `encode` reads one token as `step` does
+
     def __init__(self, model: GPT, *, rows: int, n_tokens: int | None) -> None:
         self.model, self.n_tokens = model, n_tokens
         self.cache = KVCache(model, rows=rows)

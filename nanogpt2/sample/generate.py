@@ -5,23 +5,21 @@ Past block_size the meaning is nanoGPT's: the model sees the last block_size tok
 reads the whole window anew for each token; `half` reads the last half once each time it is full.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nanogpt2.base.system.arguments import whole_number
 from nanogpt2.decode.decoder import MakeDecoder
-from nanogpt2.decode.draw import Controls, Drawn, draw_uniforms, place_uniforms
+from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.ensemble.decoding import last_logits, prepare, slides
 from nanogpt2.decode.ensemble.ensemble import Model, unwrapped_model
-from nanogpt2.decode.kernels.choose import choose_draw, choose_note
-from nanogpt2.decode.kernels.cpu import CompiledDecoder
-from nanogpt2.device.graph import capturing
 from nanogpt2.device.threads import share_cores
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.drafts import Drafts, make_drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite
+from nanogpt2.sample.steps import Steps, leave, take_up
 
 AT_ONCE = 128  # tokens that are handed out together, where nobody waits for the first ones
 
@@ -59,8 +57,9 @@ def generate_tokens(
 ) -> Iterator[Tensor]:
     """Yield drawn tokens (B, 1 or more) until each row has `max_new_tokens`.
 
-    `make_decoder` is what `prepare` returned, where more than one request follows. A generator
-    that is no longer wanted may simply be dropped.
+    `make_decoder` is what `prepare` returned, where more than one request follows: those of a kind
+    share a decoder then, and its CUDA graphs. A generator that is no longer wanted may simply be
+    dropped.
     """
     request.check_for(model.config.vocab_size)
     if not request.max_new_tokens or not request.prompts:
@@ -68,37 +67,33 @@ def generate_tokens(
     share_cores()
     with evaluating(model):
         make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
-        yield from Generation(model, request, make_decoder).run()
+        steps = take_up(model, request, make_decoder)
+        try:
+            yield from Generation(model, request, steps).run()
+        finally:
+            leave(steps, make_decoder)
 
 
 class Generation:
-    """The state of a generation: tensors of fixed shape, which a CUDA graph can change in place."""
+    """A request on its way: what each row has so far, and what of it is in the cache."""
 
-    def __init__(self, model: Model, request: Request, make_decoder: MakeDecoder) -> None:
-        device, rows = model.wte.weight.device, len(request.prompts)
+    def __init__(self, model: Model, request: Request, steps: Steps) -> None:
         self.block_size, self.slides = model.config.block_size, slides(model)
-        self.model, self.request, self.device = model, request, device
-        self.decoder = make_decoder(rows=rows)
-        self.draw, self.note = choose_draw(model.wte.weight), choose_note(model.wte.weight)
-        uniforms = draw_uniforms(request.seeds, request.max_new_tokens)
-        self.uniforms = place_uniforms(uniforms, device)
+        self.model, self.request, self.device = model, request, model.wte.weight.device
+        self.steps, self.decoder, self.drawn = steps, steps.decoder, steps.drawn
         prompts = [torch.tensor(prompt) for prompt in request.prompts]
         self.lengths = [len(prompt) for prompt in prompts]  # of all tokens so far
         room = max(self.lengths) + request.max_new_tokens
-        self.history = torch.zeros(rows, room, dtype=torch.long)  # on the host, for windows
+        self.history = torch.zeros(len(prompts), room, dtype=torch.long)  # on the host, for windows
         for row, prompt in enumerate(prompts):
             self.history[row, : len(prompt)] = prompt
-        self.cached = [0] * rows  # tokens of each row in the cache
-        sizes = (rows,), (rows,), (rows, request.chunk), (1,), (1,)
-        self.drawn = Drawn(*(torch.zeros(x, dtype=torch.long, device=device) for x in sizes))
-        self.seen = mark_seen(request, model.config.vocab_size, device)
-        self.graphs: dict[int, Callable[[], None]] = {}  # by how far attention reads
+        self.cached = [0] * len(prompts)  # tokens of each row in the cache
         self.drafts = make_drafts(self.decoder, request)
 
     def run(self) -> Iterator[Tensor]:
         """Yield drawn tokens (B, 1 .. chunk)."""
         with torch.inference_mode():
-            self.take(require_finite(self.read_prompts()))
+            self.begin()
             chunk = self.hand_out(1)
         yield chunk
         left = self.request.max_new_tokens - 1
@@ -108,11 +103,21 @@ class Generation:
             yield chunk
             left -= chunk.shape[1]
 
+    def begin(self) -> None:
+        """Read the prompts and draw the first token of each row."""
+        if self.request.use_cache and self.lengths == [1]:
+            logits = self.steps.first(self.request.prompts[0][0])
+            if logits is not None:
+                require_finite(logits)
+                self.cached = [1]
+                return
+        self.steps.take(require_finite(self.read_prompts()))
+
     def advance_all(self, left: int) -> Tensor:
         """Draw between 1 and `left` tokens for each row and return them."""
         full = [row for row, cached in enumerate(self.cached) if self.is_full(cached)]
         if full or not self.request.use_cache:
-            self.take(self.read_windows(full))
+            self.steps.take(self.read_windows(full))
             return self.hand_out(1)
         room = left if self.slides else min(left, self.block_size - max(self.cached))
         count = min(room, self.request.chunk)
@@ -126,12 +131,16 @@ class Generation:
         self.cached = [cached + count for cached in self.cached]
         return self.hand_out(count)
 
+    def step_many(self, count: int) -> None:
+        """Draw `count` tokens for each row."""
+        self.steps.many(count, min(max(self.cached) + count, self.block_size))
+
     def check(self, guess: Sequence[int], drafts: Drafts) -> int:
         """Draw tokens of the one row as long as they are those of `guess`, and one more."""
         drawn, done, start = self.drawn, int(self.drawn.count), int(self.drawn.chunk_count)
-        uniforms = self.uniforms[0, done : done + len(guess) + 1, None].contiguous()
+        uniforms = self.steps.uniforms[0, done : done + len(guess) + 1, None].contiguous()
         logits = drafts.read([int(drawn.tokens), *guess], self.cached[0])
-        tokens = self.draw(logits, uniforms, self.request.controls)
+        tokens = self.steps.draw(logits, uniforms, self.request.controls)
         count = drafts.learn(guess, tokens.tolist()) + 1
         drawn.chunk[0, start : start + count] = tokens[:count]
         drawn.tokens.copy_(tokens[count - 1])
@@ -202,48 +211,6 @@ class Generation:
             return self.decoder.last_logits(idx)
         return last_logits(self.model, idx, self.request.n_tokens)
 
-    def take(self, logits: Tensor) -> None:
-        """Draw a token for each row from `logits` (B, V) and take note of it, all in place."""
-        given = logits, self.uniforms, self.request.controls
-        self.note(self.draw(*given, seen=self.seen, column=self.drawn.count), self.drawn)
-        if self.seen is not None:
-            self.seen.scatter_(1, self.drawn.tokens[:, None], True)
-
-    def step(self) -> None:
-        """Decode the last tokens and draw the next ones, all in place."""
-        self.take(self.decoder.step(self.drawn.tokens, self.drawn.positions))
-
-    def step_many(self, count: int) -> None:
-        """Call `step` `count` times; on CUDA as a graph, captured for each length of the cache.
-
-        The first of such a length is no graph: it compiles kernels, and cuBLAS settles.
-        """
-        if isinstance(self.decoder, CompiledDecoder):
-            self.go_on(self.decoder, count)
-            return
-        reach = self.decoder.reach(min(max(self.cached) + count, self.block_size))
-        for left in reversed(range(count)):
-            if reach in self.graphs:
-                self.graphs[reach]()
-                continue
-            self.step()
-            if left and self.device.type == "cuda":
-                self.graphs[reach] = capture(self.step)
-
-    def go_on(self, decoder: CompiledDecoder, count: int) -> None:
-        """Do what `count` calls of `step` do, in few calls of `decoder`."""
-        drawn, done, start = self.drawn, int(self.drawn.count), int(self.drawn.chunk_count)
-        decoder.go_on(
-            drawn.tokens,
-            drawn.positions,
-            self.uniforms[:, done : done + count],
-            self.request.controls,
-            self.seen,
-            drawn.chunk[:, start : start + count],
-        )
-        drawn.count.add_(count)
-        drawn.chunk_count.add_(count)
-
     def hand_out(self, count: int) -> Tensor:
         """Return the last `count` tokens of each row, on the host, and add them to the history."""
         chunk = self.drawn.chunk[:, :count].cpu().clone()
@@ -254,22 +221,3 @@ class Generation:
         if self.drafts is not None:
             self.drafts.add(chunk[0].tolist())
         return chunk
-
-
-def mark_seen(request: Request, vocab_size: int, device: torch.device) -> Tensor | None:
-    """Return which tokens each prompt has, (B, V), or None where no penalty asks for it."""
-    if request.controls.repetition_penalty == 1:
-        return None
-    n_tokens = request.n_tokens or vocab_size
-    seen = torch.zeros(len(request.prompts), n_tokens, dtype=torch.bool)
-    for row, prompt in enumerate(request.prompts):
-        seen[row, [token for token in prompt if token < n_tokens]] = True
-    return seen.to(device)
-
-
-def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """Return `step`, which has run before, as a CUDA graph: one launch for all its kernels."""
-    graph = torch.cuda.CUDAGraph()
-    with capturing(graph):
-        step()
-    return graph.replay

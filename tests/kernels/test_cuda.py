@@ -19,6 +19,7 @@ from variants import warmed
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
+from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.device import graph
 from nanogpt2.device.cublaslt import load_library
 from nanogpt2.kernels.choose import find_operators
@@ -280,6 +281,17 @@ def test_decoding_in_float32_draws_the_tokens_that_the_model_draws(
         ]
         assert torch.equal(texts[0], texts[1])
         assert torch.equal(texts[2], texts[3])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_later_requests_draw_by_the_graphs_of_the_first_one(rows: int, tiny: Config) -> None:
+    model = warmed(get_config({**tiny.to_dict(), "n_embd": 64})).cuda().eval()
+    make = prepare(model)
+    for prompt in ([1], [2], [3, 4], [1]):
+        request = Request([prompt] * rows, range(rows), 30, chunk=8)
+        expected = torch.cat(list(generate_tokens(model, request)), dim=1)
+        found = torch.cat(list(generate_tokens(model, request, make)), dim=1)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 32, 40])

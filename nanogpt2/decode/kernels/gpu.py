@@ -54,6 +54,7 @@ class FusedDecoder(ModuleDecoder):
         self.frequencies = None
         if config.positions == "rotary":
             self.frequencies = rope_frequencies(first.attn.head_size, weight.device)
+        self.begins_with_step = rows == 1
         self.is_narrow = rows <= (MOST_FLOAT32_ROWS if weight.dtype == torch.float32 else 1)
         self.head_weight = head = model.head_weight.detach()[:n_tokens]
         self.n_logits = len(head)
@@ -70,7 +71,7 @@ class FusedDecoder(ModuleDecoder):
 
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
-        if self.x.shape[0] == len(tokens) == 1:
+        if self.begins_with_step and len(tokens) == 1:
             return self.step(tokens, torch.zeros_like(tokens))[0]
         return super().encode(tokens, row)
 
