@@ -288,7 +288,7 @@ def joined(config: Config) -> Iterator[Group]:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, size = next(rendezvous("env://"))
-    with told_once(store):
+    with told_once(store, rank, size):
         device = find_device(config.device)
         check_group(config, device, size)
         if device.type == "cuda":
@@ -315,10 +315,10 @@ def check_group(config: Config, device: torch.device, size: int) -> None:
 
 
 @contextmanager
-def told_once(store: Any) -> Iterator[None]:
+def told_once(store: Any, rank: int, size: int) -> Iterator[None]:
     """Let only the first process that fails tell its error; the others end with status 1.
 
-    `store` is the group's torch.distributed.Store.
+    `store` is the torch.distributed.Store of the group, which goes with its first process.
     """
     try:
         yield
@@ -331,6 +331,9 @@ def told_once(store: Any) -> Iterator[None]:
         except RuntimeError:  # the store went with the main process, which has told its own error
             failed = 2
         _end_soon()
+        until = time.monotonic() + LAST_WORDS_SECONDS  # of the others, to which torch adds its own
+        while rank == 0 and store.add("failed", 0) < size and time.monotonic() < until:
+            time.sleep(0.01)
         if failed > 1:
             raise SystemExit(1) from None
         raise

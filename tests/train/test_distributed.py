@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import chdir, suppress
 from pathlib import Path
@@ -20,9 +21,10 @@ from imports import ROOT
 from processes import going_on
 from several import CASES, CHOSEN, SHARDS, STEPS, case_config, losses, sharded_bits
 
-from nanogpt2.base.system.errors import ConfigError
+from nanogpt2.base.system.errors import ConfigError, TrainingError
 from nanogpt2.config.config import get_config
-from nanogpt2.device.group import check_group
+from nanogpt2.device import group
+from nanogpt2.device.group import check_group, told_once
 from nanogpt2.device.launch import launch
 from nanogpt2.model.checkpoint import hash_weights, load_tensors
 from stages.prepare import main as prepare
@@ -278,6 +280,23 @@ def test_whatever_ends_it_the_same_command_goes_on_to_the_same_bytes(
     weights = load_tensors(folder / "checkpoints/final_model.pt")["model_state_dict"]
     assert hash_weights(weights) == found[0]["unbroken"]
     assert not list(folder.glob(".resume/*/*.pt"))
+
+
+def test_the_process_that_holds_the_store_ends_after_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else torch adds what it thinks of a store that is gone."""
+    monkeypatch.setattr(group, "_end_soon", lambda: None)
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    failed = threading.Timer(0.2, lambda: store.add("failed", 1))
+    failed.start()
+    with pytest.raises(TrainingError, match="stopped"), told_once(store, 0, 2):
+        raise TrainingError("stopped")
+    assert not failed.is_alive()
+    began = time.monotonic()
+    with pytest.raises(SystemExit), told_once(store, 0, 4):  # the fourth never says so
+        raise TrainingError("stopped")
+    assert time.monotonic() - began < 5
 
 
 SLEEPER = """
