@@ -25,8 +25,8 @@ class Decoder(Protocol):
     def encode(self, tokens: Tensor, row: int) -> Tensor:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
 
-    def copy_row(self, source: int, rows: Sequence[int]) -> None:
-        """Make each of `rows` hold what the row `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Make each of `rows` hold the first `length` tokens of the row `source`."""
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""
@@ -140,12 +140,13 @@ class ModuleDecoder:
         self.cache.read_start(row, len(tokens))
         return self._logits(self.model.hidden(tokens[None], self.cache))[0]
 
-    def copy_row(self, source: int, rows: Sequence[int]) -> None:
-        """Make each of `rows` hold what the row `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Make each of `rows` hold the first `length` tokens of the row `source`."""
         numbers = torch.tensor(rows, device=self.cache.rows.device)
         for layer in self.cache.layers:
-            for kept in (layer.k, layer.v, layer.read):
-                kept[numbers] = kept[source].clone()
+            for kept in (layer.k, layer.v):
+                kept[numbers, :, :length] = kept[source, :, :length].clone()
+            layer.read[numbers, :length] = layer.read[source, :length].clone()
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""

@@ -163,7 +163,7 @@ class Generation:
         for source, *others in rows_with.values():
             logits[source] = self.encode(source, self.block_size)
             if others:
-                self.decoder.copy_row(source, others)
+                self.decoder.copy_row(source, others, self.cached[source])
             for row in others:
                 self.cached[row], logits[row] = self.cached[source], logits[source]
         self.drawn.positions.copy_(torch.tensor(self.cached) - 1)
@@ -215,9 +215,9 @@ class Generation:
         """Return the last `count` tokens of each row, on the host, and add them to the history."""
         chunk = self.drawn.chunk[:, :count].cpu().clone()
         self.drawn.chunk_count.zero_()
-        for row, length in enumerate(self.lengths):
-            self.history[row, length : length + count] = chunk[row]
-            self.lengths[row] = length + count
+        places = torch.tensor(self.lengths)[:, None] + torch.arange(count)
+        self.history.scatter_(1, places, chunk)
+        self.lengths = [length + count for length in self.lengths]
         if self.drafts is not None:
             self.drafts.add(chunk[0].tolist())
         return chunk

@@ -18,7 +18,7 @@ from nanogpt2.device.graph import capturing
 from nanogpt2.sample.request import Request
 
 MOST_KEPT = 8  # samples; the caches of more take memory that other work may want
-FEWEST = 256  # tokens that there is room for
+FEWEST = 1024  # tokens that there is room for
 
 
 class Steps:

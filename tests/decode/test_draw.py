@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,6 +82,9 @@ def test_any_controls_draw_a_token_that_they_keep(
 def test_uniforms_depend_on_the_seed_alone_and_go_on() -> None:
     many = draw_uniforms([3, 4, 5], 50)
     assert torch.equal(draw_uniforms([4], 20)[0], many[1, :20])
+    for seed in (0, 5, 2**64 - 1):  # as numpy draws them from a generator of the seed's own
+        own = np.random.Generator(np.random.Philox(key=seed)).random(7)
+        assert draw_uniforms([9, seed], 7)[1].tolist() == own.tolist()
     assert len(set(many.flatten().tolist())) == 150
     assert 0 <= many.min() < many.max() < 1
 

@@ -81,7 +81,7 @@ def test_a_copied_row_goes_on_as_its_source(model: GPT, make: Callable[..., Deco
     with torch.inference_mode():
         decoder = make(model, rows=4, n_tokens=None)
         decoder.encode(torch.tensor([4, 5, 6]), 1)
-        decoder.copy_row(1, [0, 3])
+        decoder.copy_row(1, [0, 3], 3)
         logits = decoder.step(torch.tensor([7, 7, 7, 7]), torch.tensor([3, 3, 0, 3]))
     torch.testing.assert_close(logits[0], logits[1])
     torch.testing.assert_close(logits[3], logits[1])

@@ -13,6 +13,7 @@ from nanogpt2.decode.decoder import Decoder, MakeDecoder, ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample import steps
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
 from nanogpt2.sample.steps import Steps
@@ -58,13 +59,14 @@ def alone(model: GPT, makes: Counted, *requests: Request) -> list[list[list[int]
 @pytest.mark.parametrize("window", ["exact", "half"])
 @pytest.mark.parametrize("controls", [Controls(), PENALTY], ids=["plain", "penalty"])
 def test_requests_of_one_kind_share_a_decoder_and_write_what_each_writes_alone(
-    model: GPT, makes: Counted, controls: Controls, window: str
+    model: GPT, makes: Counted, controls: Controls, window: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(steps, "FEWEST", 32)
     requests = [
         Request([[1, 2, 3], [4]], [1, 2], 30, controls, window=window),
         Request([[9] * 20, [5, 6]], [3, 4], 7, controls, window=window),
         Request([[1], [2]], [5, 6], 1, controls, window=window),
-        Request([[1], [2]], [5, 6], 300, controls, window=window),  # more than there is room for
+        Request([[1], [2]], [5, 6], 40, controls, window=window),  # more than there is room for
     ]
     expected = alone(model, makes, *requests)
     assert [written(generate_tokens(model, request, makes)) for request in requests] == expected
@@ -111,13 +113,13 @@ def test_a_prompt_of_one_token_is_read_by_the_graph_of_an_earlier_request(
     monkeypatch.setattr(ModuleDecoder, "begins_with_step", True)
     makes, calls = Counted(partial(ModuleDecoder, model, n_tokens=None)), 0
 
-    def capture(steps: Steps) -> Tensor:
+    def capture(own: Steps) -> Tensor:
         nonlocal calls
         calls += 1
-        return steps.step()
+        return own.step()
 
-    def serves(steps: Steps, _: Request) -> bool:
-        steps.graphs[16] = partial(capture, steps)
+    def serves(own: Steps, _: Request) -> bool:
+        own.graphs[16] = partial(capture, own)
         return True
 
     requests = Request([[3]], [1], 12), Request([[4]], [2], 12)

@@ -36,10 +36,10 @@ class EnsembleDecoder:
         """Put `tokens` (T,) into `row`, from position 0; return the last's logits (V,)."""
         return mean_logits(decoder.encode(tokens, row) for decoder in self.decoders)
 
-    def copy_row(self, source: int, rows: Sequence[int]) -> None:
-        """Make each of `rows` hold what the row `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Make each of `rows` hold the first `length` tokens of the row `source`."""
         for decoder in self.decoders:
-            decoder.copy_row(source, rows)
+            decoder.copy_row(source, rows, length)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Add one token to each row: `tokens` (B,) at `positions` (B,); return logits (B, V)."""

@@ -170,8 +170,8 @@ class CompiledDecoder:
         rows, positions = torch.zeros_like(tokens), torch.arange(position, position + len(tokens))
         return self.read(tokens, rows, positions, last=len(tokens), each=True)
 
-    def copy_row(self, source: int, rows: Sequence[int]) -> None:
-        """Make each of `rows` hold what the row `source` holds."""
+    def copy_row(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Make each of `rows` hold the first `length` tokens of the row `source`."""
         self.kv_cache[:, rows] = self.kv_cache[:, source, None].clone()
 
     def reach(self, length: int) -> int:
