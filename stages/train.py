@@ -18,10 +18,12 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
     """Train; checkpoints go to checkpoint_dir. A run that was cut off goes on by itself."""
     from nanogpt2.config.config import get_config
     from nanogpt2.device.launch import run_as_group
+    from nanogpt2.device.start import start_beside
 
     settings = get_config(config)
     if run_as_group(settings.num_processes):
         return
+    start_beside(settings.device)
     from nanogpt2.device.group import joined
     from nanogpt2.report.recorded import read_recorded
     from nanogpt2.report.stopwatch import Stopwatch
@@ -35,13 +37,11 @@ def main(config: str, data: Path, init: Path, metrics: Path, curve: Path, log: P
         start = make_start(settings, init, data)
         trainer = Trainer(
             *(start.model, start.config, start.teachers),
-            resume_root=command.state_folder(),
-            log_file=log or command.log_beside(metrics),
-            stopwatch=Stopwatch.of_process(),
+            resume_root=command.state_folder(), log_file=log or command.log_beside(metrics),
+            stopwatch=Stopwatch.of_process(), group=group,
             recorded=read_recorded(settings, curve, Path("params.yaml")),
             on_evaluation=command.while_dvc_waits(lambda: trainer.record.write(metrics, curve)),
-            group=group,
-        )
+        )  # fmt: skip
         save = saving(start, data, metrics=metrics, curve=curve, say=trainer.display.say)
         trainer.train(train, val, save=command.checked(save), wait=True)
 

@@ -55,21 +55,22 @@ def _fuse_operators(
     if is_rocm():
         raise DeviceError("no kernels for AMD's GPUs")
     try:
-        from nanogpt2.kernels import fp8, gpu  # slow to import, and not there for every system
+        # slow to import, and not there for every system
+        from nanogpt2.kernels import fp8, gpu, gpu_kernels
+        from nanogpt2.kernels.checks.gpu_ahead import compiling_ahead, hash_beside
     except ImportError as error:
         raise DeviceError("Triton is not installed") from error
+    hash_beside()
     products = _find_products(device, say)
-    products.vet(dtype, say=say)
-    if config.precision == "fp8":
-        eight = fp8.EightBitOperators(device, products)
-        tolerances = fp8.TOLERANCES
-        refused = check_operators(eight, config, device, dtype, say=say, tolerances=tolerances)
-        if refused & tolerances.keys():
-            raise DeviceError("its products are not torch's here")
-        return eight
     in_parts = config.batch_size * config.block_size * config.n_embd >= gpu.PARTS_FROM
-    fused = gpu.FusedOperators(device, products, in_parts=in_parts)
-    check_operators(fused, config, device, dtype, say=say)
+    fused, tolerances = gpu.FusedOperators(device, products, in_parts=in_parts), {}
+    if config.precision == "fp8":
+        fused, tolerances = fp8.EightBitOperators(device, products), fp8.TOLERANCES
+    with compiling_ahead(fused, gpu_kernels, config, device, dtype):
+        products.vet(dtype, say=say)
+    refused = check_operators(fused, config, device, dtype, say=say, tolerances=tolerances)
+    if refused & tolerances.keys():
+        raise DeviceError("its products are not torch's here")
     return fused
 
 

@@ -53,7 +53,7 @@ def embed_kernel(
     tl.store(x_ptr + row * C + column, x, mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["call"])
 def add_norm_forward(
     x_ptr, branch_ptr, weight_ptr, bias_ptr, sum_ptr, y_ptr, mean_ptr, scale_ptr, seed_ptr,
     rows, call, rate, C: tl.constexpr, EPS: tl.constexpr,
@@ -84,7 +84,7 @@ def add_norm_forward(
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "call"])
 def add_norm_backward(
     sum_ptr, dy_ptr, dsum_ptr, weight_ptr, mean_ptr, scale_ptr, seed_ptr,
     dx_ptr, dbranch_ptr, dweight_ptr, dbias_ptr,

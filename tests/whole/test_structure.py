@@ -146,7 +146,7 @@ def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
         ("click", {"stages", "commands", "__main__"}),
         ("yaml", {"config"}),
         ("subprocess", {"experiments/trials", "launch", "compiler", "replay", "repository"}),
-        ("triton", {"gpu", "gpu_kernels", "fp8"}),
+        ("triton", {"gpu", "gpu_kernels", "gpu_ahead", "fp8"}),
         ("dvc", set()),
     ],
 )
