@@ -313,7 +313,7 @@ def calls(model: GPT, config: Config) -> dict[str, tuple[Callable[..., object], 
         "TokenDataset": (TokenDataset, {"tokens": flat, "block_size": anything}),
         "CharDataset": (CharDataset, {"text": anything, "block_size": anything}),
         "train": (
-            Trainer(GPT(config), config).train,
+            lambda **datasets: Trainer(GPT(config), config).train(**datasets),
             {"train_dataset": datasets, "val_dataset": datasets},
         ),
         "get_config": (
