@@ -115,6 +115,15 @@ def text() -> str:
     return "the quick brown fox jumps over the lazy dog. " * 40
 
 
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """What decodes on a CPU compiles here: asked late, or all that collect tests compile it."""
+    from nanogpt2.decode.kernels import choose
+
+    if not choose.compiles():
+        pytest.skip("needs a C compiler")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """A browser for the tests of a module, so that none hears of another's page."""

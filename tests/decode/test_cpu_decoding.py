@@ -23,13 +23,8 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
 
+pytestmark = pytest.mark.usefixtures("compiler")
 UNEVEN = {"n_embd": 15, "n_head": 3}  # heads of 5 channels, which rotary positions do not take
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiler() -> None:
-    if not choose.compiles():  # asked here, or each process that collects tests compiles
-        pytest.skip("needs a C compiler")
 
 
 @pytest.fixture

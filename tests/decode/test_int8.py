@@ -21,9 +21,7 @@ from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import ByteTokenizer
 
-if not choose.compiles():
-    pytest.skip("needs a C compiler", allow_module_level=True)
-
+pytestmark = pytest.mark.usefixtures("compiler")
 FLIPPED = 0.05  # of the largest logit: an input that sums in another order round elsewhere
 
 

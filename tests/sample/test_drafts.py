@@ -7,7 +7,6 @@ from variants import VARIANTS
 
 from nanogpt2.config.config import Config
 from nanogpt2.decode.draw import Controls
-from nanogpt2.decode.kernels import choose
 from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample import drafts
@@ -15,7 +14,7 @@ from nanogpt2.sample.drafts import LONG, LONGEST_PAUSE, PAUSE, SHORT, Drafts
 from nanogpt2.sample.generate import generate_tokens
 from nanogpt2.sample.request import Request
 
-needs_compiler = pytest.mark.skipif(not choose.compiles(), reason="needs a C compiler")
+needs_compiler = pytest.mark.usefixtures("compiler")
 BLOCK = {"block_size": 40}
 
 
