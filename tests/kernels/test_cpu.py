@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from every import some
 from torch import Tensor
 
 from nanogpt2.base.system.errors import DeviceError
@@ -62,7 +63,7 @@ SHAPES: list[Shape] = [
 ]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", some(SHAPES, *SHAPES[:-1]), ids=str)  # each compiles its own
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
 def test_attention_is_torchs(shape: Shape, dtype: torch.dtype, tolerance: float) -> None:
     operators, (q, k, v) = compiled(shape[-1]), qkv(*shape, dtype=dtype)
@@ -71,7 +72,7 @@ def test_attention_is_torchs(shape: Shape, dtype: torch.dtype, tolerance: float)
     assert_close(found, gradients(TORCH.attention(*wide, dropout=0.0), *wide), tolerance)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 2, 32, 32), (1, 2, 2, 37, 40)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 2, 32, 32), (1, 2, 2, 37, 64)], ids=str)
 def test_attention_with_dropout_is_that_of_its_mask(shape: Shape) -> None:
     B, H, G, T, D = shape
     operators, (q, k, v) = compiled(D), qkv(*shape, dtype=torch.float32)

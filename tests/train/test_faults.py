@@ -458,8 +458,9 @@ from nanogpt2.base.system.errors import exit_with_one_line
 from nanogpt2.model.gpt import GPT
 from nanogpt2.train.trainer import Trainer
 phase, *timer = sys.argv[1:]
-config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1, "n_head": 1,
-    "n_embd": 96 if phase == "saving a state" else 16, "batch_size": 4,
+config = get_config({"device": "cpu", "vocab_size": 64, "block_size": 16, "n_layer": 1,
+    **({"n_embd": 96, "n_head": 6} if phase == "saving a state" else {"n_embd": 16, "n_head": 1}),
+    "batch_size": 4,
     "max_iters": 30 if phase == "saving a state" else 20, "warmup_iters": 2,
     "checkpoint_interval": 1 if phase == "saving a state" else 10,
     "eval_interval": 10 if phase == "evaluation" else 100,
