@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import triton
+from every import some
 from torch import Tensor, nn
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -71,7 +72,7 @@ def compile_training() -> None:
     angles = torch.zeros(2, 1, 8, 32).unbind()
     turned = operators.rotate(heads, (angles[0], angles[1]), normed=True)
     torch.autograd.backward(turned.sum())
-    for softcap in (0.0, 15.0):
+    for softcap in some((0.0, 15.0), 15.0):
         x, weight = torch.zeros(4, 16, requires_grad=True), torch.zeros(50304, 16)
         targets = torch.zeros(4, dtype=torch.long)
         loss = operators.cross_entropy(x.bfloat16(), weight, targets, softcap=softcap)
@@ -85,11 +86,12 @@ def compile_training() -> None:
 
 def compile_decoding() -> None:
     shape = {"n_layer": 1, "n_head": 4, "n_embd": 256, "block_size": 64}
-    for architecture, dtype in (("gpt2", torch.float32), ("modern", torch.bfloat16)):
+    gpt2, modern = ("gpt2", torch.float32), ("modern", torch.bfloat16)
+    cases = [(gpt2, 1), (modern, 1), (modern, 32)]
+    for (architecture, dtype), rows in some(cases, (gpt2, 1), (modern, 32)):
         model = GPT(get_config({**shape, "architecture": architecture})).to(dtype)
-        for rows in (1, 32) if dtype == torch.bfloat16 else (1,):
-            zeros = torch.zeros(rows, dtype=torch.long)
-            FusedDecoder(model, rows=rows, n_tokens=None).step(zeros, zeros)
+        zeros = torch.zeros(rows, dtype=torch.long)
+        FusedDecoder(model, rows=rows, n_tokens=None).step(zeros, zeros)
     draw_fused(torch.zeros(2, 300), torch.zeros(2, 1, dtype=torch.float64), Controls())
 
 

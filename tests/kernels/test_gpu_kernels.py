@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import warm
 from every import some
 from imports import ROOT
 from torch import Tensor, nn
@@ -305,10 +306,10 @@ def test_layers_in_eight_bits_are_near_torchs(bias: bool) -> None:
 def test_every_kernel_compiles_for_a_gpu_of_the_hopper_generation() -> None:
     """The interpreter takes what the compiler does not; Triton keeps what is compiled."""
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *sys.path])),
     }
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, str(ROOT / "tests/kernels/compile_kernels.py")]
+    command = [warm.executable(), str(ROOT / "tests/kernels/compile_kernels.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     training = "add_norm_backward add_norm_forward cross_entropy_kernel embed_kernel"
