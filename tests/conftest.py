@@ -46,10 +46,10 @@ LONGEST = (
 )
 
 
-def pytest_xdist_setupnodes(specs: list[Any]) -> None:
-    """Let the processes that test be forked from one that has imported what tests import."""
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Let the processes that test be forked from one that has imported the tests."""
     for spec in specs:
-        spec.python = warm.worker()
+        spec.python = warm.worker(*config.args)
 
 
 def pytest_collectstart() -> None:

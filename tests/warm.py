@@ -8,7 +8,7 @@ warm too. Its name (/proc/<number>/comm) is the module that it runs. Tests of wh
 process when its parent ends, or of how one starts, take sys.executable.
 
 `worker()` is another such file, for the processes of pytest-xdist: forked from one that has
-imported what tests import; their sys.executable is the usual one.
+imported the tests and what they import; their sys.executable is the usual one.
 """
 
 import atexit
@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -105,13 +105,13 @@ def executable() -> str:
     return str(folder() / "python") if HAS_SERVER else sys.executable
 
 
-def worker() -> str:
-    """Return the path of the Python for processes of pytest-xdist."""
-    return str(folder("workers") / "worker") if HAS_SERVER else sys.executable
+def worker(*tests: str) -> str:
+    """Return the path of the Python for processes of pytest-xdist, which run `tests`, by path."""
+    return str(folder(*tests) / "worker") if HAS_SERVER else sys.executable
 
 
 @cache
-def folder(*also: str) -> Path:
+def folder(*tests: str) -> Path:
     """Return the folder of this run of the tests, with the files of its server.
 
     The workers of pytest-xdist share it.
@@ -122,12 +122,12 @@ def folder(*also: str) -> Path:
     os.environ[FOLDER] = str(path)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     if HAS_SERVER:
-        start_server(path, *also)
+        start_server(path, *tests)
     return path
 
 
-def start_server(path: Path, *also: str) -> None:
-    """Start the server, which hears the sockets `processes` and those of `also` in `path`."""
+def start_server(path: Path, *tests: str) -> None:
+    """Start the server, which hears `processes` in `path`, and `workers` where they run `tests`."""
     for name, kind, first, python in (
         ("python", "processes", [], str(path / "python")),
         ("dvc", "processes", ["-m", "dvc"], str(path / "python")),
@@ -138,15 +138,16 @@ def start_server(path: Path, *also: str) -> None:
         )
         (path / name).write_text(code, encoding="utf-8")
         (path / name).chmod(0o755)
-    command = [sys.executable, __file__, str(path), "processes", *also]
+    command = [sys.executable, __file__, str(path), *tests]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens
     atexit.register(server.kill)
 
 
-def serve(path: Path, *names: str) -> None:
+def serve(path: Path, *tests: str) -> None:
     """Import what takes long, then run each order that comes in a process of its own."""
+    names = ["processes", *(["workers"] if tests else [])]
     listeners = {name: socket.socket(socket.AF_UNIX) for name in names}
     for name, listener in listeners.items():
         listener.bind(str(path / name))
@@ -163,6 +164,8 @@ def serve(path: Path, *names: str) -> None:
     for other in listeners.values():
         other.close()
     preload(PRELOADED[kind])
+    if kind == "workers":
+        preload_tests(tests)
     spare_yaml()
     spare_searches()
     gc.freeze()  # or each process copies the pages that its collector looks at
@@ -179,6 +182,21 @@ def preload(names: Iterable[str]) -> None:
     for name in names:
         with suppress(ImportError):  # of an extra
             importlib.import_module(name)
+
+
+def preload_tests(tests: Iterable[str]) -> None:
+    """Import `tests` as each worker would, which then finds them imported.
+
+    What does not import, a worker tells. A coverage is of what each process imports itself.
+    """
+    if "coverage" in sys.modules:
+        return
+    import pytest
+
+    path = [*sys.path]
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        pytest.main([*tests, "--collect-only", "-n", "0", "-p", "no:cacheprovider"])
+    sys.path[:] = path
 
 
 def spare_yaml() -> None:
