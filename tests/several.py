@@ -117,7 +117,7 @@ def sharded_bits(device: str, group: Group = SINGLE) -> dict[str, Any]:
 
 def make_teachers(config: Config) -> list[Teacher]:
     """Return teachers of other shapes by the names in `config`."""
-    shape = {"n_embd": 32, "zero_init": False, "device": config.device}
+    shape = {"n_embd": 32, "n_head": 4, "zero_init": False, "device": config.device}
     configs = [get_config({**TINY, **shape, "seed": len(name)}) for name in config.teachers]
     models = [GPT(each).requires_grad_(False).eval() for each in configs]
     return [Teacher(str(n), model, DATA.tokenizer, "") for n, model in enumerate(models)]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import warm
 from filelock import FileLock
 from imports import ROOT
 
+from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.base.system.files import sha256
 from nanogpt2.config import yaml12
+from nanogpt2.decode.kernels import cpu_library as decoding
+from nanogpt2.kernels.cpu import compile_operators
+from nanogpt2.train.distil.cpu import compile_rows
 
 SMALL_RUN = {
     "corpus": "data/raw",
@@ -163,6 +168,17 @@ def fill_template(root: Path) -> None:
         [warm.executable(), "-m", "dvc", "add", "--quiet", "data/raw"],
     ):
         subprocess.run(command, cwd=root, env=environment(root), check=True)
+    compile_once(8)
+
+
+def compile_once(*head_sizes: int) -> None:
+    """Compile what decodes, follows and trains heads of these sizes, or each process would."""
+    lock = FileLock(warm.folder() / "compiling.lock")
+    with lock, suppress(DeviceError):  # no compiler
+        decoding.load()
+        compile_rows()
+        for head_size in head_sizes:
+            compile_operators(head_size)
 
 
 def run_all(root: Path) -> None:

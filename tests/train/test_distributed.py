@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from imports import ROOT
 from processes import going_on
 from several import CASES, CHOSEN, SHARDS, STEPS, case_config, losses, sharded_bits
+from workspace import compile_once
 
 from nanogpt2.base.system.errors import ConfigError, TrainingError
 from nanogpt2.config.config import get_config
@@ -75,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def several(folder: Path) -> subprocess.CompletedProcess[str]:
     """several.py, as it ended in two processes."""
+    compile_once(5, 8)
     return run_several(folder, "2", "cpu")
 
 
