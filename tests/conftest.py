@@ -35,14 +35,17 @@ settings.load_profile("busy")
 # Files that take longest go first, so that no worker is left alone at the end. There are three on
 # two cores, since DVC waits for what it starts, and for the disk.
 LONGEST = (
-    *("test_crash", "test_pipeline", "test_seeds", "test_sharing", "test_branches", "test_page"),
-    *("test_distributed", "test_going_on", "test_faults", "test_gpu_decoding", "test_onnx_out"),
-    *("test_sanitizer", "test_plan", "test_checks", "test_playing", "test_notebook"),
-    *("test_distil", "test_finetune", "test_watch", "test_gpu_kernels", "test_huggingface_out"),
-    *("test_project", "test_resume", "test_loss", "test_variants", "test_prepare", "test_sizes"),
-    *("test_config", "test_output", "test_architectures", "test_inputs", "test_structure"),
-    *("test_wheel", "test_choose", "test_cpu_decoding", "test_forms", "test_fuzz", "test_engine"),
-    *("test_library", "test_experiments", "test_cpu", "test_trainer", "test_killed", "test_docs"),
+    *("test_distributed", "test_pipeline", "test_seeds", "test_faults", "test_gpu_kernels"),
+    *("test_going_on", "test_branches", "test_crash", "test_page", "test_sanitizer"),
+    *("test_checks", "test_resume", "test_gpu_decoding", "test_huggingface_out", "test_project"),
+    *("test_notebook", "test_plan", "test_prepare", "test_playing", "test_sharing"),
+    *("test_serving", "test_sizes", "test_onnx_out", "test_finetune", "test_config"),
+    *("test_page_blocks", "test_site", "test_inputs", "test_variants", "test_distil"),
+    *("test_ensemble", "test_forms", "test_loss", "test_choose", "test_output", "test_wheel"),
+    *("test_watch", "test_killed", "test_threads", "test_experiments", "test_cpu", "test_hostile"),
+    *("test_trainer", "test_compiler", "test_console", "test_file_systems", "test_docs"),
+    *("test_engine", "test_follow", "test_collect", "test_cpu_decoding", "test_tokenizer_files"),
+    *("test_held_out", "test_arguments", "test_generate", "test_choice", "test_structure"),
 )
 
 
