@@ -79,7 +79,9 @@ class Workspace:
         """Put `values` into params.yaml."""
         path = self.root / "params.yaml"
         text = yaml12.replace_values(path.read_text(encoding="utf-8"), values)
-        path.write_text(text.replace("max_new_tokens: 500", "max_new_tokens: 20"), encoding="utf-8")
+        for key, usual, few in (("max_new_tokens", 500, 20), ("memorisation_tokens", 300, 40)):
+            text = text.replace(f"{key}: {usual}", f"{key}: {few}")
+        path.write_text(text, encoding="utf-8")
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
