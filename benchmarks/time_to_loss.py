@@ -50,7 +50,7 @@ OURS = {
     },
     "cuda": {
         "block_size": 512, "batch_size": 32, "n_layer": 6, "n_head": 4, "n_embd": 256,
-        "dropout": 0.15, "max_iters": 630, "warmup_iters": 50, "beta2": 0.95,
+        "dropout": 0.15, "max_iters": 580, "warmup_iters": 50, "beta2": 0.95,
         "muon_learning_rate": 0.03, "deterministic": False,
     },
 }  # fmt: skip
