@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 import torch.nn.functional as F
-from memory import measure_bandwidth, utilization
 from nanogpt import load_nanogpt, make_theirs
 
 from nanogpt2.config.config import get_config
@@ -28,6 +27,7 @@ from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.checkpoint import load_checkpoint
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.bandwidth import measure_bandwidth, utilization
 from nanogpt2.sample.generate import generate
 from nanogpt2.text.reading.corpus import read_corpus
 

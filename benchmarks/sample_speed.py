@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 import torch
-from memory import measure_bandwidth, utilization
 from nanogpt import load_nanogpt, make_theirs
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from nanogpt2.decode.decoder import ModuleDecoder
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.kernels.choose import prepare
 from nanogpt2.model.gpt import GPT
+from nanogpt2.sample.bandwidth import measure_bandwidth, utilization, weights_read
 from nanogpt2.sample.generate import generate
 
 MODULES, NANOGPT = "modules", "nanoGPT"
@@ -100,8 +100,7 @@ class Sides:
     def __init__(self, case: Case, device: str, nanogpt: Any) -> None:
         self.model = make_model(case, device)
         self.make_decoder = prepare(self.model)  # packing weights once is not counted
-        factors = self.model.factors()
-        self.weights = sum(factor.numel() * factor.element_size() for factor in factors)  # bytes
+        self.weights = weights_read(self.model)  # bytes
         self.theirs: Any = None
         if nanogpt and case.beside == NANOGPT:
             weight = self.model.wte.weight

@@ -29,6 +29,7 @@ from nanogpt2.commands.model import model_options, open_models
 )
 @click.option("--half-precision", is_flag=True, help="bfloat16 weights: quicker on a GPU.")
 @click.option("--int8", is_flag=True, help="Weights of 8 bits: quicker on a CPU, nearly the same.")
+@click.option("--speed", is_flag=True, help="Say how well the memory's speed is used (MBU).")
 @shown
 def main(
     checkpoints: tuple[Path, ...],
@@ -42,6 +43,7 @@ def main(
     as_json: bool,
     half_precision: bool,
     int8: bool,
+    speed: bool,
     params: Path,
     **knobs: Any,
 ) -> None:
@@ -52,9 +54,12 @@ def main(
     """
     from nanogpt2.commands import console, terminal
     from nanogpt2.sample import sample as sampling
+    from nanogpt2.sample.bandwidth import describe_use
 
     if sum([prompt is not None, prompt_file is not None, prompts is not None, interactive]) > 1:
         raise click.UsageError("give one of --prompt, --prompt-file, --prompts and --interactive")
+    if speed and interactive:
+        raise click.UsageError("--speed is of one request: it takes no --interactive")
     config, names_file = read_knobs(knobs, params)
     loaded, known = open_models(checkpoints, tokenizer, device, run)
     model = loaded.model.bfloat16() if half_precision else loaded.model
@@ -85,6 +90,8 @@ def main(
             else:
                 text = sampling.read_prompt(config) if names_file else config.prompt or ""
             console.write_stream(sampler, text, seed=seed, write=show, meter=meter)
+        if speed:
+            say(f"{describe_use(model, meter, int8=int8)}\n")
     except KeyboardInterrupt:
         say("\ninterrupted\n")
         sys.exit(130)  # as a shell reports SIGINT

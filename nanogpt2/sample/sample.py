@@ -29,14 +29,16 @@ BATCH = 32  # samples side by side; more are drawn in turn
 
 @dataclass
 class Meter:
-    """Counts tokens drawn and the seconds since it was made."""
+    """Counts tokens drawn, the steps that drew them, and the seconds since it was made."""
 
     tokens: int = 0
+    steps: int = 0  # each draws a token for every text side by side
     start: float = field(default_factory=time.perf_counter)
 
-    def add(self, tokens: int) -> None:
-        """Count `tokens` more."""
+    def add(self, tokens: int, steps: int) -> None:
+        """Count `tokens` more, drawn in `steps`."""
         self.tokens += tokens
+        self.steps += steps
 
     @property
     def seconds(self) -> float:
@@ -99,7 +101,7 @@ class Sampler:
         )
         for tokens_drawn in generate_tokens(self.model, request, self.make_decoder):
             if meter is not None:
-                meter.add(tokens_drawn.numel())
+                meter.add(tokens_drawn.numel(), tokens_drawn.shape[1])
             rows = zip(streams, tokens_drawn.tolist(), strict=True)
             yield [stream.push(tokens) for stream, tokens in rows]
             if all(stream.stopped for stream in streams):
