@@ -33,8 +33,9 @@ from nanogpt2.config import yaml12
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.memory import is_out_of_memory
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import TokenDataset, draw_windows
+from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer
+from nanogpt2.train.batches import Batches
 from nanogpt2.train.optimizers.rates import learning_rate_factor
 from nanogpt2.train.step import Stepper
 
@@ -81,10 +82,10 @@ def make_nanogpt_step(model: Any, config: Config, dataset: TokenDataset, compile
     )
     forward = torch.compile(model) if compiled else model
     context = torch.autocast("cuda", dtype=torch.bfloat16) if on_gpu else nullcontext()
-    tokens, parts = (
-        torch.from_numpy(dataset.tokens.astype("int64")),
-        config.gradient_accumulation_steps,
-    )
+    text = torch.from_numpy(dataset.tokens.astype("int64"))
+    tokens = torch.cat([text, text[: config.block_size + 1]])  # a ring: its first follows its last
+    parts = config.gradient_accumulation_steps
+    drawn = Batches(config.seed, torch.device("cpu"), sampling=config.sampling)  # as ours draws
 
     def batch(windows: list[int]) -> tuple[Tensor, Tensor]:
         size = config.block_size
@@ -98,7 +99,7 @@ def make_nanogpt_step(model: Any, config: Config, dataset: TokenDataset, compile
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
         count = config.batch_size * parts
-        windows = draw_windows(len(dataset), count, seed=config.seed, step=step).tolist()
+        windows = drawn.draw(dataset, count, step).tolist()
         total = torch.zeros((), device=device)
         for part in range(parts):
             x, y = batch(windows[part * config.batch_size : (part + 1) * config.batch_size])
@@ -258,7 +259,7 @@ def main(
     overrides: dict[str, Any] = {
         "vocab_size": tokenizer.size, "mixed_precision": True, "device": device,
         "deterministic": False, "architecture": "gpt2", "bias": False, "optimizer": "adamw",
-        "learning_rate": 1e-3, "sampling": "random",
+        "learning_rate": 3e-4,
         **{key: yaml12.parse(f"{key}: {value}", name="-S")[key] for key, value in settings},
     }  # fmt: skip
     compiled = device == "cuda" if nanogpt_compile is None else nanogpt_compile
