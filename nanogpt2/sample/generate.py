@@ -19,7 +19,7 @@ from nanogpt2.device.threads import share_cores
 from nanogpt2.model.modes import evaluating
 from nanogpt2.sample.drafts import Drafts, make_drafts
 from nanogpt2.sample.request import Request, as_idx, require_finite
-from nanogpt2.sample.steps import Steps, leave, take_up
+from nanogpt2.sample.steps import Steps, steps_for
 
 AT_ONCE = 128  # tokens that are handed out together, where nobody waits for the first ones
 
@@ -67,11 +67,8 @@ def generate_tokens(
     share_cores()
     with evaluating(model):
         make_decoder = make_decoder or prepare(model, n_tokens=request.n_tokens)
-        steps = take_up(model, request, make_decoder)
-        try:
+        with steps_for(model, request, make_decoder) as steps:
             yield from Generation(model, request, steps).run()
-        finally:
-            leave(steps, make_decoder)
 
 
 class Generation:

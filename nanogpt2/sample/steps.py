@@ -3,7 +3,8 @@
 So a CUDA graph can do a step, and what one request made serves the next one of its kind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -117,18 +118,26 @@ class Steps:
 _kept: WeakKeyDictionary[MakeDecoder, Steps] = WeakKeyDictionary()
 
 
-def take_up(model: Model, request: Request, make_decoder: MakeDecoder) -> Steps:
-    """Return steps for `request`: new ones, or what an earlier request of `make_decoder` left."""
+@contextmanager
+def steps_for(model: Model, request: Request, make_decoder: MakeDecoder) -> Iterator[Steps]:
+    """Give steps for `request`: new ones, or what an earlier request of `make_decoder` left.
+
+    They are left for a later one, unless an error ends this one: then their memory is given back.
+    """
     steps = _kept.pop(make_decoder, None)
     if steps is None or not steps.serves(request):
         del steps  # so that there is never the memory of two
         steps = Steps(model, request, make_decoder)
     steps.begin(request)
-    return steps
+    try:
+        yield steps
+    except GeneratorExit:  # of who asked and no longer wants it
+        _leave(steps, make_decoder)
+        raise
+    _leave(steps, make_decoder)
 
 
-def leave(steps: Steps, make_decoder: MakeDecoder) -> None:
-    """Keep `steps`, which nothing uses any more, for a later request of `make_decoder`."""
+def _leave(steps: Steps, make_decoder: MakeDecoder) -> None:
     if len(steps.uniforms) <= MOST_KEPT:
         _kept[make_decoder] = steps
 

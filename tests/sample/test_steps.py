@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -104,6 +105,21 @@ def test_one_that_is_dropped_on_its_way_leaves_nothing_of_its_text(
     again = Request([[9]], [2], 30, PENALTY, chunk=4)
     assert [written(generate_tokens(model, again, makes))] == alone(model, makes, again)
     assert makes.count == 1
+
+
+def test_what_a_request_that_fails_has_held_is_given_back(
+    model: GPT, makes: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request([[1, 2, 3]], [1], 30)
+    list(generate_tokens(model, request, makes))
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "take", Mock(side_effect=torch.OutOfMemoryError("out of memory")))
+        with pytest.raises(torch.OutOfMemoryError):
+            list(generate_tokens(model, request, makes))
+    assert makes.count == 1
+    assert makes not in steps._kept
+    list(generate_tokens(model, request, makes))
+    assert makes.count == 2
 
 
 def test_a_prompt_of_one_token_is_read_by_the_graph_of_an_earlier_request(
