@@ -74,7 +74,7 @@ def compiling_ahead(
     if AsyncCompileMode is None or not kernels:  # Triton's interpreter has others
         yield
         return
-    mark = _mark(source, config, dtype)
+    mark = _mark(operators, source, config, dtype)
     if mark.exists():
         yield
         return
@@ -86,18 +86,11 @@ def compiling_ahead(
         mark.touch()
 
 
-def _mark(source: ModuleType, config: Config, dtype: torch.dtype) -> Path:
+def _mark(operators: Operators, source: ModuleType, config: Config, dtype: torch.dtype) -> Path:
     """Return the file that says, beside what Triton keeps, that a run was here before."""
+    machine = triton.__version__, driver.active.get_current_target()
     shape = [config[key] for key in MODEL_KEYS if key != "n_layer"]
-    kind = repr(
-        (
-            triton.__version__,
-            driver.active.get_current_target(),
-            dtype,
-            shape,
-            config.batch_size % 16,
-        )
-    )
+    kind = repr((machine, type(operators).__name__, dtype, shape, config.batch_size % 16))
     code = Path(str(source.__file__)).read_bytes()
     return Path(knobs.cache.dir, f"nanogpt2-{sha256(code + kind.encode())[:16]}")
 
