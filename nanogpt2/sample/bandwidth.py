@@ -51,9 +51,9 @@ def weights_read(model: Model, *, int8: bool = False) -> int:
 
 def describe_use(model: Model, meter: Meter, *, int8: bool = False) -> str:
     """Return in one line what a step took, and its use of the memory, which is measured now."""
-    steps, each = meter.steps / meter.seconds, meter.tokens / max(1, meter.steps)
-    if not steps:
-        return "speed: no step was taken"
+    if not meter.steps:
+        return "speed: no step followed the first token"
+    steps, each = meter.steps / meter.seconds_of_steps, meter.tokens_of_steps / meter.steps
     weights, bandwidth = weights_read(model, int8=int8), measure_bandwidth(model.wte.weight.device)
     return (
         f"speed: {1e3 / steps:.3g} ms a step, {each:.3g} token{'s' * (each != 1)} each;"

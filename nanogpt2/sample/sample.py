@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,25 @@ BATCH = 32  # samples side by side; more are drawn in turn
 
 @dataclass
 class Meter:
-    """Counts tokens drawn, the steps that drew them, and the seconds since it was made."""
+    """Counts tokens drawn and the seconds that drawing took; of later steps also by themselves.
+
+    A text's first token is no step of these: what reads its prompt gives it.
+    """
 
     tokens: int = 0
+    seconds: float = 0.0
     steps: int = 0  # each draws a token for every text side by side
-    start: float = field(default_factory=time.perf_counter)
+    tokens_of_steps: int = 0
+    seconds_of_steps: float = 0.0
 
-    def add(self, tokens: int, steps: int) -> None:
-        """Count `tokens` more, drawn in `steps`."""
+    def add(self, tokens: int, seconds: float, *, steps: int = 0) -> None:
+        """Count `tokens` more, drawn in `seconds`: by so many `steps`, or with the prompt."""
         self.tokens += tokens
-        self.steps += steps
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since it was made."""
-        return time.perf_counter() - self.start
+        self.seconds += seconds
+        if steps:
+            self.steps += steps
+            self.tokens_of_steps += tokens
+            self.seconds_of_steps += seconds
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,18 @@ class Sampler:
             n_tokens=self.tokenizer.size,
             chunk=chunk,
         )
-        for tokens_drawn in generate_tokens(self.model, request, self.make_decoder):
-            if meter is not None:
-                meter.add(tokens_drawn.numel(), tokens_drawn.shape[1])
+        make_decoder = self.make_decoder  # checked first, where it is new
+        meter = meter or Meter()
+        began, first = time.perf_counter(), True
+        for tokens_drawn in generate_tokens(self.model, request, make_decoder):
             rows = zip(streams, tokens_drawn.tolist(), strict=True)
-            yield [stream.push(tokens) for stream, tokens in rows]
+            texts = [stream.push(tokens) for stream, tokens in rows]
+            steps = 0 if first else tokens_drawn.shape[1]
+            meter.add(tokens_drawn.numel(), time.perf_counter() - began, steps=steps)
+            yield texts
             if all(stream.stopped for stream in streams):
                 return
+            began, first = time.perf_counter(), False
         yield [stream.finish() for stream in streams]
 
     def write_on(

@@ -1,5 +1,6 @@
 """How well sampling uses the speed of the memory, in a line that says what a step read."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT
 from nanogpt2.sample import bandwidth
 from nanogpt2.sample.bandwidth import describe_use, measure_bandwidth, weights_read
-from nanogpt2.sample.sample import Meter
+from nanogpt2.sample.sample import Meter, Sampler
 from nanogpt2.tokens.tokenizer import ByteTokenizer
 
 
@@ -38,13 +39,25 @@ def test_the_use_is_what_steps_read_over_what_the_memory_gives(
     model = GPT(get_config({**tiny.to_dict(), "architecture": "gpt2"}))
     size = weights_read(model)
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda device: 200.0 * size)
-    monkeypatch.setattr(Meter, "seconds", 2.0)
-    line = describe_use(model, Meter(tokens=600, steps=100))
+    meter = Meter()
+    meter.add(6, 3.0)  # with the prompts, which are no step
+    for _ in range(100):
+        meter.add(6, 0.02, steps=1)
+    line = describe_use(model, meter)
     assert line == (
         f"speed: 20 ms a step, 6 tokens each; {size / 1e6:.1f} MB of weights"
         f" at {200 * size / 1e9:.1f} GB/s, MBU 25%"
     )
-    assert describe_use(model, Meter()) == "speed: no step was taken"
+    assert describe_use(model, Meter()) == "speed: no step followed the first token"
+
+
+def test_a_meter_counts_drawing_alone_and_first_tokens_as_no_steps(tiny: Config) -> None:
+    sampler = Sampler(GPT({**tiny.to_dict(), "vocab_size": 256}), ByteTokenizer(), 5)
+    meter = Meter()
+    for _ in sampler.stream(["ab", "cd"], seed=1, meter=meter, chunk=1):
+        time.sleep(0.2)
+    assert (meter.tokens, meter.steps, meter.tokens_of_steps) == (10, 4, 8)
+    assert 0 < meter.seconds_of_steps < meter.seconds < 5 * 0.2
 
 
 @pytest.mark.usefixtures("quick")
