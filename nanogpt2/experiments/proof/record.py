@@ -62,7 +62,7 @@ def compare_record() -> list[Finding]:
             ),
             fits="has the values of the recorded run",
         ),
-        *_compare_files(recorded, set(brought(planned))),
+        *_compare_files(recorded, ways_back(planned, values)),
     ]
 
 
@@ -209,7 +209,7 @@ def _paths(stage: Mapping[str, Any], kind: str) -> list[str]:
 # --- dvc.lock beside the files ---
 
 
-def _compare_files(recorded: Mapping[str, Any], brought: set[str]) -> Iterator[Finding]:
+def _compare_files(recorded: Mapping[str, Any], ways: Mapping[str, str]) -> Iterator[Finding]:
     by_path: dict[str, dict[str, Any]] = defaultdict(dict)
     for stage, content in recorded.items():
         for kind in ("outs", "deps"):
@@ -217,8 +217,9 @@ def _compare_files(recorded: Mapping[str, Any], brought: set[str]) -> Iterator[F
                 by_path[str(entry["path"])].setdefault(stage, entry)
     for path, entries in sorted(by_path.items()):
         if not files.exists(path):
-            advice = "dvc pull" if path in brought else "git restore"
-            yield Finding(MISSING, path, f"is not here; {advice} {path}")
+            known = f"is not here; {ways.get(path)} {path}"
+            other = f"is not here, and no stage of {PLAN} reads or writes it now"
+            yield Finding(MISSING, path, known if path in ways else other)
             continue
         found = describe_path(path)
         wrong = [stage for stage, entry in entries.items() if not is_described(entry, found)]
@@ -227,6 +228,17 @@ def _compare_files(recorded: Mapping[str, Any], brought: set[str]) -> Iterator[F
             of_both += f"; changed since the last commit: {name_some(changed, SHOWN)}"
         where = f"{of_both} (stages {', '.join(wrong)})"
         yield judge(path, [where] if wrong else [], fits=f"is the one that {LOCK} records")
+
+
+def ways_back(planned: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the command that brings each file or folder which a stage of dvc.yaml names."""
+    named = {
+        path
+        for stage in planned.values()
+        for kind in ("deps", *OUTPUTS)
+        for path in listed(stage, kind, values)
+    }
+    return dict.fromkeys(named, "git restore") | dict.fromkeys(brought(planned), "dvc pull")
 
 
 def brought(planned: Mapping[str, Any]) -> Iterator[str]:

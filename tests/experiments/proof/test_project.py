@@ -76,6 +76,24 @@ def test_a_run_as_it_was_recorded_fits(project: Workspace) -> None:
         assert name in named(lines, "fits")
 
 
+def test_what_is_missing_is_told_with_its_way_back(project: Workspace) -> None:
+    lock = project.root / "dvc.lock"
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(text.replace("path: nanogpt2/model", "path: nanogpt2/of_before"), "utf-8")
+    (project.root / "samples").rename("elsewhere")
+    (project.root / "stages/sample.py").rename("another.py")
+    try:
+        missing = {line for line in verify()[1] if line.startswith("missing")}
+    finally:
+        Path("elsewhere").rename("samples")
+        Path("another.py").rename("stages/sample.py")
+    assert missing == {
+        "missing nanogpt2/of_before: is not here, and no stage of dvc.yaml reads or writes it now",
+        "missing samples: is not here; dvc pull samples",
+        "missing stages/sample.py: is not here; git restore stages/sample.py",
+    }
+
+
 def change_byte(path: Path) -> None:
     """Change one byte in the middle of a file, so that texts stay texts."""
     content = bytearray(path.read_bytes())
