@@ -14,7 +14,8 @@ from imports import ROOT
 FOLLOWED = ("docs/export.md", "docs/finetuning.md", "docs/scaling.md", "docs/serving.md")
 COMMAND = re.compile(r"\bpython3? -m ([a-z]\w*(?:\.\w+)*(?: [\w./=-]+)*)")
 NAMED = re.compile(r"`(nanogpt2(?:\.[A-Za-z_]\w*)+)\b")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[([^]]*)\]\(([^)\s]+)\)")
+FILE = re.compile(r"`?(\w[\w.-]*\.(?:c|h|js|json|md|py|toml|yaml))`?")
 
 
 def read(path: Path) -> str:
@@ -60,12 +61,14 @@ def test_the_python_blocks_run_in_order(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_links_lead_to_files_and_headings(path: Path) -> None:
-    for link in LINK.findall(prose(read(path))):
+    for shown, link in LINK.findall(prose(read(path))):
         if "://" in link:
             continue
         target, _, heading = link.partition("#")
         file = path.parent / target if target else path
         assert file.exists(), link
+        named = FILE.fullmatch(shown)
+        assert not named or file.name == named[1], (shown, link)
         assert not heading or heading in headings(read(file)), link
 
 

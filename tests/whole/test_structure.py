@@ -77,6 +77,8 @@ def test_the_tree_in_the_documents_has_every_file_in_the_order_of_the_rooms() ->
     shown, folders = [], [""]
     for line in tree.splitlines():
         depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        assert line.count("(") == line.count(")"), line  # a sentence is whole, not cut to the line
+        assert not line.endswith(("…", ",", "et al")), line
         shown.append(folders[depth - 1] + name)
         folders[depth:] = [shown[-1]]
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file())
