@@ -303,15 +303,9 @@ class GPT(Computes):
         return cap_logits(F.linear(x, self.head_weight), float(self.config.logit_softcap or 0))
 
     def generate(
-        self,
-        idx: Tensor,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        *,
-        n_tokens: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+        self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+        *, n_tokens: int | None = None, generator: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return `idx` (B, T) followed by drawn tokens: (B, T + max_new_tokens).
 
         The model sees the last block_size tokens. Temperature 0 takes the most likely token, and
@@ -320,14 +314,9 @@ class GPT(Computes):
         import nanogpt2  # the cache belongs to a room that builds on this one
 
         return nanogpt2.continue_tokens(
-            self,
-            idx,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            n_tokens=n_tokens,
-            generator=generator,
-        )
+            self, idx, max_new_tokens, temperature=temperature, top_k=top_k,
+            n_tokens=n_tokens, generator=generator,
+        )  # fmt: skip
 
     def factors(self) -> list[Tensor]:
         """Return the weights of all matrix products, each once, but for sums (LoRA)."""
