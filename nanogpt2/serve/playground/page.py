@@ -139,12 +139,14 @@ def start_of(tokenizer: Tokenizer) -> list[int]:
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return `tokenizer` as tokens.js takes it."""
+    """Return `tokenizer` as tokens.js takes it; DataError where it has none of that name."""
     known = tokenizer.to_dict()
     if known["name"] == "char":
         return {"name": "char", "code_points": [ord(each) for each in known["characters"]]}
     if known["name"] == "byte":
         return {"name": "byte"}
+    if known["name"] != "bpe":
+        raise DataError(f"tokenizer: found {known['name']}; allowed in a page: bpe, byte, char")
     numbers = {token: number for number, token in enumerate(known["vocabulary"])}
     made = (merge.replace(" ", "", 1) for merge in known["merges"])
     contents = map(tokenizer.token_bytes, range(tokenizer.size))

@@ -4,13 +4,14 @@ import pytest
 import torch
 from variants import warmed
 
-from nanogpt2.base.system.errors import CheckpointError
+from nanogpt2.base.system.errors import CheckpointError, DataError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.shapes import make_shapes
 from nanogpt2.serve.playground.cost import measure_cost, with_bits
-from nanogpt2.serve.playground.page import choose_bits
+from nanogpt2.serve.playground.page import choose_bits, describe_tokenizer
 from nanogpt2.serve.playground.weights import as_packed, pack
+from nanogpt2.tokens.tokenizer import ByteTokenizer
 
 
 def test_eight_bits_are_within_half_a_step_of_each_row_and_sixteen_nearer(tiny: Config) -> None:
@@ -60,3 +61,11 @@ def test_small_models_have_sixteen_bits_larger_ones_eight_and_no_page_is_endless
     endless = make_shapes({"n_layer": 48, "n_head": 25, "n_embd": 1600, "vocab_size": 256})
     with pytest.raises(CheckpointError, match="bytes of weights as text; allowed"):
         choose_bits(endless, n_tokens=256)
+
+
+def test_a_tokenizer_that_the_page_lacks_is_refused() -> None:
+    class Halves(ByteTokenizer):
+        name = "halves"
+
+    with pytest.raises(DataError, match="tokenizer: found halves; allowed in a page: bpe, byte"):
+        describe_tokenizer(Halves())
