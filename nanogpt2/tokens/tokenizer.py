@@ -44,6 +44,14 @@ class Tokenizer(Protocol):
         """Return plain data from which `load_tokenizer` makes this tokenizer again."""
 
 
+class Trainable(Tokenizer, Protocol):
+    """A tokenizer that needs nothing but a text."""
+
+    @classmethod
+    def train(cls, texts: str | Iterable[str]) -> Tokenizer:
+        """Return the tokenizer of one text or several."""
+
+
 class CharTokenizer:
     """One token for each character.
 
@@ -173,11 +181,7 @@ class ByteTokenizer:
         return {"name": self.name}
 
 
-# Those that need nothing but a text.
-TOKENIZERS: dict[str, type[CharTokenizer] | type[ByteTokenizer]] = {
-    "char": CharTokenizer,
-    "byte": ByteTokenizer,
-}
+TOKENIZERS: dict[str, type[Trainable]] = {"char": CharTokenizer, "byte": ByteTokenizer}
 
 
 def train_tokenizer(
