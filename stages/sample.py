@@ -20,6 +20,7 @@ from stages.shared.command import checkpoints_option, config_option, done, stage
 def main(config: str, checkpoints: tuple[Path, ...], tokenizer: Path, out: Path) -> None:
     """Draw samples, print the first and write each to a file."""
     from nanogpt2.base.system.errors import DataError
+    from nanogpt2.base.system.words import counted
     from nanogpt2.config.config import get_config
     from nanogpt2.decode.ensemble.checkpoints import load_checkpoints, tokenizer_of
     from nanogpt2.device.device import find_device
@@ -35,7 +36,7 @@ def main(config: str, checkpoints: tuple[Path, ...], tokenizer: Path, out: Path)
         raise DataError(f"{changed} changed while it was read; give the same command again")
     write_samples(out, texts)
     click.echo(texts[0])
-    done(f"{len(texts)} samples", to=out)
+    done(counted(len(texts), "sample"), to=out)
 
 
 if __name__ == "__main__":

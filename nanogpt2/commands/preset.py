@@ -13,13 +13,14 @@ from nanogpt2.commands.completion import complete_preset
 @click.option("--params", type=Path, default="params.yaml", help="The file to change.")
 @shown
 def main(name: str, params: Path) -> None:
-    """Write the values of the preset NAME (nano, small, base) into params.yaml.
+    """Write the values of the preset NAME (nano, small, base, finetune) into params.yaml.
 
     Comments, order and all other keys stay as they are.
     """
     from nanogpt2.base.screen.screen import done
+    from nanogpt2.base.system.words import counted
     from nanogpt2.config.config import use_preset
 
     changes = use_preset(name, params)
     click.echo("\n".join(changes) or f"{params} has the values of {name} already")
-    done(f"{len(changes)} changes", to=params)
+    done(counted(len(changes), "change"), to=params)

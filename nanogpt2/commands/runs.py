@@ -16,13 +16,14 @@ from nanogpt2.commands.command import shown
 @shown
 def main(context: click.Context, root: Path) -> None:
     """List the runs that were cut off and can go on; `runs prune` removes them."""
+    from nanogpt2.base.system.words import counted
     from nanogpt2.commands.unfinished import describe_run, list_runs
 
     context.obj = root
     if context.invoked_subcommand is None:
         found = list_runs(root)
         click.echo("\n".join(map(describe_run, found)) or f"no unfinished runs under {root}")
-        done(f"{len(found)} unfinished runs")
+        done(counted(len(found), "unfinished run"))
 
 
 @main.command()

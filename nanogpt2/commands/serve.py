@@ -70,6 +70,7 @@ def main(
     for library in ("starlette", "uvicorn", "prometheus_client"):
         import_extra(library, extra="serve")
     from nanogpt2.base.screen.screen import done, phase, still
+    from nanogpt2.base.system.words import counted
     from nanogpt2.serve.run import name_models, open_socket, read_token, run_server
     from nanogpt2.serve.site import open_site
 
@@ -84,4 +85,4 @@ def main(
             site = open_site(loaded, limits, host=host, listening=listening, token=token, int8=int8)
         with still():
             run_server(site, listening, say=click.echo)
-    done(f"{site.metrics.count_requests():,} requests")
+    done(counted(site.metrics.count_requests(), "request"))

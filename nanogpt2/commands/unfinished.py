@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nanogpt2.base.system.errors import CheckpointError, TrainingError
 from nanogpt2.base.system.files import is_folder
-from nanogpt2.base.system.words import describe_seconds
+from nanogpt2.base.system.words import counted, describe_seconds
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.distil.ahead import released
 from nanogpt2.train.resume import StateFiles
@@ -72,7 +72,7 @@ def prune_runs(root: str | Path, names: Iterable[str] = ()) -> list[UnfinishedRu
 def describe_pruned(runs: Sequence[UnfinishedRun]) -> str:
     """Return one line about runs that were removed."""
     size = sum(run.bytes for run in runs)
-    return f"removed {len(runs)} unfinished runs, {size / 1e6:.1f} MB"
+    return f"removed {counted(len(runs), 'unfinished run')}, {size / 1e6:.1f} MB"
 
 
 def find_run(root: str | Path, name: str = "") -> Path:

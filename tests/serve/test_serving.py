@@ -329,7 +329,7 @@ def test_the_command_serves_until_it_is_told_to_end(files: list[Path]) -> None:
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert re.fullmatch(r"serve: 1 requests in \d+\.\d s", told.splitlines()[-1])
+    assert re.fullmatch(r"serve: 1 request in \d+\.\d s", told.splitlines()[-1])
 
 
 @contextmanager

@@ -214,9 +214,9 @@ def test_unfinished_runs_are_listed_and_pruned(config: Config, text: str) -> Non
     assert len(lines) == 2
     assert all("iteration 4" in line and "max_iters 20" in line for line in lines)
     name = lines[0].split()[0]
-    assert "removed 1 unfinished runs" in command.invoke(main, ["runs", "prune", name]).output
+    assert "removed 1 unfinished run," in command.invoke(main, ["runs", "prune", name]).output
     assert command.invoke(main, ["runs", "prune", "none"]).exit_code == 1
-    assert "removed 1 unfinished runs" in command.invoke(main, ["runs", "prune"]).output
+    assert "removed 1 unfinished run," in command.invoke(main, ["runs", "prune"]).output
     assert "no unfinished runs" in command.invoke(main, ["runs"]).output
 
 

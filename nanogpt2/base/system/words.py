@@ -18,9 +18,15 @@ def describe_time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 59.95 else describe_seconds(seconds)
 
 
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of a `thing`: 0 runs, 1 run, 1,000 runs."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def describe_amount(amount: float, unit: str) -> str:
-    """Return an amount of `unit` in words: 57,000 tokens, 4.7 MB (unit B)."""
+    """Return an amount of `unit` in words: 57,000 tokens, 1 token, 4.7 MB (unit B)."""
     if unit != "B":
+        unit = unit.removesuffix("s") if amount == 1 else unit
         return f"{amount:,.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
     for power, name in ((9, "GB"), (6, "MB"), (3, "kB")):
         if amount >= 10**power:

@@ -7,7 +7,7 @@ from pathlib import Path
 from nanogpt2.base.screen.screen import done, phase
 from nanogpt2.base.system.errors import DataError
 from nanogpt2.base.system.files import as_file, write_text
-from nanogpt2.base.system.words import describe_amount
+from nanogpt2.base.system.words import counted, describe_amount
 from nanogpt2.experiments.compare.collect import NONE, collect_runs
 from nanogpt2.experiments.pages.library import read_scripts
 
@@ -29,7 +29,7 @@ def write_page(out: Path, revisions: Sequence[str] = ()) -> None:
         page = make_page(runs, Path())
     write_text(out, page)
     size = describe_amount(len(page.encode("utf-8")), "B")
-    done(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size}", to=out)
+    done(f"{counted(len(runs), 'run')}, {size}", to=out)
 
 
 def serve_page(revisions: Sequence[str], port: int, *, show: Callable[[str], object]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nanogpt2.base.system.words import counted
 from nanogpt2.text.reading.corpus import list_kinds
 from nanogpt2.text.survey.characters import RARE
 
@@ -38,8 +39,8 @@ def title_of(found: Mapping[str, Any]) -> str:
     """Return the corpus and its size in a line."""
     sources = found["sources"]
     return (
-        f"{found['corpus']}: {number(sources['files'], 'file')}, {size(sources['bytes'])},"
-        f" {sources['characters']:,} characters, {number(sources['lines'], 'line')}"
+        f"{found['corpus']}: {counted(sources['files'], 'file')}, {size(sources['bytes'])},"
+        f" {sources['characters']:,} characters, {counted(sources['lines'], 'line')}"
     )
 
 
@@ -56,17 +57,12 @@ def make_sections(found: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def number(count: int, thing: str) -> str:
-    """Return a count and what is counted: 1 file, 2 files."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
-
-
 def size(n_bytes: int) -> str:
     """Return a size in the unit in which it reads best: 812 bytes, 3.4 kB, 1.2 GB."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
-    return number(n_bytes, "byte")
+    return counted(n_bytes, "byte")
 
 
 def share(part: float, whole: float) -> str:
@@ -96,7 +92,7 @@ def _finding_tables(findings: Sequence[Mapping[str, Any]], total: int) -> Iterat
     for finding in findings:
         caption = f"{finding['count']:,} {finding['what']}"
         if documents := finding.get("documents"):
-            caption += f" in {number(documents, 'document')}"
+            caption += f" in {counted(documents, 'document')}"
         if finding["characters"] >= SHARE_TOLD * total:
             caption += f", {share(finding['characters'], total)} of the text"
         is_set = " (it is)" if finding["is_set"] else ""
@@ -123,7 +119,7 @@ def _example(example: Mapping[str, Any]) -> Row:
 
 def _sources(found: Mapping[str, Any]) -> Section:
     sources = found["sources"]
-    lines = [f"Read: {list_kinds(sources['kinds'])}; {number(sources['documents'], 'document')}."]
+    lines = [f"Read: {list_kinds(sources['kinds'])}; {counted(sources['documents'], 'document')}."]
     if sources["passed_over"]:
         lines.append(f"Passed over, not read: {list_kinds(sources['passed_over'])}.")
     rows = [
@@ -154,7 +150,7 @@ def _leaks(found: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Iter
     sizes = {part["name"]: part["characters"] for part in parts}
     for name, lines in found["repeated_lines"]["in_held_out"].items():
         if lines:
-            yield f"{number(lines, 'line')} of {name} stand{'s' * (lines == 1)} in train too."
+            yield f"{counted(lines, 'line')} of {name} stand{'s' * (lines == 1)} in train too."
     for name, characters in (found["near_copies"] or {}).get("in_held_out", {}).items():
         yield f"{share(characters, sizes[name])} of {name} is nearly a copy of train."
 
