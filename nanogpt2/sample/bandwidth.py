@@ -5,7 +5,7 @@ import time
 import torch
 
 from nanogpt2.decode.ensemble.ensemble import Ensemble, Model
-from nanogpt2.device.pages import Room
+from nanogpt2.decode.pages import Room
 from nanogpt2.sample.sample import Meter
 
 BYTES = {"cpu": 2**28, "cuda": 2**30}  # more than caches hold

@@ -18,7 +18,7 @@ from nanogpt2.config.config import get_config
 from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights, as_struct
 from nanogpt2.decode.kernels.cpu_library import DrawControls
-from nanogpt2.device.pages import Room
+from nanogpt2.decode.pages import Room
 from nanogpt2.kernels.cpu_library import Library
 from nanogpt2.train.distil.cpu import CompiledRows
 

@@ -24,7 +24,7 @@ from nanogpt2.decode.kernels.cpu_library import (
     NormWeights,
     load,
 )
-from nanogpt2.device.pages import Room
+from nanogpt2.decode.pages import Room
 from nanogpt2.model.gpt import GPT, Block, rope_frequencies
 from nanogpt2.model.operators import QK_EPS
 
