@@ -71,12 +71,18 @@ CASES: dict[str, dict[str, Any]] = {
         **{"optimizer": "normuon", "architecture": "gpt2", "parallel": "fsdp"},
         **{"n_embd": 15, "n_head": 3},  # rows that two processes cannot share evenly
     },
+    "fsdp, 16 bits": {
+        **{"parallel": "fsdp", "precision": "bf16"},
+        **{"batch_size": 4, "gradient_accumulation_steps": 4},
+        "learning_rate": 1e-3,  # as with Muon: a last bit can move what a weight is rounded to
+    },
     "teachers": {"teachers": ["first", "second"], "teacher_temperature": 2.0},
     "teachers, fsdp": {"teachers": ["first"], "parallel": "fsdp"},
 }
 CHOSEN = some(
     CASES,
-    *("adamw", "muon, accumulated", "fsdp", "muon, fsdp", "normuon, fsdp", "teachers, fsdp"),
+    *("adamw", "muon, accumulated", "fsdp", "muon, fsdp", "normuon, fsdp", "fsdp, 16 bits"),
+    "teachers, fsdp",
 )
 # Where the number of processes changes no bit.
 SHARDED: dict[str, dict[str, Any]] = {
@@ -107,6 +113,64 @@ def bits(config: Config, group: Group = SINGLE) -> tuple[list[list[float]], str]
         found.append([own, estimate_loss(stepper, DATA)])
     stepper.release()
     return found, hash_weights(stepper.model.state_dict(), whole=group.whole)
+
+
+def kept_bytes(config: Config, group: Group) -> int:
+    """Return how many bytes of the blocks' matrices are kept from forward to backward."""
+    stepper = Stepper(GPT(config), config, group=group)
+    shapes = [sorted(weight.shape) for weight in stepper.model.h.parameters() if weight.dim() == 2]
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    idx = torch.zeros(8, config.block_size, dtype=torch.int64, device=stepper.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), stepper.autocast():
+        stepper.model.loss(idx, idx)
+    storages = [each.untyped_storage() for each in kept if sorted(each.shape) in shapes]
+    assert len(storages) >= len(shapes)
+    return sum(storage.nbytes() for storage in storages)
+
+
+class Product(torch.autograd.Function):
+    """Of x and a weight, whose gradient is of more bits than they: as kernels for a GPU have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        return dy @ weight, dy.float().t() @ x.float()
+
+
+class Layer(torch.nn.Linear):
+    """A layer of one product."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = Product.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return y
+
+
+class Layers(torch.nn.Sequential):
+    """Layers one after the other, which can be trained."""
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self(x)
+        return y.sum()
+
+
+def gradients(device: str, group: Group) -> tuple[list[float], list[float]]:
+    """Return a gradient of a weight that is gathered in 16 bits, and the true one."""
+    layer = Layer(4, 1, bias=False)
+    model, x = Layers(layer), torch.linspace(0.1, 1, 12, device=device).view(3, 4).bfloat16()
+    group.place(model, [[layer]], x.device, x.dtype)
+    model.loss(x).backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is not None
+    return group.whole(layer.weight.grad).flatten().tolist(), x.float().sum(0).tolist()
 
 
 def sharded_bits(device: str, group: Group = SINGLE) -> dict[str, Any]:
@@ -246,6 +310,9 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     if Path("my.yaml").exists():
         found["unbroken"] = unbroken(get_config("my.yaml"), group)
     shards = GROUPS["fsdp"](group.rank, group.size)
+    narrow = case_config({**CASES["fsdp, 16 bits"], "vocab_size": 40}, config.device)
+    found["kept"] = kept_bytes(narrow, shards)  # of blocks alone: the head has another shape
+    found["gradients"] = gradients(config.device, shards)
     moves = get_config(config.to_dict(), parallel="fsdp", checkpoint_interval=3)
     found["moved"] = moved(moves, shards)
     return {**found, "resumed, fsdp": resumed(spread, shards), "saved": saved}

@@ -8,10 +8,9 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,6 +31,7 @@ LAST_WORDS_SECONDS = 1.0
 HANG_SECONDS = 5  # how long a process that failed may take to end
 
 T = TypeVar("T")
+Parts: TypeAlias = Iterable[list[nn.Module]]  # of a model; the modules of one run in turn
 
 
 class Group:
@@ -57,8 +57,10 @@ class Group:
         """Return this process's part of `items`, as long as every other's."""
         return items.chunk(self.size)[self.rank]
 
-    def place(self, model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
-        """Put `model`, of which `blocks` are the largest parts, or a share of it, on `device`."""
+    def place(
+        self, model: nn.Module, parts: Parts, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Put `model`, of which `parts` compute in `dtype`, or a share of it, on `device`."""
         model.to(device)
 
     def average(self, loss: Tensor, weights: Iterable[Tensor]) -> None:
@@ -207,19 +209,15 @@ class FullySharded(DataParallel):
     captures = False
     retries = False
 
-    def place(self, model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
-        """Spread `model` over the processes, block by block: `device` never holds all of it."""
+    def place(
+        self, model: nn.Module, parts: Parts, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Spread `model` over the processes, part by part: `device` never holds all of it."""
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-        # A block's last product is a view, which torch warns of; nothing changes it in place.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        mesh = init_device_mesh(device.type, (self.size,))
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
-        # The rest too is gathered anew each time, so that no copy outlives a change of its parts.
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)
-        register_fsdp_forward_method(model, "loss")  # what training calls gathers weights too
+        from nanogpt2.device.sharding import shard
+
+        shard(model, parts, init_device_mesh(device.type, (self.size,)), dtype)
 
     def average(self, loss: Tensor, weights: Iterable[Tensor]) -> None:
         """Make `loss` the mean of all processes'; the gradients are already."""

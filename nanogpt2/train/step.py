@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt2.config.config import Config
 from nanogpt2.device.device import (
@@ -77,18 +77,18 @@ class Stepper:
         self.teachers = load_teachers(config) if teachers is None else tuple(teachers)
         choose_trainable(model, config)
         add_ahead(model, config)
-        group.place(model, model.h, self.device)
-        self.optimizers = make_optimizers(model, config)
         share_cores()
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
-        if self.captures:
-            keep_rates_on_device(self.optimizers, self.device)
         self.operators = find_operators(config, self.device, say=say)
-        model.use(self.operators)
         compiled = self.operators is not TORCH
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
         self.autocast = autocast(self.device, self.dtype)
+        group.place(model, branches(model), self.device, self.dtype)
+        model.use(self.operators)
+        self.optimizers = make_optimizers(model, config)
+        if self.captures:
+            keep_rates_on_device(self.optimizers, self.device)
         self.objective = make_objective(
             self.teachers, config, self.operators, self.device, self.dtype, say=say
         )
@@ -254,3 +254,8 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """Return the seed of one step's dropout in the process `rank` of a group."""
     entropy = [seed, step, *([rank] if rank else [])]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def branches(model: GPT) -> list[list[nn.Module]]:
+    """Return each block's attention and MLP: products, unlike the norms, use all their weights."""
+    return [[block.get_submodule(name) for name in ("attn", "mlp")] for block in model.h]

@@ -107,6 +107,21 @@ def test_two_processes_find_the_losses_of_one(case: str, found: list[dict[str, A
     assert main[-1] == pytest.approx(alone[-1], rel=1e-5)  # evaluations
 
 
+def test_no_whole_weight_of_a_block_waits_for_the_backward_pass_in_16_bits_either(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [process["kept"] for process in found] == [0, 0]
+
+
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="torch has it from 2.10 on")
+def test_gradients_of_weights_gathered_in_16_bits_are_not_rounded(
+    found: list[dict[str, Any]],
+) -> None:
+    gradient, expected = found[0]["gradients"]
+    assert gradient == expected
+    assert gradient != torch.tensor(expected).bfloat16().tolist()
+
+
 # --- Shards: the same to the bit ---
 
 
