@@ -2,9 +2,11 @@
 
     python benchmarks/scaling.py --device cuda --processes 2
     python benchmarks/scaling.py --device cuda --processes 2 --size 1.5b --parallel fsdp --batch 8
+    python benchmarks/scaling.py --device cpu --parallel fsdp --batch 1 --precision bf16 --steps 3
 
 Each process has the same batch in both runs, so that N processes do N times the work in a step;
 the ratio of the speeds is N where they cost one another nothing. `1.5b` is the shape of GPT-2 XL.
+What a process keeps from forward to backward, of activations and of weights, is told too.
 """
 
 import json
@@ -23,6 +25,7 @@ from nanogpt2.device.launch import is_launched, launch
 if TYPE_CHECKING:
     from nanogpt2.config.config import Config
     from nanogpt2.model.gpt import GPT
+    from nanogpt2.train.step import Stepper
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64},
@@ -33,7 +36,15 @@ VOCAB_SIZES = {"tiny": 256, "base": 256, "1.5b": 50304}
 
 
 def measure(
-    size: str, *, device: str, parallel: str, optimizer: str, batch: int, warm_up: int, steps: int
+    size: str,
+    *,
+    device: str,
+    precision: str | None,
+    parallel: str,
+    optimizer: str,
+    batch: int,
+    warm_up: int,
+    steps: int,
 ) -> dict[str, Any]:
     """Time steps in this process and those it is launched with; return the main one's figures."""
     import numpy as np
@@ -45,7 +56,8 @@ def measure(
     from nanogpt2.train.step import Stepper
 
     settings = {"device": device, "parallel": parallel, "optimizer": optimizer, "dropout": 0.0}
-    settings |= {"mixed_precision": device != "cpu", "deterministic": False, "max_iters": 1000}
+    settings |= {"precision": precision or ("fp32" if device == "cpu" else "auto")}
+    settings |= {"deterministic": False, "max_iters": 1000}
     shape = SIZES[size] | {"vocab_size": VOCAB_SIZES[size]}
     processes = int(os.environ["WORLD_SIZE"])
     config = get_config({**settings, **shape, "batch_size": batch * processes})
@@ -66,6 +78,7 @@ def measure(
         peak = torch.cuda.max_memory_allocated() if stepper.device.type == "cuda" else 0
         parameters = sum(weight.numel() for weight in stepper.weights)
         assert first.isfinite().all()
+        kept = kept_bytes(stepper, batch)
         stepper.release()
     return {
         "processes": group.size,
@@ -75,8 +88,26 @@ def measure(
         "seconds": seconds,
         "tokens": stepper.windows_per_step * config.block_size / seconds,
         "peak": peak,
+        "kept": kept,
         "micro_batch": stepper.micro_batch.size,
     }
+
+
+def kept_bytes(stepper: "Stepper", batch: int) -> int:
+    """Return how many bytes `batch` sequences keep from the forward to the backward pass."""
+    import torch
+
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    idx = torch.zeros(batch, stepper.config.block_size, dtype=torch.int64, device=stepper.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), stepper.autocast():
+        stepper.model.loss(idx, idx)
+    storages = [tensor.untyped_storage() for tensor in kept]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def make_model(config: "Config") -> "GPT":
@@ -102,6 +133,7 @@ def describe(figures: dict[str, Any], batch: int) -> str:
         f" {figures['parameters'] / 1e6:,.1f} million parameters:"
         f" {figures['tokens']:,.0f} tokens/s, {figures['seconds']:.4f} s a step"
     )
+    line += f", {figures['kept'] / 2**20:,.0f} MiB kept for the backward pass"
     if figures["peak"]:
         line += f", {figures['peak'] / 2**30:.1f} GiB at most on a GPU"
     if figures["micro_batch"] < batch:
@@ -113,6 +145,7 @@ def describe(figures: dict[str, Any], batch: int) -> str:
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--processes", default=2, show_default=True)
 @click.option("--size", type=click.Choice(list(SIZES)), default="base", show_default=True)
+@click.option("--precision", default=None, help="Default: fp32 on a CPU, else auto.")
 @click.option("--parallel", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True)
 @click.option("--optimizer", default="adamw", show_default=True)
 @click.option("--batch", default=64, show_default=True, help="Sequences of each process.")
