@@ -1,4 +1,4 @@
-"""Kernels for training on a GPU that follows teachers, in Triton; `distil.gpu` calls them.
+"""Kernels for training on a GPU that follows teachers, in Triton; `train.distil.gpu` calls them.
 
 A program has a row; EACH columns of a tile share a highest logit and a sum, which meet once, at the
 end, and a second pass goes backwards: what the first has read last is still in the cache.
