@@ -169,6 +169,12 @@ def test_rooms_and_modules_stay_small() -> None:
         assert sum(n for path, n in lines.items() if room_of(path) == room) <= 1500, room
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Pytest imports them by it."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_classes_stay_small() -> None:
     for path in MODULES:
         for node in nodes(path):
