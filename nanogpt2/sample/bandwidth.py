@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from nanogpt2.base.system.words import describe_amount
 from nanogpt2.decode.ensemble.ensemble import Ensemble, Model
 from nanogpt2.decode.pages import Room
 from nanogpt2.sample.sample import Meter
@@ -53,10 +54,11 @@ def describe_use(model: Model, meter: Meter, *, int8: bool = False) -> str:
     """Return in one line what a step took, and its use of the memory, which is measured now."""
     if not meter.steps:
         return "speed: no step followed the first token"
-    steps, each = meter.steps / meter.seconds_of_steps, meter.tokens_of_steps / meter.steps
+    steps = meter.steps / meter.seconds_of_steps
+    each = describe_amount(meter.tokens_of_steps / meter.steps, "tokens")
     weights, bandwidth = weights_read(model, int8=int8), measure_bandwidth(model.wte.weight.device)
     return (
-        f"speed: {1e3 / steps:.3g} ms a step, {each:.3g} token{'s' * (each != 1)} each;"
+        f"speed: {1e3 / steps:.3g} ms a step, {each} each;"
         f" {weights / 1e6:,.1f} MB of weights at {bandwidth / 1e9:,.1f} GB/s,"
         f" {' '.join(utilization(steps, weights, bandwidth).split())}"
     )

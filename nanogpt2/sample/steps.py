@@ -19,7 +19,7 @@ from nanogpt2.device.graph import capturing
 from nanogpt2.sample.request import Request
 
 MOST_KEPT = 8  # samples; the caches of more take memory that other work may want
-FEWEST = 1024  # tokens that there is room for
+FEWEST = 1024  # tokens that those which are kept have room for
 
 
 class Steps:
@@ -27,17 +27,18 @@ class Steps:
 
     def __init__(self, model: Model, request: Request, make_decoder: MakeDecoder) -> None:
         weight, rows = model.wte.weight, len(request.prompts)
-        self.device, self.vocab_size = weight.device, model.config.vocab_size
+        self.device, self.is_kept = weight.device, rows <= MOST_KEPT
         self.decoder = make_decoder(rows=rows)
         self.draw, self.note = choose_draw(weight), choose_note(weight)
         self.controls, self.kind = request.controls, kind_of(request)
-        room = 1 << (max(FEWEST, request.max_new_tokens) - 1).bit_length()
+        fewest = FEWEST if self.is_kept else 1
+        room = 1 << (max(fewest, request.max_new_tokens) - 1).bit_length()
         self.uniforms = place_uniforms(torch.zeros(rows, room, dtype=torch.float64), self.device)
         sizes = (rows,), (rows,), (rows, request.chunk), (1,), (1,)
         self.drawn = Drawn(*(torch.zeros(x, dtype=torch.long, device=self.device) for x in sizes))
         self.seen: Tensor | None = None
         if self.controls.repetition_penalty != 1:
-            n_tokens = request.n_tokens or self.vocab_size
+            n_tokens = request.n_tokens or model.config.vocab_size
             self.seen = torch.zeros(rows, n_tokens, dtype=torch.bool, device=self.device)
         self.graphs: dict[int, Callable[[], Tensor]] = {}  # by how far attention reads
 
@@ -138,7 +139,7 @@ def steps_for(model: Model, request: Request, make_decoder: MakeDecoder) -> Iter
 
 
 def _leave(steps: Steps, make_decoder: MakeDecoder) -> None:
-    if len(steps.uniforms) <= MOST_KEPT:
+    if steps.is_kept:
         _kept[make_decoder] = steps
 
 
