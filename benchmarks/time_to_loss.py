@@ -74,17 +74,21 @@ def run_theirs(folder: Path, device: str, target: float) -> tuple[float, float]:
     return seconds, loss
 
 
-def run_ours(folder: Path, caches: Path | None = None) -> tuple[float, float]:
+def run_ours(folder: Path, device: str, caches: Path | None = None) -> tuple[float, float]:
     """Return our seconds, and the loss on the whole validation part, every character once.
 
-    What is compiled is kept in `caches`, or where it is usually kept.
+    What is compiled is kept in `caches`, or where it is usually kept. A run that is not at the
+    target then ends the comparison.
     """
     shared = ["--config", "params.yaml", "--data", "prepared"]
     start = time.perf_counter()
     stage(folder, "train", *shared, caches=caches)
     seconds = time.perf_counter() - start
     stage(folder, "evaluate", *shared, "--checkpoint", "checkpoints/final_model.pt")
-    return seconds, json.loads((folder / "metrics/eval.json").read_text())["val"]["loss"]
+    loss = json.loads((folder / "metrics/eval.json").read_text())["val"]["loss"]
+    if loss > TARGETS[device]:
+        raise click.ClickException(f"ours is at {loss:.4f}, not at {TARGETS[device]}")
+    return seconds, loss
 
 
 def stage(folder: Path, name: str, *options: str, caches: Path | None = None) -> None:
@@ -119,6 +123,35 @@ def prepare_ours(folder: Path, text: Path, device: str) -> Path:
     return ours
 
 
+def compare(folder: Path, nanogpt: Path, text: Path, device: str, pairs: int) -> None:
+    """Print the seconds of ours and of nanoGPT in each pair, and the median of the ratios."""
+    ours, theirs = prepare_ours(folder, text, device), prepare_theirs(folder, nanogpt, text)
+    ratios = []
+    for _ in range(pairs):
+        mine, loss = run_ours(ours, device)
+        other, estimate = run_theirs(theirs, device, TARGETS[device])
+        ratios.append(other / mine)
+        print(
+            f"nanoGPT2 {mine:6.2f} s (loss {loss:.4f}), nanoGPT {other:6.2f} s (estimate"
+            f" {estimate:.4f}), ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    print(f"to a validation loss of {TARGETS[device]}: {statistics.median(ratios):.2f} x sooner")
+
+
+def time_starts(folder: Path, text: Path, device: str, pairs: int) -> None:
+    """Print the seconds of ours with empty caches and again in each pair, and their medians."""
+    ours = prepare_ours(folder, text, device)
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    for pair in range(pairs):
+        for kind, taken in seconds.items():
+            mine, loss = run_ours(ours, device, folder / f"caches-{pair}")
+            taken.append(mine)
+            print(f"{kind} {mine:6.2f} s (loss {loss:.4f})", flush=True)
+    medians = (f"{kind} {statistics.median(taken):.2f} s" for kind, taken in seconds.items())
+    print(f"to a validation loss of {TARGETS[device]}: {', '.join(medians)}")
+
+
 @click.command()
 @click.option("--nanogpt", type=Path, help="A checkout of karpathy/nanoGPT.")
 @click.option("--alone", is_flag=True, help="Ours without nanoGPT, with empty caches and again.")
@@ -126,42 +159,14 @@ def prepare_ours(folder: Path, text: Path, device: str) -> Path:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--pairs", default=3, show_default=True)
 def main(nanogpt: Path | None, alone: bool, text: Path, device: str, pairs: int) -> None:
-    """Print the seconds of both in each pair, and the median of the ratios."""
+    """Print how long a run takes to its target, beside nanoGPT or cold and warm."""
     if (nanogpt is None) != alone:
         raise click.UsageError("give either --nanogpt or --alone")
-    target, ratios = TARGETS[device], []
-    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory() as name:
-        ours = prepare_ours(Path(name), text, device)
-        theirs = prepare_theirs(Path(name), nanogpt, text) if nanogpt else None
-        for pair in range(pairs):
-            if theirs:
-                mine, loss = run_ours(ours)
-                check(loss, target)
-                other, estimate = run_theirs(theirs, device, target)
-                ratios.append(other / mine)
-                print(
-                    f"nanoGPT2 {mine:6.2f} s (loss {loss:.4f}), nanoGPT {other:6.2f} s (estimate"
-                    f" {estimate:.4f}), ratio {ratios[-1]:.2f}",
-                    flush=True,
-                )
-                continue
-            for kind, taken in seconds.items():
-                mine, loss = run_ours(ours, Path(name, f"caches-{pair}"))
-                check(loss, target)
-                taken.append(mine)
-                print(f"{kind} {mine:6.2f} s (loss {loss:.4f})", flush=True)
-    if alone:
-        told = (f"{kind} {statistics.median(taken):.2f} s" for kind, taken in seconds.items())
-        print(f"to a validation loss of {target}: {', '.join(told)}")
-    else:
-        print(f"to a validation loss of {target}: {statistics.median(ratios):.2f} x sooner")
-
-
-def check(loss: float, target: float) -> None:
-    """Refuse a run that has not arrived."""
-    if loss > target:
-        raise click.ClickException(f"ours is at {loss:.4f}, not at {target}")
+        if nanogpt:
+            compare(Path(name), nanogpt, text, device, pairs)
+        else:
+            time_starts(Path(name), text, device, pairs)
 
 
 if __name__ == "__main__":
