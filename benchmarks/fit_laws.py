@@ -1,11 +1,12 @@
 """Fit the law of `nanogpt2.experiments.plan` to runs, and tell how far off it is on texts left out.
 
-    python benchmarks/fit_laws.py runs.jsonl more.jsonl --write
+    python benchmarks/fit_laws.py nanogpt2/experiments/plan/runs.csv runs.jsonl --write
 
-The lines are those of laws.py. Runs that overfitted badly (over five epochs, and an eighth worse
-than the best n-gram model of their text) are left out: no plan comes near them. What is fitted
-makes the logarithms of losses most likely, with lengths drawn towards 4 spreads. With --write the
-runs and the law are put beside `nanogpt2/experiments/plan/laws.py`.
+The lines are those of laws.py, or of the table that --write made. Runs that overfitted badly (over
+five epochs, and an eighth worse than the best n-gram model of their text) are left out: no plan
+comes near them. What is fitted makes the logarithms of losses most likely, with lengths drawn
+towards 4 spreads. With --write the runs and the law are put beside
+`nanogpt2/experiments/plan/laws.py`.
 """
 
 import argparse
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runs
 import torch
 from torch import Tensor
 
-from nanogpt2.experiments.plan.laws import FIGURES, LAW, PILOT, RUNS, Fit, Law, features
+from nanogpt2.experiments.plan.laws import FIGURES, LAW, PILOT, RUNS, Fit, Law, features, read_runs
 
 STEPS = 250
 RATE = 0.05
@@ -33,23 +35,34 @@ COLUMNS = (
 
 
 def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
-    """Return the runs that count, flat."""
+    """Return the runs that count, flat; those with fewer of a run's steps are before it."""
+    lines = [row for path in paths if path.suffix != ".csv" for row in runs.read_rows(path)]
+    pieces = {line["name"]: line for line in lines if "figures" in line}
     rows = []
     for path in paths:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            figures = row["figures"]
-            best = min(value for name, value in figures.items() if name.startswith("order"))
-            epochs = row["steps"] * row["batch"] * row["block"] / row["train_tokens"]
-            if not (epochs > EPOCHS and row["loss"] > OVERFITTED * best):
-                rows.append(
-                    {"text": row["text"]}
-                    | {name: row[name] for name in COLUMNS}
-                    | {"characters": figures["characters"]}
-                    | {name: figures[name] for name in FIGURES}
-                    | dict(zip(PILOT, row["pilot"], strict=True))
-                    | {"loss": round(row["loss"], 5)}
-                )
+        if path.suffix == ".csv":  # as `write` left them
+            columns, texts, losses = read_runs(path)
+            for at, text in enumerate(texts):
+                row = {name: float(values[at]) for name, values in columns.items()}
+                rows.append({"text": str(text), **row, "loss": round(math.exp(losses[at]), 5)})
+    for line in lines:
+        if "piece" not in line:
+            continue
+        piece = pieces[line["piece"]]
+        row = (
+            {"text": piece["text"]}
+            | {name: line[name] for name in COLUMNS}
+            | {"characters": piece["figures"]["characters"]}
+            | {name: piece["figures"][name] for name in FIGURES}
+            | dict(zip(PILOT, piece["pilot"], strict=True))
+        )
+        best = min(v for name, v in piece["figures"].items() if name.startswith("order"))
+        epochs = row["steps"] * row["batch"] * row["block"] / row["train_tokens"]
+        if epochs > EPOCHS and line["loss"] > OVERFITTED * best:
+            continue
+        for steps, loss in line["starts"]:
+            rows.append(row | {"steps": steps, "loss": round(loss, 5)})
+        rows.append(row | {"loss": round(line["loss"], 5)})
     return rows
 
 
@@ -106,18 +119,43 @@ def make_law(rows: list[dict[str, Any]]) -> Law:
     return Law(fitted, known, losses, texts)
 
 
-def left_out(law: Law, rows: list[dict[str, Any]], text: str, given: int) -> np.ndarray[Any, Any]:
-    """Return errors of the logarithm on `text`, with its `given` quickest runs known alone."""
-    own = np.flatnonzero(law.texts == text)
-    cost = [rows[i]["steps"] * rows[i]["batch"] * rows[i]["block"] for i in own]
-    own = own[np.argsort(cost, kind="stable")]
-    kept = np.concatenate([np.flatnonzero(law.texts != text), own[:given]])
-    others = Law(law.fit, law.known[kept], law.losses[kept], law.texts[kept])
-    asked = own[given:]
-    if not len(asked):
-        return np.empty(0)
-    columns = {n: np.array([rows[i][n] for i in asked]) for n in rows[0] if n != "text"}
-    return np.log(others.predict(columns, text)[0]) - law.losses[asked]
+def list_starts(rows: list[dict[str, Any]]) -> list[list[int]]:
+    """Return for each row the rows of the same run with fewer steps, which are before it."""
+    starts: list[list[int]] = []
+    for at, row in enumerate(rows):
+        before: list[int] = []
+        while at > len(before):
+            other = rows[at - len(before) - 1]
+            differ = {name for name in row if row[name] != other[name]}
+            if differ != {"steps", "loss"} or other["steps"] > row["steps"] / 3:
+                break
+            before.append(at - len(before) - 1)
+        starts.append(before)
+    return starts
+
+
+def left_out(law: Law, rows: list[dict[str, Any]], text: str, ratio: float) -> np.ndarray[Any, Any]:
+    """Return errors of the logarithm on `text`, of which no run is known.
+
+    With a `ratio` those of runs that were started with so many times fewer steps, each with that
+    alone known.
+    """
+    starts = list_starts(rows)
+    others = np.flatnonzero(law.texts != text)
+    known = Law(law.fit, law.known[others], law.losses[others], law.texts[others])
+    errors = []
+    for i in map(int, np.flatnonzero(law.texts == text)):
+        given = [j for j in starts[i] if 0.8 < rows[i]["steps"] / rows[j]["steps"] / ratio < 1.2]
+        if given or not ratio:
+            with_start = Law(
+                law.fit,
+                np.concatenate([known.known, law.known[given]]),
+                np.append(known.losses, law.losses[given]),
+                np.append(known.texts, law.texts[given]),
+            )
+            columns = {name: value for name, value in rows[i].items() if name != "text"}
+            errors.append(np.log(with_start.predict(columns, text)[0][0]) - law.losses[i])
+    return np.array(errors)
 
 
 def write(law: Law, rows: list[dict[str, Any]]) -> None:
@@ -150,11 +188,13 @@ def main() -> None:
     print(
         f"{len(rows)} runs on {len(set(law.texts))} texts; of a text left out, error of the loss:"
     )
-    print("| of it known | root mean square | median | n |\n|---|---|---|---|")
-    for given in (0, 1, 3):
-        errors = np.concatenate([left_out(law, rows, t, given) for t in sorted(set(law.texts))])
+    print("| known besides figures and pilot | root mean square | median | n |\n|---|---|---|---|")
+    for ratio in (0, 10, 4):
+        texts = sorted(set(law.texts))
+        errors = np.concatenate([left_out(law, rows, text, ratio) for text in texts])
+        what = f"the run with {ratio} times fewer steps" if ratio else "nothing"
         print(
-            f"| {given} runs | {np.sqrt((errors**2).mean()):.1%} |"
+            f"| {what} | {np.sqrt((errors**2).mean()):.1%} |"
             f" {np.median(abs(errors)):.1%} | {len(errors)} |"
         )
     if options.write:
