@@ -108,7 +108,7 @@ class Law:
         same = np.broadcast_to(self.texts == text, (len(asked), len(self.texts)))
         across = covariance(self.fit, asked, self.known, same)
         means = self.fit.mean + across @ self._weights
-        explained = np.linalg.solve(self._root, across.T)
+        explained = self._inverse_root @ across.T
         fit = self.fit
         own = fit.smooth**2 + fit.shared**2 + fit.offset**2 + (asked**2) @ fit.weights**2
         variance = (own - (explained**2).sum(0)).clip(min=0) + fit.noise**2
@@ -135,17 +135,16 @@ class Law:
         return inside
 
     @cached_property
-    def _root(self) -> Array:
+    def _inverse_root(self) -> Array:
         same = self.texts[:, None] == self.texts
         within = covariance(self.fit, self.known, self.known, same)
         root = np.linalg.cholesky(within + self.fit.noise**2 * np.eye(len(self.known)))
-        return root.astype(np.float64)
+        return np.linalg.inv(root).astype(np.float64)
 
     @cached_property
     def _weights(self) -> Array:
-        root = self._root
-        away = self.losses - self.fit.mean
-        weights: Array = np.linalg.solve(root.T, np.linalg.solve(root, away))
+        inverse = self._inverse_root
+        weights: Array = inverse.T @ (inverse @ (self.losses - self.fit.mean))
         return weights
 
 
