@@ -12,7 +12,7 @@ from nanogpt2.train.step import Stepper
 
 PILOT = Choice(bpe=0, width=128, layers=2, block=128, batch=16, steps=300, dropout=0.0)
 PILOT_JUDGED = 75, 150, 300  # steps
-JUDGED = 20_000  # tokens of held-out text, in parts from all over it
+JUDGED = 60_000  # tokens of held-out text, in parts from all over it
 
 
 def run_pilot(train: str, val: str, *, device: str) -> list[float]:
