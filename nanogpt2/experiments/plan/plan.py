@@ -1,8 +1,8 @@
 """The plan: figures of the text, a pilot on it, steps that are timed, and then the choice.
 
 The shape that the law takes for the best is timed, which may make another one the best, until none
-is left; a long run is then rehearsed, with a tenth of its steps, and what that gives corrects the
-law.
+is left; what is chosen is then rehearsed, with a quarter of its steps, and what that gives corrects
+the law, which may make another one the best.
 """
 
 import time
@@ -24,7 +24,6 @@ from nanogpt2.experiments.plan.laws import Law, read_law
 from nanogpt2.experiments.plan.pilot import PILOT, rehearse, run_pilot
 from nanogpt2.experiments.plan.recipe import (
     BYTES_PER_TOKEN,
-    LEAST_STEPS,
     VOCABULARIES,
     Choice,
     describe,
@@ -37,7 +36,10 @@ from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 Show = Callable[[str], object]
 
 LEARNT_FROM = 2**23  # bytes of the training text, for a bpe
-REHEARSED = 10  # times fewer steps than planned
+REHEARSED = 4  # times fewer steps than planned
+LEAST_REHEARSED = 60  # steps
+REHEARSING = 120.0  # seconds at most
+MOST_REHEARSED = 2  # choices
 TIMED = (  # besides the pilot's shape
     replace(PILOT, width=64, batch=32),
     replace(PILOT, width=256, layers=4, batch=8),
@@ -95,8 +97,9 @@ class Planner:
         return seconds - self.start
 
     def rehearse(self, planned: Planned) -> float:
-        """Train with a tenth of the steps of `planned`, let the law know, and return the loss."""
-        steps = max(planned.choice.steps // REHEARSED, LEAST_STEPS)
+        """Train with fewer of the steps of `planned`, let the law know, and return the loss."""
+        most = max(int(REHEARSING / planned.step_seconds), LEAST_REHEARSED)
+        steps = min(planned.choice.steps // REHEARSED, most)
         choice = replace(planned.choice, steps=steps)
         tokenizer = planned.tokens.tokenizer
         with phase("rehearsing", steps, "steps") as bar:
@@ -150,8 +153,12 @@ def plan(
         seconds = settle_seconds(planner, loss)
     show(describe_clock(planner))
     found = planner.best(seconds)
-    if found.choice.steps >= REHEARSED * LEAST_STEPS / 2:
+    rehearsed: list[Choice] = []
+    while len(rehearsed) < MOST_REHEARSED and found.shape not in rehearsed:
+        if found.choice.steps < REHEARSED * LEAST_REHEARSED:
+            break
         reached = planner.rehearse(found)
+        rehearsed.append(found.shape)
         show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
     for line in tell(planner, found, seconds):

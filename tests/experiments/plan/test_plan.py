@@ -31,8 +31,8 @@ def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pilot, "PILOT_JUDGED", (3, 6, 12))
     monkeypatch.setattr(plan, "TIMED", ())
     monkeypatch.setattr(plan, "SECONDS", 0.01)
-    monkeypatch.setattr(plan, "LEAST_STEPS", 3)
-    monkeypatch.setattr(plan, "REHEARSED", 8_000)
+    monkeypatch.setattr(plan, "LEAST_REHEARSED", 3)
+    monkeypatch.setattr(plan, "REHEARSING", 0.01)
     monkeypatch.setattr(plan, "MOST_TIMED", 2)
     monkeypatch.setattr(choose, "SIZES", ((2, 64), (2, 96)))
     monkeypatch.setattr(choose, "TOKENS", (1024,))
@@ -71,6 +71,7 @@ def test_a_plan_says_what_it_expects_and_writes_what_trains(params: Path) -> Non
         "  twice the text: ",
     ):
         assert f"\n{line}" in f"\n{told}"
+    assert 1 <= told.count("the start of ") <= plan.MOST_REHEARSED
     config = get_config(params)
     assert config.tokenizer in ("char", "bpe")
     assert config.mlp is None  # the law was not fitted to others
