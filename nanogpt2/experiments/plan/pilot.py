@@ -1,10 +1,12 @@
 """Short runs on the very text: what a small model learns of it, and how a chosen one begins."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from nanogpt2.config.config import make_config
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.plan.recipe import Choice, make_values
+from nanogpt2.experiments.plan.timing import UNTIMED
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
@@ -21,7 +23,7 @@ def run_pilot(train: str, val: str, *, device: str) -> list[float]:
     They are on `val`, in nats a character.
     """
     tokenizer = CharTokenizer.train([train, val])
-    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED)
+    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED)[0]
 
 
 def rehearse(
@@ -33,10 +35,11 @@ def rehearse(
     device: str,
     judged: Sequence[int],
     after_step: Callable[[int], object] = lambda step: None,
-) -> list[float]:
-    """Train as `choice` says and return the losses on `val` after as many steps as `judged` says.
+) -> tuple[list[float], float]:
+    """Train as `choice` says; return losses on `val` after as many steps as `judged` says.
 
-    They are in nats a character, whatever the tokenizer. `after_step` is told each step's number.
+    They are in nats a character, whatever the tokenizer. And the seconds that a step took, but for
+    the first ones. `after_step` is told each step's number.
     """
     values = {**make_values(choice), "vocab_size": tokenizer.size, "device": device}
     config = make_config(values, name="plan")
@@ -45,16 +48,21 @@ def rehearse(
     tokens_per_character = len(held_out) / len(val)
     model = GPT(config)
     stepper = Stepper(model, config, say=lambda line: None)
-    losses = []
+    losses, spent, began = [], 0.0, time.perf_counter()
     for step in range(1, config.max_iters + 1):
         model.train()
         stepper.step(dataset, step - 1)
         after_step(step)
+        if step == UNTIMED:
+            stepper.synchronize()
+            began = time.perf_counter()
         if step in judged:
             stepper.synchronize()
+            spent += time.perf_counter() - began
             totals = evaluate_tokens(
                 model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED
             ).totals
             losses.append(round(totals.nats / totals.tokens * tokens_per_character, 5))
+            began = time.perf_counter()
     stepper.release()
-    return losses
+    return losses, spent / max(config.max_iters - UNTIMED, 1)

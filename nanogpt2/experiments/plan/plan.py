@@ -97,13 +97,16 @@ class Planner:
         return seconds - self.start
 
     def rehearse(self, planned: Planned) -> float:
-        """Train with fewer of the steps of `planned`, let the law know, and return the loss."""
+        """Train with fewer of the steps of `planned`, and return the loss.
+
+        The law learns of it, and the clock how long steps take in the long run.
+        """
         most = max(int(REHEARSING / planned.step_seconds), LEAST_REHEARSED)
         steps = min(planned.choice.steps // REHEARSED, most)
         choice = replace(planned.choice, steps=steps)
         tokenizer = planned.tokens.tokenizer
         with phase("rehearsing", steps, "steps") as bar:
-            (loss,) = rehearse(
+            (loss,), step_seconds = rehearse(
                 choice,
                 tokenizer,
                 *self.texts,
@@ -112,6 +115,7 @@ class Planner:
                 after_step=lambda _: bar.add(1),
             )
         self.law = self.law.given(self.columns(choice, planned.tokens), [loss], ME)
+        self.clock.add(shape_of(choice, tokenizer), step_seconds)
         return loss
 
     def columns(self, choice: Choice, tokens: Tokens) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pilot, "PILOT_JUDGED", (3, 6, 12))
     monkeypatch.setattr(plan, "TIMED", ())
     monkeypatch.setattr(plan, "SECONDS", 0.01)
-    monkeypatch.setattr(plan, "LEAST_REHEARSED", 3)
+    monkeypatch.setattr(plan, "LEAST_REHEARSED", 12)
     monkeypatch.setattr(plan, "REHEARSING", 0.01)
     monkeypatch.setattr(plan, "MOST_TIMED", 2)
     monkeypatch.setattr(choose, "SIZES", ((2, 64), (2, 96)))
