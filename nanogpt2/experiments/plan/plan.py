@@ -45,8 +45,9 @@ TIMED = (  # besides the pilot's shape
     replace(PILOT, width=256, layers=4, batch=8),
 )
 MOST_TIMED = 5  # choices after which the search for the best ends
-EVALUATIONS = 20
+EVALUATIONS = 5, 20  # at least, and at most
 EVALUATING = 0.04  # of the time
+LEAST_BATCHES, MOST_BATCHES = 4, 100  # of each split in an evaluation
 SPARE_ROWS = 1.05  # of characters, for those of the text that was not read
 CLOSE = 1.005  # to the loss that is asked for
 LONGER = 1.1
@@ -227,15 +228,16 @@ def make_changes(planner: Planner, found: Planned, seconds: float) -> dict[str, 
     """Return the values of params.yaml that make up a plan."""
     tokenizer, choice = found.tokens.tokenizer, found.choice
     forward = planner.time(choice, tokenizer).forward
-    interval = max(choice.steps // EVALUATIONS, 1)
-    batches = int(EVALUATING * seconds / (2 * EVALUATIONS * forward))  # of both splits
+    batches = EVALUATING * seconds / (2 * forward)  # of each split, in all evaluations together
+    evaluations = min(max(int(batches / LEAST_BATCHES), EVALUATIONS[0]), EVALUATIONS[1])
+    interval = max(choice.steps // evaluations, 1)
     rows = tokenizer.size if found.tokens.bpe else max(round(tokenizer.size * SPARE_ROWS), 256)
     return {
         **make_values(choice),
         "tokenizer": "bpe" if found.tokens.bpe else "char",
         "vocab_size": rows,
         "eval_interval": interval,
-        "eval_iters": min(max(batches, 4), 100),
+        "eval_iters": min(max(int(batches / evaluations), LEAST_BATCHES), MOST_BATCHES),
         "checkpoint_interval": interval,
     }
 

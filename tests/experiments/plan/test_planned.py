@@ -1,17 +1,20 @@
 """Clock and choice: what was timed is known, and no choice takes longer than there is."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import make_config
-from nanogpt2.experiments.plan.choose import Facts, Grid, Tokens
+from nanogpt2.experiments.plan.choose import Facts, Grid, Planned, Tokens
 from nanogpt2.experiments.plan.laws import read_law
 from nanogpt2.experiments.plan.pilot import PILOT
+from nanogpt2.experiments.plan.plan import make_changes
 from nanogpt2.experiments.plan.recipe import Choice, count_flops, make_values
-from nanogpt2.experiments.plan.timing import Clock, time_steps
+from nanogpt2.experiments.plan.timing import Clock, Timing, time_steps
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.tokenizer import CharTokenizer
 
@@ -53,7 +56,7 @@ def test_the_clock_knows_what_was_timed_and_a_law_that_holds_beyond_it(clock: Cl
     between = {"width": 192, "layers": 3, "block": 128, "batch": 16, "vocab_size": 100}
     assert clock.predict(between)[0] == pytest.approx(seconds_of(between), rel=0.1)
     clock.add(between, seconds_of(between))
-    clock.add(between, 2 * seconds_of(between))  # this shape has its own speed; the last look counts
+    clock.add(between, 2 * seconds_of(between))  # it has its own speed, and the last look counts
     assert clock.predict(between)[0] == pytest.approx(2 * seconds_of(between), rel=0.05)
 
 
@@ -98,3 +101,19 @@ def test_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     timing = time_steps({**values, "device": "cpu"}, seconds=0.01)
     assert 0 < timing.forward < timing.step < 5
     assert timing.memory > np.float64(1e7)
+
+
+@pytest.mark.parametrize(
+    ("forward", "evaluations", "share"), [(0.001, 20, 0.04), (0.09, 10, 0.04), (0.5, 5, 0.12)]
+)
+def test_evaluations_take_a_small_part_of_the_time(
+    facts: Facts, forward: float, evaluations: int, share: float
+) -> None:
+    """Fewer where a batch takes long, but some always."""
+    choice = Choice(bpe=0, width=64, layers=2, block=128, batch=16, steps=1000, dropout=0.0)
+    planner: Any = SimpleNamespace(time=lambda *_: Timing(3 * forward, forward, 0))
+    found = Planned(choice, facts.tokens[0], 1.5, 0.02, 3 * forward)
+    values = make_changes(planner, found, 180.0)
+    assert 1000 // values["eval_interval"] == evaluations
+    assert values["eval_iters"] >= 4
+    assert 2 * evaluations * values["eval_iters"] * forward <= share * 180
