@@ -1,12 +1,14 @@
 """Writing on a terminal: text as it comes, a conversation, and one answer for each prompt."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from nanogpt2.base.system.arguments import whole_number
 from nanogpt2.base.system.errors import ConfigError, NanoGPT2Error
-from nanogpt2.sample.request import LARGEST_SEED
+from nanogpt2.decode.draw import RANGES
+from nanogpt2.sample.request import LARGEST_SEED, MOST_TOKENS
 from nanogpt2.sample.sample import Meter, Sampler
 from nanogpt2.tokens.normal import normalise
 
@@ -38,7 +40,12 @@ HELP = """/temperature 0.7    below 1 safer, above 1 wilder, 0 greedy
 /quit               ends, as Ctrl-D does
 //                  begins a text with a /
 """
-SETTINGS = {"temperature": float, "length": int, "top-k": int, "seed": int}
+WHOLE: dict[str, tuple[int, int | None]] = {  # the least and the most of each that is an integer
+    "length": (1, MOST_TOKENS),
+    "top-k": (0, None),
+    "seed": (0, LARGEST_SEED),
+}
+SETTINGS = ("temperature", *WHOLE)
 
 
 def converse(
@@ -62,7 +69,7 @@ def converse(
         except (EOFError, KeyboardInterrupt):
             say("\n")
             return
-        if line.strip() == "/quit":
+        if line.split()[:1] == ["/quit"]:
             return
         try:
             if line.startswith("/") and not line.startswith("//"):
@@ -80,22 +87,36 @@ def converse(
 
 def change_setting(sampler: Sampler, seed: int, line: str) -> tuple[Sampler, int, str]:
     """Return sampler and seed as the command `line` has them, and what to say of it."""
-    name, _, text = line.strip().removeprefix("/").partition(" ")
+    command, *rest = line.split(maxsplit=1)
+    name = command.removeprefix("/")
     if name not in SETTINGS:
         return sampler, seed, HELP if name == "help" else f"no command /{name}\n{HELP}"
     try:
-        value = SETTINGS[name](text)
-    except ValueError:
-        return sampler, seed, f"/{name}: found {text!r}; allowed: a number\n"
-    try:
-        if name == "seed":
-            seed = whole_number("seed", value, least=0, most=LARGEST_SEED)
-        else:
-            field = {"length": "max_new_tokens", "top-k": "top_k"}.get(name, name)
-            sampler = sampler.changed(**{field: value})
+        value = read_setting(name, "".join(rest).strip())
     except ConfigError as error:
         return sampler, seed, f"{error}\n"
+    if name == "seed":
+        seed = int(value)
+    else:
+        field = {"length": "max_new_tokens", "top-k": "top_k"}.get(name, name)
+        sampler = sampler.changed(**{field: value})
     return sampler, seed, f"{name} {value}\n"
+
+
+def read_setting(name: str, text: str) -> float:
+    """Return the value of the command /`name`; ConfigError where `text` is none that it allows."""
+    value: float | str
+    try:
+        value = int(text) if name in WHOLE else float(text)
+    except ValueError:
+        value = text
+    if name in WHOLE:
+        least, most = WHOLE[name]
+        return whole_number(f"/{name}", value, least=least, most=most)
+    fits, allowed = RANGES[name]
+    if isinstance(value, str) or not (math.isfinite(value) and fits(value)):
+        raise ConfigError(f"/{name}: found {value!r}; allowed: {allowed}")
+    return value
 
 
 def write_answers(

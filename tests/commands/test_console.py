@@ -149,17 +149,32 @@ def test_a_conversation_says_what_it_is_and_takes_settings(saved: Path) -> None:
     assert written == one + others
 
 
+FINITE = "allowed: a finite number, at least 0\n"
+COUNTS = "allowed: an integer, from 1 to 10000000\n"
+SEEDS = f"allowed: an integer, from 0 to {2**64 - 1}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/temperature", "/temperature: found ''; allowed: a number"),
-        ("/temperature hot", "/temperature: found 'hot'; allowed: a number"),
-        ("/temperature nan", "temperature: found nan; allowed: a finite number, at least 0"),
-        ("/temperature -1", "temperature: found -1.0; allowed"),
-        ("/length -5", "max_new_tokens: found -5; allowed: an integer, from 0 to 10000000"),
-        ("/length 1e3", "/length: found '1e3'; allowed: a number"),
-        ("/top-k -1", "top_k: found -1; allowed"),
-        ("/seed -1", "seed: found -1; allowed"),
+        ("/temperature", f"/temperature: found ''; {FINITE}"),
+        ("/temperature hot", f"/temperature: found 'hot'; {FINITE}"),
+        ("/temperature 0,5", f"/temperature: found '0,5'; {FINITE}"),
+        ("/temperature nan", f"/temperature: found nan; {FINITE}"),
+        ("/temperature 1e999", f"/temperature: found inf; {FINITE}"),
+        ("/temperature -1", f"/temperature: found -1.0; {FINITE}"),
+        ("/length", f"/length: found ''; {COUNTS}"),
+        ("/length 0", f"/length: found 0; {COUNTS}"),
+        ("/length -5", f"/length: found -5; {COUNTS}"),
+        ("/length 1e3", f"/length: found '1e3'; {COUNTS}"),
+        ("/length 10000001", f"/length: found 10000001; {COUNTS}"),
+        ("/top-k", "/top-k: found ''; allowed: an integer, at least 0\n"),
+        ("/top-k -1", "/top-k: found -1; allowed: an integer, at least 0\n"),
+        ("/top-k 1.5", "/top-k: found '1.5'; allowed: an integer, at least 0\n"),
+        ("/seed", f"/seed: found ''; {SEEDS}"),
+        ("/seed -1", f"/seed: found -1; {SEEDS}"),
+        ("/seed one", f"/seed: found 'one'; {SEEDS}"),
+        (f"/seed {2**64}", f"/seed: found {2**64}; {SEEDS}"),
         ("/", "no command /"),
         ("/tempreature 1", "no command /tempreature"),
     ],
@@ -169,8 +184,20 @@ def test_a_setting_that_is_none_is_said_and_changes_nothing(
 ) -> None:
     options = ["--interactive", "--max-new-tokens", "4"]
     done = run("generate", saved, *options, text=f"{line}\nab\n")
+    usual = run("generate", saved, *options, text="ab\n")
     assert said in done.stderr
-    assert done.stdout == "> " + run("generate", saved, *options, text="ab\n").stdout
+    more = len(done.stderr.splitlines()) - len(usual.stderr.splitlines())
+    assert said.startswith("no command") or more == 1
+    assert done.stdout == "> " + usual.stdout
+
+
+def test_settings_take_the_ends_of_what_is_allowed(saved: Path) -> None:
+    lines = ["/temperature 0", "/length\t1", "/top-k  0", f"/seed {2**64 - 1}", "ab", "/quit now"]
+    done = run("generate", saved, "--interactive", text="\n".join([*lines, "cd"]))
+    said = f"temperature 0.0\nlength 1\ntop-k 0\nseed {2**64 - 1}\n"
+    assert said in done.stderr
+    assert "found" not in done.stderr
+    assert len(done.stdout.replace("> ", "")) == len("ab") + 1 + 1
 
 
 def test_two_slashes_begin_a_text_with_one(tiny: Config) -> None:
