@@ -11,6 +11,30 @@ const LEAST = 1e-12;
 // 2 sqrt(2 / pi): GELU's (1 + tanh(u)) / 2 is the logistic function of 2 u.
 const GELU = 1.5957691216057308;
 
+// What is computed here: of each setting the kinds, or null where it is a number; the names of
+// weights; how their numbers are packed.
+const SETTINGS = {
+  block_size: null, n_layer: null, n_head: null, n_kv_head: null, n_embd: null,
+  positions: ["learned", "rotary"], norm: ["layer", "rms"], qk_norm: [false, true],
+  mlp: ["gelu", "relu2", "swiglu"], mlp_conv: null, tied_head: [false, true], logit_softcap: null,
+};
+const WEIGHTS = RegExp(
+  "^((wte|wpe|lm_head)\\.weight|h\\.\\d+\\.mlp_conv|(ln_f|h\\.\\d+\\.(ln_[12]|attn\\.c_(attn|proj)|mlp\\.c_(fc|proj)))\\.(weight|bias))$");
+const PACKED = ["f16", "i8"];
+
+/** Throw an Error that names a part of a model which is not computed here. */
+function checkParts({ config, tensors }) {
+  for (const key of Object.keys(config)) oneOf("a setting of the model", key, Object.keys(SETTINGS));
+  for (const [key, kinds] of Object.entries(SETTINGS)) {
+    if (kinds) oneOf(key, config[key], kinds);
+    else if (!Number.isFinite(config[key])) throw new Error(`${key}: found ${JSON.stringify(config[key])}; allowed: a number`);
+  }
+  for (const [name, { kind }] of Object.entries(tensors)) {
+    if (!WEIGHTS.test(name)) throw new Error(`${name}: this page knows no such weights`);
+    oneOf(`${name}: numbers`, kind, PACKED);
+  }
+}
+
 const eights = (n) => (n + 7) & ~7;
 
 /** y = W x in plain JavaScript, eight rows at a time, since each then reads x once. */
@@ -61,6 +85,7 @@ class Model {
   static READERS = 2; // one writes, one looks back for attention
 
   constructor(known, bytes, openHeap = openFloats) {
+    checkParts(known);
     Object.assign(this, known.config);
     this.n_tokens = known.n_tokens;
     this.head_size = this.n_embd / this.n_head;

@@ -10,6 +10,7 @@ from typing import Any
 
 from nanogpt2.base.system import files
 from nanogpt2.base.system.errors import CheckpointError, DataError
+from nanogpt2.config.config import MODEL_KEYS
 from nanogpt2.exchange.export.record import Export
 from nanogpt2.experiments.pages.elements import attributes, element, text
 from nanogpt2.experiments.proof.card import Facts
@@ -22,10 +23,8 @@ from nanogpt2.tokens.bpe.bpe import BYTE_CHARACTERS
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 SCRIPTS = ("model.js", "simd.js", "tokens.js", "write.js", "shown.js", "page.js")
-SHAPE = (
-    *("block_size", "n_layer", "n_head", "n_kv_head", "n_embd", "positions", "norm", "qk_norm"),
-    *("mlp", "mlp_conv", "tied_head", "logit_softcap"),
-)
+# Keys of a model on which what it computes does not depend, or which its weights tell.
+NOT_TOLD = ("vocab_size", "dropout", "attention_dropout", "bias")
 FITS = 1_000_000  # bytes: a page with 16 bits a weight that is larger has 8
 LARGEST = 384_000_000  # bytes of a page, since a browser's texts have an end
 REST = 64_000  # bytes of a page beside its weights, about
@@ -88,7 +87,7 @@ def make_page(model: GPT, tokenizer: Tokenizer, contents: Contents) -> str:
     packed = pack(model.state_dict(), n_tokens=tokenizer.size, bits=contents.bits)
     config = model.config.resolved()
     known = {
-        "config": {key: config[key] for key in SHAPE},
+        "config": {key: config[key] for key in MODEL_KEYS if key not in NOT_TOLD},
         "n_tokens": tokenizer.size,
         "tokenizer": describe_tokenizer(tokenizer),
         "start": start_of(tokenizer),

@@ -5,6 +5,13 @@ const SPACE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u2
 const WORDS = new RegExp(
   `'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^${SPACE}\\p{L}\\p{N}]+|[${SPACE}]+(?![^${SPACE}])|[${SPACE}]`, "gu");
 
+/** Return `found`; an Error where it is none of `allowed`: what a page does not know it takes for
+ *  nothing else. */
+function oneOf(name, found, allowed) {
+  if (allowed.includes(found)) return found;
+  throw new Error(`${name}: found ${JSON.stringify(found)}; this page knows ${allowed.join(", ")}`);
+}
+
 /** The one form of every text that enters: nanogpt2/tokens/normal.py. */
 const normalise = (text) =>
   text.replace(/^\ufeff+/, "").replace(/\r\n?|[\x85\u2028\u2029]/g, "\n").normalize("NFC");
@@ -84,4 +91,7 @@ class BytePairTokenizer extends ByteTokenizer {
 
 const TOKENIZERS = { char: CharTokenizer, byte: ByteTokenizer, bpe: BytePairTokenizer };
 
-const openTokenizer = (description) => new TOKENIZERS[description.name](description);
+function openTokenizer(description) {
+  const name = oneOf("tokenizer", description.name, Object.keys(TOKENIZERS));
+  return new TOKENIZERS[name](description);
+}

@@ -12,6 +12,7 @@ from torch import Tensor
 from nanogpt2.base.system.errors import CheckpointError
 from nanogpt2.decode.kernels.int8 import round_rows
 
+KINDS = {8: "i8", 16: "f16"}  # of a matrix's numbers, by their bits
 WITH_ROWS_OF_TOKENS = ("wte.weight", "lm_head.weight")
 
 
@@ -48,7 +49,11 @@ def pack(weights: Mapping[str, Tensor], *, n_tokens: int, bits: int) -> Packed:
 
 def kind_of(weight: Tensor, bits: int) -> str:
     """Return how the numbers of `weight` are kept where matrices have `bits`: i8 or f16."""
-    return "i8" if bits == 8 and weight.dim() == 2 else "f16"
+    if bits not in KINDS:
+        raise CheckpointError(
+            f"bits: found {bits}; allowed in a page: {', '.join(map(str, KINDS))}"
+        )
+    return KINDS[bits] if weight.dim() == 2 else "f16"
 
 
 def as_matrix(weight: Tensor) -> Tensor:

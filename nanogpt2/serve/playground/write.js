@@ -70,6 +70,10 @@ function keepShare(likely, topP) {
   });
 }
 
+/** How many of the last tokens are read anew past block_size. */
+const readAnew = (block_size, window) =>
+  oneOf("window", window, ["exact", "half"]) === "exact" ? block_size : Math.max(1, block_size >> 1);
+
 /** Read `ids`, then write token after token; a generator that ends only where nobody asks on.
  *  It yields null while it only reads, and for each token { id, drawn, bits, choices }: its
  *  surprise, and the most likely tokens there with their probabilities, null for the first.
@@ -77,6 +81,7 @@ function keepShare(likely, topP) {
  *  window anew: the last block_size tokens for each one, or half of them where window is "half". */
 function* write(reader, ids, { seed = 0, window = "exact", controls = () => ({}), shown = 8 } = {}) {
   const { block_size, slides } = reader.model, uniform = uniforms(seed), history = [...ids];
+  const anew = readAnew(block_size, window);
   let logits = null;
   function* again(size) {
     reader.reset();
@@ -104,7 +109,7 @@ function* write(reader, ids, { seed = 0, window = "exact", controls = () => ({})
     history.push(id);
     yield record;
     if (slides || reader.position < block_size) logits = reader.read(id);
-    else yield* again(window === "exact" ? block_size : Math.max(1, block_size >> 1));
+    else yield* again(anew);
   }
 }
 
@@ -115,7 +120,7 @@ function* attention(reader, ids, window = "exact") {
   const { block_size, slides, n_head, n_layer } = reader.model;
   let start = 0;
   if (!slides && ids.length > block_size) {
-    const size = window === "exact" ? block_size : Math.max(1, block_size >> 1);
+    const size = readAnew(block_size, window);
     const room = block_size - size + 1; // tokens between one reading anew and the next
     start = ids.length - size - ((ids.length - block_size - 1) % room);
   }

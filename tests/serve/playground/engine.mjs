@@ -43,10 +43,10 @@ function answer(page, { text, ids, count = 0, seed = 0, controls = { temperature
 
 const jobs = JSON.parse(readFileSync(0, "utf8"));
 const answers = jobs.map(({ page, ask }) => {
-  const opened = open(page);
+  let opened = null;
   return ask.map((each) => {
     try {
-      return answer(opened, each);
+      return answer((opened ??= open(page)), each);
     } catch (error) {
       return { error: error.message };
     }

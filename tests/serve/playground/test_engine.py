@@ -190,6 +190,43 @@ def attention_of(model: GPT, ids: list[int]) -> Tensor:
     return torch.cat(found)
 
 
+# --- What a page does not know ---
+
+HEAD_OF_CONFIG = '"config":{'
+UNKNOWN: dict[str, tuple[str, str, str]] = {  # what stands in the page, in its place, what is said
+    "mlp": ('"mlp":"gelu"', '"mlp":"geglu"', "gelu, relu2, swiglu"),
+    "norm": ('"norm":"layer"', '"norm":"deep"', "layer, rms"),
+    "positions": ('"positions":"learned"', '"positions":"alibi"', "learned, rotary"),
+    "qk_norm": ('"qk_norm":false', '"qk_norm":"l1"', "false, true"),
+    "tied_head": ('"tied_head":true', '"tied_head":null', "false, true"),
+    "mlp_conv": ('"mlp_conv":0', '"mlp_conv":"gated"', 'found "gated"; allowed: a number'),
+    "logit_softcap": (',"logit_softcap":0.0', "", "found undefined; allowed: a number"),
+    "a setting": (HEAD_OF_CONFIG, HEAD_OF_CONFIG + '"experts":4,', 'found "experts"; this page'),
+    "h.1.attn.gate": ('"h.1.attn.c_proj.bias":', '"h.1.attn.gate":', "knows no such weights"),
+    "wte.weight": ('"kind":"f16"', '"kind":"f8"', 'found "f8"; this page knows f16, i8'),
+    "tokenizer": ('"name":"char"', '"name":"toString"', "this page knows char, byte, bpe"),
+}
+
+
+def test_a_page_names_what_it_does_not_know_and_computes_nothing(tmp_path: Path) -> None:
+    model, jobs = warmed(get_config(SHAPE)).eval(), []
+    write(tmp_path / "known.html", model, CHARACTERS, 16)
+    page = (tmp_path / "known.html").read_text(encoding="utf-8")
+    for number, (known, unknown, _) in enumerate(UNKNOWN.values()):
+        assert known in page
+        path = tmp_path / f"{number}.html"
+        path.write_text(page.replace(known, unknown, 1), encoding="utf-8")
+        jobs.append((path, [{"ids": PROMPT}]))
+    asks: list[dict[str, Any]] = [{"ids": PROMPT, "window": "whole"}, {"ids": PROMPT}]
+    jobs.append((tmp_path / "known.html", asks))
+    *answers, (window, usual) = ask_pages(jobs)
+    for (name, (_, _, said)), (answer,) in zip(UNKNOWN.items(), answers, strict=True):
+        assert answer["error"].startswith(f"{name}"), answer
+        assert said in answer["error"]
+    assert window["error"] == 'window: found "whole"; this page knows exact, half'
+    assert "error" not in usual
+
+
 # --- Tokenizers ---
 
 TEXT = "The cat's been near 100 mats.\n\n  \tWhy? They'll say: né, 東京 🙂!\n" * 9

@@ -1,5 +1,8 @@
 """Weights in fewer bits: how near they stay, what that costs, and what is refused."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from variants import warmed
@@ -50,6 +53,12 @@ def test_weights_that_are_no_numbers_are_refused(tiny: Config, bits: int) -> Non
     weights["h.0.attn.c_attn.weight"][0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="not finite"):
         pack(weights, n_tokens=64, bits=bits)
+
+
+@pytest.mark.parametrize("pack_in", [as_packed, partial(pack, n_tokens=64)])
+def test_bits_that_the_page_lacks_are_refused(tiny: Config, pack_in: Callable[..., object]) -> None:
+    with pytest.raises(CheckpointError, match="bits: found 4; allowed in a page: 8, 16"):
+        pack_in(GPT(tiny).state_dict(), bits=4)
 
 
 def test_small_models_have_sixteen_bits_larger_ones_eight_and_no_page_is_endless() -> None:
