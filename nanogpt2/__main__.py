@@ -21,7 +21,7 @@ MAP = {
         "plan": "what to train in the time there is, and what to expect of it",
         "preset": "a model of another size, or what suits fine-tuning",
         "import": "trained weights of Hugging Face's hub to start from",
-        "runs": "runs that were cut off and can go on",
+        "runs": "runs that were cut off, to go on or be removed",
     },
     "Compare": {
         "report": "all runs on one page, live while they train",

@@ -15,7 +15,7 @@ from nanogpt2.commands.command import shown
 @click.pass_context
 @shown
 def main(context: click.Context, root: Path) -> None:
-    """List the runs that were cut off and can go on; `runs prune` removes them."""
+    """List the runs that were cut off; the same command goes on. `runs prune` removes them."""
     from nanogpt2.base.system.words import counted
     from nanogpt2.commands.unfinished import describe_run, list_runs
 

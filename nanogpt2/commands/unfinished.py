@@ -1,16 +1,18 @@
-"""The runs that were cut off and can go on, as people see, remove and sample them."""
+"""The runs that were cut off, as people see, remove and sample them."""
 
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanogpt2.base.system.errors import CheckpointError, TrainingError
+from nanogpt2.base.system.checksums import hash_code
+from nanogpt2.base.system.errors import CheckpointError, DataError, TrainingError
 from nanogpt2.base.system.files import is_folder
 from nanogpt2.base.system.words import counted, describe_seconds
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.distil.ahead import released
 from nanogpt2.train.resume import StateFiles
+from nanogpt2.train.states import TRAINING_ROOMS
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class UnfinishedRun:
     seconds_old: float
     running: bool
     about: str
+    code_differs: bool = False  # so that the same command starts afresh
 
 
 def list_runs(root: str | Path) -> list[UnfinishedRun]:
@@ -37,7 +40,8 @@ def describe_run(run: UnfinishedRun) -> str:
     """Return one line about an unfinished run."""
     return (
         f"{run.name}  iteration {run.step}  {run.bytes / 1e6:.1f} MB "
-        f" {describe_seconds(run.seconds_old)} old{'  under way' * run.running}  {run.about}"
+        f" {describe_seconds(run.seconds_old)} old{'  under way' * run.running}"
+        f"{'  of other code' * run.code_differs}  {run.about}"
     )
 
 
@@ -54,7 +58,16 @@ def _inspect(folder: Path) -> UnfinishedRun:
         seconds_old=max(0.0, time.time() - newest),  # a clock may have been wrong
         running=states.is_under_way(),
         about=about.read_text(encoding="utf-8") if about.exists() else "",
+        code_differs=bool(paths) and _code_of(states) != hash_code(TRAINING_ROOMS),
     )
+
+
+def _code_of(states: StateFiles) -> str | None:
+    """Return the hash of the code that wrote `states`, or None where that was not noted."""
+    try:
+        return str(states.facts()["code"])
+    except (DataError, LookupError, TypeError):  # of an older version, or damaged
+        return None
 
 
 def prune_runs(root: str | Path, names: Iterable[str] = ()) -> list[UnfinishedRun]:

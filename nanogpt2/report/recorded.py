@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.base.system.repository import committed_text
@@ -42,15 +43,17 @@ def read_recorded(config: Config, curve: Path, params: Path) -> RecordedRun | No
     learnt = ("vocab_size",) if config.tokenizer == "bpe" else ()  # other tokens for each size
     if any(config[key] != before[key] for key in (*TEXT_KEYS, *learnt)):
         return None
-    return RecordedRun(history, describe_changes(before, config))
+    changes = list_changes(before.training_dict(), config.training_dict())
+    return RecordedRun(history, ", ".join(changes))
 
 
-def describe_changes(before: Config, after: Config) -> str:
-    """Return the training keys that differ, such as `learning_rate 0.008 -> 0.0005`."""
-    old, new = before.training_dict(), after.training_dict()
-    return ", ".join(
-        f"{key} {show(old[key])} -> {show(new[key])}" for key in new if old[key] != new[key]
-    )
+def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the keys of `after` that were other `before`, as `learning_rate 0.008 -> 0.0005`."""
+    return [
+        f"{key} {show(before.get(key))} -> {show(after[key])}"
+        for key in after
+        if before.get(key) != after[key]
+    ]
 
 
 def val_loss_at(history: Sequence[Mapping[str, float]], step: float) -> float | None:

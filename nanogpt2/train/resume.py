@@ -21,6 +21,7 @@ from nanogpt2.base.system.signals import Interrupted, caught_signals
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.model import checkpoint
 from nanogpt2.model.archive import checksum_of
+from nanogpt2.report.unfinished import ABOUT, FACTS
 
 STATES_KEPT = 2
 PARTIAL = "partial"  # name of a state until it is whole
@@ -148,9 +149,14 @@ class StateFiles:
             warnings.append(f"warning: {path} is damaged: skipped")
         return None, warnings
 
-    def describe(self, text: str) -> None:
-        """Note in words which run this is, for a list of unfinished runs."""
-        self.group.from_main(lambda: files.write_text(self.folder / "run.txt", text))
+    def describe(self, text: str, facts: Mapping[str, Any]) -> None:
+        """Note in words and by its facts which run this is, for those who look at what is left."""
+        self.group.from_main(lambda: files.write_text(self.folder / ABOUT, text))
+        self.group.from_main(lambda: files.write_json(self.folder / FACTS, facts))
+
+    def facts(self) -> Any:
+        """Return what `describe` was told; DataError where that is not there or damaged."""
+        return files.read_json(self.folder / FACTS)
 
     def clear(self) -> None:
         """Remove all states."""

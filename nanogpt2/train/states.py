@@ -12,6 +12,7 @@ from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import Config
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.report.stopwatch import Stopwatch
+from nanogpt2.report.unfinished import tell_left
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
 from nanogpt2.train import resume
 from nanogpt2.train.aside import StateWriter, bytes_of
@@ -50,7 +51,7 @@ class RunStates:
         if len(known) < 2:
             say("warning: no state is kept: the datasets are not CharDataset or TokenDataset")
             return
-        facts = {
+        self.facts = {
             "config": stepper.config.training_dict(),
             "data": [dataset.sha256() for dataset in known],
             "separator": known[0].separator,
@@ -61,7 +62,7 @@ class RunStates:
             "device": stepper.device.type,
             "operators": type(stepper.operators).__name__,
         }
-        self.files = resume.StateFiles(root / resume.fingerprint(facts), stepper.group)
+        self.files = resume.StateFiles(root / resume.fingerprint(self.facts), stepper.group)
         if stepper.group.is_main:
             self.writer = StateWriter(self.files, stepper.device)
 
@@ -72,7 +73,7 @@ class RunStates:
             yield
             return
         with self.files.locked(wait=wait):
-            self.files.describe(describe_run(self.stepper.config))
+            self.files.describe(describe_run(self.stepper.config), self.facts)
             try:
                 yield
             finally:  # whatever ends the run, what is being written becomes whole
@@ -90,6 +91,8 @@ class RunStates:
         for warning in warnings:
             self.say(warning)
         if state is None:
+            if resume.is_wanted() and self.writer:
+                self._say_left(self.files.folder)
             return TrainingRecord()
         found, own = state["computed"], self._computed()
         changes = [f"{key}: {found[key]} -> {own[key]}" for key in own if found[key] != own[key]]
@@ -101,6 +104,11 @@ class RunStates:
         differs = f" with {', '.join(changes)}, so not to the bit" if changes else ""
         self.say(f"going on from iteration {record.step}{differs}; NANOGPT2_RESUME=0 starts afresh")
         return record
+
+    def _say_left(self, folder: Path) -> None:
+        """Say which unfinished run is not continued, and why."""
+        if line := tell_left(folder, lambda other: resume.StateFiles(other).is_under_way()):
+            self.say(line)
 
     def _computed(self) -> dict[str, Any]:
         """Return what else the bits of the result depend on, with which a run may yet go on.

@@ -115,6 +115,115 @@ def test_another_text_never_goes_on_from_it(
     assert not crashed_then(config, text + "!", capsys)
 
 
+AFRESH = "warning: starting afresh: "
+
+
+def left_aside(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was said of an unfinished run that is not continued; nothing is asked twice."""
+    lines = [line for line in capsys.readouterr().out.splitlines() if AFRESH in line]
+    assert len(lines) <= 1
+    return "".join(lines)
+
+
+def crashed_folder(config: Config, text: str) -> Path:
+    """Let a run of `config` crash; return where its state lies."""
+    before = set(ROOT.glob("*/"))
+    with pytest.raises(CrashError):
+        run(config, text, crash=10)
+    (folder,) = set(ROOT.glob("*/")) - before
+    return folder
+
+
+def test_an_unfinished_run_of_other_code_is_told_and_kept(
+    config: Config,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as before:  # the code as it is without a room
+        before.setattr("nanogpt2.train.states.TRAINING_ROOMS", ("config", "train"))
+        folder = crashed_folder(config, text)
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    listed = CliRunner().invoke(main, ["runs"]).stdout
+    assert "  of other code  max_iters 20" in listed
+    assert left_aside(capsys) == ""
+    run(config, text)
+    assert left_aside(capsys).endswith(
+        f"{AFRESH}{folder} has an unfinished run, at iteration 4, from before a change of the"
+        " library's code; undo that and the same command goes on there; python -m nanogpt2 runs"
+        f" prune {folder.name} removes it"
+    )
+    assert {path: path.read_bytes() for path in folder.iterdir()} == kept
+    with monkeypatch.context() as before:
+        before.setattr("nanogpt2.train.states.TRAINING_ROOMS", ("config", "train"))
+        assert crashed_then(config, text, capsys)
+    assert not list(ROOT.glob("*"))
+
+
+def test_one_of_a_version_that_did_not_note_its_code_is_told_too(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    older = crashed_folder(config, text).rename(ROOT / "older")
+    (older / "facts.json").unlink()
+    assert "  of other code  max_iters 20" in CliRunner().invoke(main, ["runs"]).stdout
+    run(config, text)
+    assert "from before a change of the library's code;" in left_aside(capsys)
+    run(get_config({**config.to_dict(), "learning_rate": 2e-3}), text)
+    assert left_aside(capsys) == ""  # another run, for all that is known
+
+
+def test_what_has_changed_since_is_named_of_the_run_most_like_this_one(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = crashed_folder(config, text)
+    changes: dict[str, dict[str, object]] = {
+        "learning_rate 0.001 -> 0.002": {"learning_rate": 2e-3},
+        f"seed {config.seed} -> 5, n_layer 2 -> 1": {"n_layer": 1, "seed": 5},
+    }
+    for said, change in changes.items():
+        run(get_config({**config.to_dict(), **change}), text)
+        line = left_aside(capsys)
+        assert f"{folder} has an unfinished run, at iteration 4," in line
+        assert f"from before a change of {said};" in line
+    data = CharDataset(text + "!", config.block_size)
+    Trainer(GPT(config), config, resume_root=ROOT.absolute()).train(data, data)
+    line = left_aside(capsys)
+    assert f"{AFRESH}{folder} has" in line  # as short where the whole path is given
+    assert "from before a change of the data;" in line
+    other = {"learning_rate": 2e-3, "n_layer": 1, "seed": 5, "dropout": 0.1}
+    run(get_config({**config.to_dict(), **other}), text)
+    assert left_aside(capsys) == ""  # another run
+    nearer = crashed_folder(get_config({**config.to_dict(), **other}), text)
+    run(get_config({**config.to_dict(), **other, "seed": 6}), text)
+    assert f"{nearer} has an unfinished run" in left_aside(capsys)
+    monkeypatch.setenv("NANOGPT2_RESUME", "0")
+    run(get_config({**config.to_dict(), "seed": 6}), text)
+    assert left_aside(capsys) == ""  # which was asked for
+
+
+def test_one_that_is_under_way_damaged_or_without_a_state_is_not_told(
+    config: Config, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = get_config({**config.to_dict(), "learning_rate": 2e-3})
+    folder = crashed_folder(config, text)
+    with StateFiles(folder).locked():
+        run(other, text)
+        assert left_aside(capsys) == ""
+    for damaged in ("{", "[]", "{}", '{"config": 1}'):
+        (folder / "facts.json").write_text(damaged, encoding="utf-8")
+        run(other, text)
+        assert left_aside(capsys) == "", damaged
+        assert "iteration 4" in CliRunner().invoke(main, ["runs"]).stdout
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    (folder / "facts.json").unlink()
+    run(other, text)
+    assert left_aside(capsys) == ""
+    listed = CliRunner().invoke(main, ["runs"]).stdout
+    assert "iteration 0" in listed
+    assert "of other code" not in listed
+
+
 def test_facts_of_the_machine_may_change(
     config: Config, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
