@@ -104,7 +104,7 @@ def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
     if run is None and not files.exists(checkpoint):
         _suggest_run(checkpoint)
     if run is not None:
-        from nanogpt2.commands.unfinished import find_run
+        from nanogpt2.commands.shared.unfinished import find_run
 
         checkpoint = find_run(STATES, "" if run == "newest" else run)
     if run is None and files.exists(checkpoint / "config.json"):
@@ -120,7 +120,7 @@ def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
 
 
 def _open_state(path: Path) -> "Checkpoint":
-    from nanogpt2.commands.unfinished import load_unfinished
+    from nanogpt2.commands.shared.unfinished import load_unfinished
 
     loaded = load_unfinished(path)
     say(f"{path}: not over, at iteration {loaded.origin['iter']}")
@@ -130,7 +130,7 @@ def _open_state(path: Path) -> "Checkpoint":
 def _suggest_run(checkpoint: Path) -> None:
     """Raise CheckpointError for a model file that is not there, where a run could be read."""
     from nanogpt2.base.system.errors import CheckpointError
-    from nanogpt2.commands.unfinished import list_runs
+    from nanogpt2.commands.shared.unfinished import list_runs
 
     if any(run.step for run in list_runs(STATES)):
         raise CheckpointError(

@@ -17,7 +17,7 @@ from nanogpt2.commands.command import shown
 def main(context: click.Context, root: Path) -> None:
     """List the runs that were cut off; the same command goes on. `runs prune` removes them."""
     from nanogpt2.base.system.words import counted
-    from nanogpt2.commands.unfinished import describe_run, list_runs
+    from nanogpt2.commands.shared.unfinished import describe_run, list_runs
 
     context.obj = root
     if context.invoked_subcommand is None:
@@ -32,6 +32,6 @@ def main(context: click.Context, root: Path) -> None:
 @shown
 def prune(root: Path, names: tuple[str, ...]) -> None:
     """Remove the unfinished runs called NAMES, or all of them; a run under way stays."""
-    from nanogpt2.commands.unfinished import describe_pruned, prune_runs
+    from nanogpt2.commands.shared.unfinished import describe_pruned, prune_runs
 
     done(describe_pruned(prune_runs(root, names)))

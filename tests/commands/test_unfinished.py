@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from nanogpt2.__main__ import main
 from nanogpt2.base.system.errors import NanoGPT2Error
-from nanogpt2.commands.unfinished import load_unfinished
+from nanogpt2.commands.shared.unfinished import load_unfinished
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.checkpoint import save_checkpoint
 from nanogpt2.model.gpt import GPT

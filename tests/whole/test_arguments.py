@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, random_split
 
 import nanogpt2
 from nanogpt2.base.system.errors import ConfigError, DataError, DeviceError, NanoGPT2Error
-from nanogpt2.commands.unfinished import list_runs, prune_runs
+from nanogpt2.commands.shared.unfinished import list_runs, prune_runs
 from nanogpt2.config.config import Config, get_config, use_preset
 from nanogpt2.decode.draw import Controls
 from nanogpt2.evaluate.evaluate import evaluate_splits, evaluate_tokens

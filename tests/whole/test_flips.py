@@ -10,7 +10,7 @@ import torch
 
 from nanogpt2.base.system import checksums
 from nanogpt2.base.system.errors import NanoGPT2Error
-from nanogpt2.commands.unfinished import load_unfinished
+from nanogpt2.commands.shared.unfinished import load_unfinished
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.exchange.incoming.pretrained import load_pretrained
 from nanogpt2.model.checkpoint import (

@@ -22,7 +22,7 @@ ROOMS = (
     *("sample", "evaluate", "exchange/incoming", "exchange/export", "experiments/trials"),
     *("experiments", "experiments/plan", "experiments/proof", "experiments/compare"),
     *("experiments/pages", "experiments/gate", "serve/playground", "serve/batching"),
-    *("serve/completions", "serve", "commands"),
+    *("serve/completions", "serve", "commands/shared", "commands"),
 )
 WINGS = tuple(dict.fromkeys(room.partition("/")[0] for room in ROOMS))
 PACKAGE = ROOT / "nanogpt2"
@@ -145,7 +145,7 @@ def test_an_init_says_what_enters_and_leaves_and_imports_nothing() -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("click", {"stages", "commands", "__main__"}),
+        ("click", {"stages", "commands", "commands/shared", "__main__"}),
         ("yaml", {"config"}),
         ("subprocess", {"experiments/trials", "launch", "compiler", "replay", "repository"}),
         ("triton", {"gpu", "gpu_kernels", "gpu_ahead", "fp8"}),

@@ -1,0 +1,1 @@
+"""What commands share: the runs that were cut off."""
