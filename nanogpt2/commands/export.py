@@ -8,7 +8,8 @@ import click
 
 from nanogpt2.base.screen.screen import done, phase
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.model import STATES, file_options, open_model
+from nanogpt2.commands.model import file_options, open_model
+from nanogpt2.commands.shared.values import STATES
 
 if TYPE_CHECKING:
     from nanogpt2.experiments.proof.card import Facts

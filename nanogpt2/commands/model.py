@@ -8,13 +8,13 @@ import click
 from click.core import ParameterSource
 
 from nanogpt2.base.screen.screen import say
+from nanogpt2.commands.shared.values import STATES
 
 if TYPE_CHECKING:
     from nanogpt2.decode.ensemble.checkpoints import Trained
     from nanogpt2.model.checkpoint import Checkpoint
     from nanogpt2.tokens.tokenizer import Tokenizer
 
-STATES = Path(".resume")
 BEST = "checkpoints/best_model.pt"
 FORMS = "Model file, a folder in Hugging Face's form, or a state of an unfinished run"
 

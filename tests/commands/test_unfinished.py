@@ -95,6 +95,33 @@ def test_without_a_run_it_says_so_and_with_one_a_missing_model_names_it(tiny: Co
     assert run("generate", "--run", "none").stderr.startswith("no unfinished run none with a state")
 
 
+def test_only_what_training_made_is_listed_and_pruned(tiny: Config) -> None:
+    cut_off(tiny)
+    (folder,) = (path for path in Path(".resume").iterdir() if path.is_dir())
+    own = ["src", "0123456789abcdef", ".resume/notes", ".resume/empty"]
+    for other in map(Path, own):
+        other.mkdir()
+        (other / "a.txt").write_text("mine", encoding="utf-8")
+    Path("src/run.txt").write_text("mine too", encoding="utf-8")
+    for arguments in (["--root", "."], ["--root", ".resume"]):
+        done = CliRunner().invoke(main, ["runs", *arguments, "prune", "src"])
+        assert (done.exit_code, done.stderr) == (1, f"no unfinished run src under {arguments[1]}\n")
+    assert "no unfinished runs under ." in CliRunner().invoke(main, ["runs", "--root", "."]).stdout
+    assert CliRunner().invoke(main, ["runs"]).stdout.split()[0] == folder.name
+    for arguments in (["--root", "."], []):
+        assert CliRunner().invoke(main, ["runs", *arguments, "prune"]).exit_code == 0
+    assert not folder.exists()
+    assert all(Path(other, "a.txt").is_file() for other in own)
+
+
+@pytest.mark.parametrize("prune", [[], ["prune"]])
+@pytest.mark.parametrize(("root", "why"), [("none", "no such folder"), ("text.txt", "a file")])
+def test_a_root_of_runs_that_is_no_folder_is_refused(root: str, why: str, prune: list[str]) -> None:
+    done = CliRunner().invoke(main, ["runs", "--root", root, *prune])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith(f"{root}: {why}")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK"])
 def test_a_file_that_is_no_state_is_refused(content: bytes) -> None:
     Path(".resume/run").mkdir(parents=True)

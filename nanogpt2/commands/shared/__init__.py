@@ -1,1 +1,1 @@
-"""What commands share: the runs that were cut off."""
+"""What commands share: the values that they take, and the runs that were cut off."""

@@ -1,5 +1,6 @@
 """The runs that were cut off, as people see, remove and sample them."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,15 @@ from pathlib import Path
 
 from nanogpt2.base.system.checksums import hash_code
 from nanogpt2.base.system.errors import CheckpointError, DataError, TrainingError
-from nanogpt2.base.system.files import is_folder
+from nanogpt2.base.system.files import exists, is_folder
 from nanogpt2.base.system.words import counted, describe_seconds
+from nanogpt2.commands.shared.values import STATES
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.distil.ahead import released
 from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.states import TRAINING_ROOMS
+
+ABOUT = "run.txt"  # of a run's folder: which it is, in words
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,28 @@ class UnfinishedRun:
 
 
 def list_runs(root: str | Path) -> list[UnfinishedRun]:
-    """Return the unfinished runs under `root`, the newest first."""
+    """Return the unfinished runs under `root`, the newest first; other folders are left out.
+
+    DataError where `root` is a file, or is not there and not where runs are kept by default.
+    """
     if not is_folder(root):
+        if exists(root):
+            raise DataError(f"{root}: a file; allowed: the folder of unfinished runs")
+        if Path(root) != STATES:
+            raise DataError(f"{root}: no such folder; unfinished runs are kept in {STATES}")
         return []
-    runs = [_inspect(folder) for folder in Path(root).glob("*") if folder.is_dir()]
+    runs = [_inspect(folder) for folder in Path(root).glob("*") if is_run(folder)]
     return sorted(runs, key=lambda run: run.seconds_old)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether training made `folder`: its name is a fingerprint, and what it kept is there.
+
+    Any project may have a run.txt, which alone would not say so.
+    """
+    named = re.fullmatch("[0-9a-f]{16}", folder.name) and folder.is_dir()
+    there = named and any((folder / name).is_file() for name in (ABOUT, "facts.json"))
+    return bool(there or (named and StateFiles(folder).paths()))
 
 
 def describe_run(run: UnfinishedRun) -> str:
@@ -50,7 +71,7 @@ def _inspect(folder: Path) -> UnfinishedRun:
     states = StateFiles(folder)
     paths = states.paths()
     newest = max((path.stat().st_mtime for path in kept), default=folder.stat().st_mtime)
-    about = folder / "run.txt"
+    about = folder / ABOUT
     return UnfinishedRun(
         name=folder.name,
         step=int(paths[-1].name.split("-")[0]) if paths else 0,
