@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
-@click.option("--checkpoint", type=Path, default="checkpoints/best_model.pt", help="Model file.")
-@click.option("--export", type=Path, metavar="FOLDER", help="Its export; the card goes there.")
-@click.option("--out", type=Path, metavar="FILE", help="File to write.  [default: print it]")
+@click.option("--checkpoint", type=PATH, default="checkpoints/best_model.pt", help="Model file.")
+@click.option("--export", type=PATH, metavar="FOLDER", help="Its export; the card goes there.")
+@click.option("--out", type=PATH, metavar="FILE", help="File to write.  [default: print it]")
 @click.option("--license", "licence", metavar="ID", help="The model's licence: mit, ...")
 @click.option("--name", help="Title.  [default: the folder's name]")
 @shown

@@ -6,6 +6,7 @@ import click
 
 from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
@@ -13,7 +14,7 @@ from nanogpt2.commands.command import shown
 @click.option(
     "--thresholds", default="ci/thresholds.yaml", metavar="FILE", help="How much worse is allowed."
 )
-@click.option("--summary", type=Path, metavar="FILE", help="Also write it there, as Markdown.")
+@click.option("--summary", type=PATH, metavar="FILE", help="Also write it there, as Markdown.")
 @click.option(
     "--measure-noise", is_flag=True, help="Write what `seeds` has run to ci/noise.json instead."
 )

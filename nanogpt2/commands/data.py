@@ -5,15 +5,16 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
-@click.argument("corpus", type=Path, required=False)
-@click.option("--json", "out", type=Path, metavar="FILE", help="Also write all of it as JSON.")
-@click.option("--html", "page", type=Path, metavar="FILE", help="Also write it as a page.")
-@click.option("--params", type=Path, default="params.yaml", help="Which text, splits and switches.")
-@click.option("--prepared", type=Path, default="data/prepared", help="Prepared data.")
-@click.option("--card", type=Path, metavar="FILE", help="Instead, write a card of prepared data.")
+@click.argument("corpus", type=PATH, required=False)
+@click.option("--json", "out", type=PATH, metavar="FILE", help="Also write all of it as JSON.")
+@click.option("--html", "page", type=PATH, metavar="FILE", help="Also write it as a page.")
+@click.option("--params", type=PATH, default="params.yaml", help="Which text, splits and switches.")
+@click.option("--prepared", type=PATH, default="data/prepared", help="Prepared data.")
+@click.option("--card", type=PATH, metavar="FILE", help="Instead, write a card of prepared data.")
 @shown
 def main(
     corpus: Path | None,

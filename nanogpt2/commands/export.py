@@ -9,7 +9,7 @@ import click
 from nanogpt2.base.screen.screen import done, phase
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import file_options, open_model
-from nanogpt2.commands.shared.values import STATES
+from nanogpt2.commands.shared.values import PATH, STATES
 
 if TYPE_CHECKING:
     from nanogpt2.experiments.proof.card import Facts
@@ -25,7 +25,7 @@ TARGETS = {
 
 
 @click.command()
-@click.argument("path", type=Path)
+@click.argument("path", type=PATH)
 @click.option(
     "--to",
     "target",

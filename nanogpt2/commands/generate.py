@@ -10,22 +10,23 @@ from nanogpt2.base.screen import screen
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.knobs import PARAMS, knob_options, read_knobs
 from nanogpt2.commands.model import model_options, open_models
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
 @model_options
 @click.option("--prompt", help="The text to go on from.")
-@click.option("--prompt-file", type=Path, help="A UTF-8 file with the prompt.")
+@click.option("--prompt-file", type=PATH, help="A UTF-8 file with the prompt.")
 @click.option(
     "--prompts",
-    type=Path,
+    type=PATH,
     help='A file with a prompt in each line (.jsonl: {"prompt": ...}); one sample for each.',
 )
 @click.option("--interactive", is_flag=True, help="Ask for prompts, one after the other.")
 @click.option("--json", "as_json", is_flag=True, help="With --prompts: write JSON lines.")
 @knob_options
 @click.option(
-    "--params", type=Path, default=PARAMS, help="Whose group `sample` has the defaults of knobs."
+    "--params", type=PATH, default=PARAMS, help="Whose group `sample` has the defaults of knobs."
 )
 @click.option("--half-precision", is_flag=True, help="bfloat16 weights: quicker on a GPU.")
 @click.option("--int8", is_flag=True, help="Weights of 8 bits: quicker on a CPU, nearly the same.")

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=Path, help="Folder to make; by default the last part of NAME.")
+@click.option("--to", type=PATH, help="Folder to make; by default the last part of NAME.")
 @click.option("--revision", help="A branch, tag or commit of the hub's repository.")
 @shown
 def main(name: str, to: Path | None, revision: str | None) -> None:

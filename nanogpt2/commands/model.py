@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from nanogpt2.base.screen.screen import say
-from nanogpt2.commands.shared.values import STATES
+from nanogpt2.commands.shared.values import PATH, STATES
 
 if TYPE_CHECKING:
     from nanogpt2.decode.ensemble.checkpoints import Trained
@@ -25,7 +25,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     several = click.option(
         "--checkpoint",
         "checkpoints",
-        type=Path,
+        type=PATH,
         multiple=True,
         default=[BEST],
         help=f"{FORMS}; several are an ensemble, whose probabilities are averaged.",
@@ -35,7 +35,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that say in which files a model is."""
-    one = click.option("--checkpoint", type=Path, default=BEST, help=f"{FORMS}.")
+    one = click.option("--checkpoint", type=PATH, default=BEST, help=f"{FORMS}.")
     return one(_other_options(command))
 
 
@@ -43,7 +43,7 @@ def _other_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--tokenizer",
-            type=Path,
+            type=PATH,
             default="data/prepared/tokenizer.json",
             help="Read where the model file holds no tokenizer.",
         ),

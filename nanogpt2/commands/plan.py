@@ -6,6 +6,7 @@ import click
 
 from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -16,7 +17,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--quality", type=POSITIVE, help="A loss in nats a character, as soon as can be.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="To train on.")
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
-@click.option("--params", type=Path, default="params.yaml", help="The file to read and change.")
+@click.option("--params", type=PATH, default="params.yaml", help="The file to read and change.")
 @shown
 def main(
     minutes: float | None,

@@ -6,11 +6,12 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.completion import complete_preset
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
 @click.argument("name", shell_complete=complete_preset)
-@click.option("--params", type=Path, default="params.yaml", help="The file to change.")
+@click.option("--params", type=PATH, default="params.yaml", help="The file to change.")
 @shown
 def main(name: str, params: Path) -> None:
     """Write the values of the preset NAME (nano, small, base, finetune) into params.yaml.

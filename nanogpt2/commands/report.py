@@ -6,10 +6,11 @@ import click
 
 from nanogpt2.base.screen.screen import still
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
-@click.option("-o", "--out", type=Path, default="report.html", help="Page to write.")
+@click.option("-o", "--out", type=PATH, default="report.html", help="Page to write.")
 @click.option(
     "--rev", "revisions", metavar="NAME", multiple=True, help="Also a branch, tag, commit or range."
 )

@@ -6,11 +6,11 @@ import click
 
 from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import STATES
+from nanogpt2.commands.shared.values import PATH, STATES
 
 
 @click.group(invoke_without_command=True)
-@click.option("--root", type=Path, default=STATES, help="Where states of unfinished runs are kept.")
+@click.option("--root", type=PATH, default=STATES, help="Where states of unfinished runs are kept.")
 @click.pass_context
 @shown
 def main(context: click.Context, root: Path) -> None:

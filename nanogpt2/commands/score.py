@@ -7,12 +7,13 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import model_options, open_models
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
-@click.argument("file", type=Path)
+@click.argument("file", type=PATH)
 @model_options
-@click.option("--html", "page", type=Path, help="Write a page that colours each character.")
+@click.option("--html", "page", type=PATH, help="Write a page that colours each character.")
 @shown
 def main(file: Path, page: Path | None, **which: Any) -> None:
     """Say how surprising the text in FILE is: nats a token, bits a byte."""

@@ -6,6 +6,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import BEST, FORMS, open_models
+from nanogpt2.commands.shared.values import PATH
 from nanogpt2.serve.completions.limits import Limits
 
 
@@ -21,7 +22,7 @@ from nanogpt2.serve.completions.limits import Limits
 )
 @click.option(
     "--tokenizer",
-    type=Path,
+    type=PATH,
     default="data/prepared/tokenizer.json",
     help="Read where a model file holds no tokenizer.",
 )
@@ -30,7 +31,7 @@ from nanogpt2.serve.completions.limits import Limits
 @click.option("--host", default="127.0.0.1", help="Address; another than loopback needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any.")
 @click.option(
-    "--token-file", type=Path, help="A file with the token that requests then have to send."
+    "--token-file", type=PATH, help="A file with the token that requests then have to send."
 )
 @click.option(
     "--rows", type=click.IntRange(1, 1024), default=Limits.rows, help="Answers drawn at once."

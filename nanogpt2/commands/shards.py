@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 STEPS = ("scan", "settle", "encode", "merge")
 
@@ -13,9 +14,9 @@ STEPS = ("scan", "settle", "encode", "merge")
 @click.command()
 @click.argument("step", type=click.Choice(STEPS))
 @click.option("--shard", default="1/1", show_default=True, help="Which share, of scan or encode.")
-@click.option("--work", type=Path, required=True, help="Folder that all machines see.")
+@click.option("--work", type=PATH, required=True, help="Folder that all machines see.")
 @click.option("--config", default="params.yaml", show_default=True, help="What to prepare, how.")
-@click.option("--out", type=Path, default="data/prepared", show_default=True, help="Of merge.")
+@click.option("--out", type=PATH, default="data/prepared", show_default=True, help="Of merge.")
 @click.option("--workers", type=click.IntRange(1), help="Processes here; default: the cores.")
 @shown
 def main(step: str, shard: str, work: Path, config: str, out: Path, workers: int | None) -> None:

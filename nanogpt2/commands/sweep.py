@@ -8,8 +8,8 @@ import click
 from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.completion import complete_key
+from nanogpt2.commands.shared.values import PATH
 
-SPACE = click.Path(path_type=Path, dir_okay=False)
 AT_LEAST_1 = click.IntRange(min=1)
 
 
@@ -24,7 +24,7 @@ AT_LEAST_1 = click.IntRange(min=1)
     help="a,b,...; range(start,stop,step); log(first,last,count); choice(a,b,...); in a search"
     " uniform(low,high), loguniform(low,high) too.",
 )
-@click.option("--space", type=SPACE, help="A YAML file of keys with such values or lists.")
+@click.option("--space", type=PATH, help="A YAML file of keys with such values or lists.")
 @click.option("--search", type=AT_LEAST_1, help="Draw so many settings, by what came of others.")
 @click.option("--seed", type=int, default=0, help="Of the search.")
 @click.option("--seeds", type=click.IntRange(min=2), help="Run each setting with seeds 1 to N.")

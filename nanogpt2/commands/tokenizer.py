@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
@@ -12,7 +13,7 @@ from nanogpt2.commands.command import shown
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=60, help="For each, trained."
 )
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
-@click.option("--params", type=Path, default="params.yaml", help="The file to read and change.")
+@click.option("--params", type=PATH, default="params.yaml", help="The file to read and change.")
 @shown
 def main(seconds: float, dry_run: bool, params: Path) -> None:
     """Compare char, byte and bpe of 512 to 8,192 tokens on the text of params.yaml.

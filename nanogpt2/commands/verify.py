@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
+from nanogpt2.commands.shared.values import PATH
 
 
 @click.command()
-@click.argument("path", type=Path, required=False, metavar="[CHECKPOINT|FOLDER]")
+@click.argument("path", type=PATH, required=False, metavar="[CHECKPOINT|FOLDER]")
 @click.option("--replay", is_flag=True, help="Also run the recorded commands again, and compare.")
-@click.option("--sign", type=Path, metavar="KEY", help="If all fits, sign it: private key, PEM.")
-@click.option("--key", type=Path, metavar="KEY", help="Check its signature: public key, PEM.")
+@click.option("--sign", type=PATH, metavar="KEY", help="If all fits, sign it: private key, PEM.")
+@click.option("--key", type=PATH, metavar="KEY", help="Check its signature: public key, PEM.")
 @shown
 def main(path: Path | None, replay: bool, sign: Path | None, key: Path | None) -> None:
     """Say, without network, whether the files here belong together, one line for each.

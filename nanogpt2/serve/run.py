@@ -21,6 +21,7 @@ from nanogpt2.serve.connection import Connection
 SWITCH = 0.0005  # seconds that the thread that draws waits while others run Python, at most
 SHORTEST_TOKEN = 16  # characters
 UNSENT = 1 << 17  # bytes that the system keeps for a client that does not read
+NAMED = "NAME=FILE, or NAME=FILE,FILE for an ensemble, each NAME once"
 LOOPBACK, HTTP = "127.0.0.1", 80
 
 
@@ -167,12 +168,15 @@ def name_models(given: Sequence[str]) -> Mapping[str, Sequence[Path]]:
         name, sign, rest = each.partition("=")
         if not sign or exists(each):
             name, rest = "", each
-        paths = [Path(rest)] if exists(rest) else [Path(path) for path in rest.split(",") if path]
+        listed = [rest] if exists(rest) else rest.split(",")
+        paths = [Path(path) for path in listed if path.strip()]
+        if not paths:
+            raise ConfigError(f"--checkpoint {each}: names no file; allowed: {NAMED}")
         name = name or "+".join(path.stem for path in paths)
         if name in named or not name or "/" in name:
             raise ConfigError(
                 f"--checkpoint {each}: the name {name!r} is another's already, or none; allowed:"
-                " NAME=FILE, or NAME=FILE,FILE for an ensemble, each NAME once"
+                f" {NAMED}"
             )
         named[name] = paths
     return named

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nanogpt2.base.system.checksums import hash_code
 from nanogpt2.base.system.errors import CheckpointError, DataError, TrainingError
@@ -130,7 +131,7 @@ def load_unfinished(path: str | Path) -> Checkpoint:
     none that can be read.
     """
     path = Path(path)
-    state = StateFiles(path).load()[0] if path.is_dir() else load_tensors(path)
+    state = _load_newest(path) if path.is_dir() else load_tensors(path)
     if state is None:
         raise CheckpointError(f"{path}: no config.json of a model, and no whole state of a run")
     try:
@@ -141,3 +142,9 @@ def load_unfinished(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a state of this version's runs") from error
     model = build_model(path, config, released(weights | means))
     return Checkpoint(model.eval(), None, {"iter": step})
+
+
+def _load_newest(folder: Path) -> dict[str, Any] | None:
+    """Return the newest whole state in a folder, or None; the root of a disk has none."""
+    folder = folder.resolve()  # which has a name, as . has not
+    return StateFiles(folder).load()[0] if folder.name else None

@@ -1,0 +1,62 @@
+"""What every option of every command refuses, by the type of its value."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nanogpt2.__main__ import COMMANDS, main
+
+
+def all_parameters(
+    command: click.Command = main, name: str = ""
+) -> Iterator[tuple[str, click.Parameter]]:
+    """Yield each option and argument of `command` and its own commands, with a name."""
+    for param in command.params:
+        yield f"{name} {param.opts[0]}".strip(), param
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for each in command.list_commands(context):
+                found = command.get_command(context, each)
+                assert found is not None
+                yield from all_parameters(found, f"{name} {each}".strip())
+
+
+PARAMETERS = dict(all_parameters())
+PATHS = [name for name, param in PARAMETERS.items() if param.type.name == "path"]
+
+
+def test_the_parameters_of_all_commands_are_found() -> None:
+    assert {name.split()[0] for name in PARAMETERS} >= set(COMMANDS)
+    assert {"runs --root", "score file", "sweep --space", "generate --checkpoint"} <= set(PATHS)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_path_is_empty(name: str) -> None:
+    param = PARAMETERS[name]
+    for value in ("", " "):
+        with pytest.raises(click.BadParameter, match="allowed: a path"):
+            param.type.convert(value, param, None)
+
+
+def test_no_path_goes_round_the_type_that_refuses_what_is_empty() -> None:
+    kinds = {param.type.name for param in PARAMETERS.values()}
+    assert not kinds & {"Path", "file", "directory", "filename"}
+
+
+@pytest.mark.parametrize("command", ["generate", "score text.txt", "export m.gguf"])
+@pytest.mark.parametrize("checkpoint", ["", ".", "/"])
+def test_a_checkpoint_without_a_name_is_refused_in_a_line(command: str, checkpoint: str) -> None:
+    Path("text.txt").write_text("text", encoding="utf-8")
+    done = CliRunner().invoke(main, [*command.split(), "--checkpoint", checkpoint])
+    assert done.exit_code == (1 if checkpoint else 2), done.exception
+    why = "no config.json of a model, and no whole state of a run" if checkpoint else "found ''"
+    assert why in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("checkpoint", ["", ".", "/", "a=", "a=,", "a=."])
+def test_so_is_a_checkpoint_to_serve(checkpoint: str) -> None:
+    done = CliRunner().invoke(main, ["serve", "--port", "0", "--checkpoint", checkpoint])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.exception
