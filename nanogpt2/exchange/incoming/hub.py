@@ -18,12 +18,12 @@ WANTED = (
     *("config.json", "*.safetensors", "*.safetensors.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
 )
+INNER = ("errors", "utils")
 
 
 @contextmanager
-def without_bars(library: Any) -> Iterator[None]:
-    """Leave what is shown to us."""
-    bars = library.utils
+def without_bars(bars: Any) -> Iterator[None]:
+    """Leave what is shown to us; `bars` is the library's module that has the switch."""
     shown = not bars.are_progress_bars_disabled()
     bars.disable_progress_bars()
     try:
@@ -51,18 +51,20 @@ def download(name: str, folder: str | Path, *, revision: str | None = None) -> s
     `load_pretrained` raises; then there is no folder.
     """
     folder, library = files.as_path(folder), import_extra("huggingface_hub", extra="hf")
+    # modules that the library has as attributes only once they are imported
+    errors, bars = (import_extra(f"huggingface_hub.{each}", extra="hf") for each in INNER)
     if folder.exists():
         raise DataError(f"{folder}: is there already; remove it, or name another with --to")
     lines = []
 
     def fill(new: Path) -> None:
         try:
-            with without_bars(library), downloading(name, new):
+            with without_bars(bars), downloading(name, new):
                 library.snapshot_download(
                     name, revision=revision, local_dir=new, allow_patterns=[*WANTED]
                 )
-        except (OSError, ValueError, library.errors.HfHubHTTPError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (OSError, ValueError, errors.HfHubHTTPError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(f"{name}: cannot be had from the hub: {reason}") from error
         shutil.rmtree(new / ".cache", ignore_errors=True)  # the library's notes
         lines.append(describe(str(folder), load_pretrained(new)))

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +13,7 @@ from threading import Thread
 import pytest
 from click.testing import CliRunner, Result
 from huggingface_hub import constants
+from imports import ROOT
 from safetensors.torch import save_file
 
 from nanogpt2.__main__ import main
@@ -108,3 +112,23 @@ def test_what_cannot_be_had_is_one_line_and_leaves_nothing(run: Callable[..., Re
     assert done.exit_code == 1
     assert 'model_type: found "bert"' in done.stderr.splitlines()[-1]
     assert not Path("there").exists()
+
+
+def test_a_process_of_its_own_imports_a_model_and_says_in_a_line_what_it_cannot_have(
+    endpoint: str, tmp_path: Path
+) -> None:
+    """Here other tests have imported modules of the library that a command has not."""
+
+    def run(name: str, *, at: str) -> "subprocess.CompletedProcess[str]":
+        new = {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": at, "HF_HOME": str(tmp_path / "home")}
+        return subprocess.run(
+            [sys.executable, "-m", "nanogpt2", "import", name, "--to", "there"],
+            env={**os.environ, **new}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    for name, at in (("gpt2", "http://127.0.0.1:9"), ("a/b/c", endpoint), ("nothing", endpoint)):
+        done = run(name, at=at)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        assert done.stderr.startswith(f"{name}: cannot be had from the hub: ")
+    assert run("gpt2", at=endpoint).stdout.startswith("there: 7,680 parameters")
+    assert Path("there/model.safetensors").is_file()
