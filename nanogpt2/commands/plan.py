@@ -6,15 +6,22 @@ import click
 
 from nanogpt2.base.system.errors import ConfigError
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import MONTH, PATH, number
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
+
+def time(seconds: int) -> "click.ParamType[float]":
+    """Return the type of a time in units of so many `seconds`."""
+    return number(exclusiveMinimum=0, maximum=MONTH // seconds)
 
 
 @click.command()
-@click.option("--minutes", type=POSITIVE, help="Of training; 10 unless another option says.")
-@click.option("--hours", type=POSITIVE, help="Of training.")
-@click.option("--quality", type=POSITIVE, help="A loss in nats a character, as soon as can be.")
+@click.option("--minutes", type=time(60), help="Of training; 10 unless another option says.")
+@click.option("--hours", type=time(3600), help="Of training, at most 720.")
+@click.option(
+    "--quality",
+    type=number(exclusiveMinimum=0),
+    help="A loss in nats a character, as soon as can be.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="To train on.")
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
 @click.option("--params", type=PATH, default="params.yaml", help="The file to read and change.")

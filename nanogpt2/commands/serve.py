@@ -6,7 +6,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import BEST, FORMS, open_models
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import MONTH, PATH, number
 from nanogpt2.serve.completions.limits import Limits
 
 
@@ -44,7 +44,10 @@ from nanogpt2.serve.completions.limits import Limits
 )
 @click.option("--max-body", type=click.IntRange(1), default=Limits.body, help="Bytes of a request.")
 @click.option(
-    "--max-seconds", type=click.FloatRange(0.1), default=Limits.request_time, help="Of a request."
+    "--max-seconds",
+    type=number(minimum=0.1, maximum=MONTH),
+    default=Limits.request_time,
+    help="Of a request.",
 )
 @shown
 def main(

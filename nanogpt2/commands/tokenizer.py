@@ -5,12 +5,15 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import MONTH, PATH, number
 
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60, help="For each, trained."
+    "--seconds",
+    type=number(exclusiveMinimum=0, maximum=MONTH),
+    default=60,
+    help="For each, trained.",
 )
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
 @click.option("--params", type=PATH, default="params.yaml", help="The file to read and change.")

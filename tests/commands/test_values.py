@@ -26,6 +26,7 @@ def all_parameters(
 
 PARAMETERS = dict(all_parameters())
 PATHS = [name for name, param in PARAMETERS.items() if param.type.name == "path"]
+FLOATS = [name for name, param in PARAMETERS.items() if "float" in param.type.name]
 
 
 def test_the_parameters_of_all_commands_are_found() -> None:
@@ -44,6 +45,39 @@ def test_no_path_is_empty(name: str) -> None:
 def test_no_path_goes_round_the_type_that_refuses_what_is_empty() -> None:
     kinds = {param.type.name for param in PARAMETERS.values()}
     assert not kinds & {"Path", "file", "directory", "filename"}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_number_is_other_than_finite(name: str) -> None:
+    param = PARAMETERS[name]
+    for value in ("nan", "inf", "-inf", "1e999"):
+        with pytest.raises(click.BadParameter, match=f"found {value}; allowed: a finite number"):
+            param.type.convert(value, param, None)
+
+
+def test_the_numbers_of_all_commands_are_found() -> None:
+    known = {"plan --hours", "tokenizer --seconds", "serve --max-seconds", "generate --min-p"}
+    assert known <= set(FLOATS)
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("generate --top-p nan", "above 0, at most 1"),
+        ("generate --top-p 1.5", "above 0, at most 1"),
+        ("generate --temperature -1", "at least 0, at most 100"),
+        ("plan --minutes 1e9", "above 0, at most 43200"),
+        ("plan --hours 721", "above 0, at most 720"),
+        ("plan --quality 0", "above 0"),
+        ("tokenizer --seconds -1", "above 0, at most 2592000"),
+        ("serve --max-seconds 0", "at least 0.1, at most 2592000"),
+    ],
+)
+def test_a_number_out_of_its_range_is_told_the_range(line: str, allowed: str) -> None:
+    done = CliRunner().invoke(main, line.split())
+    assert done.exit_code == 2
+    found = f"found {line.split()[-1]}; allowed: a finite number, {allowed}\n"
+    assert done.stderr.endswith(found), done.stderr
 
 
 @pytest.mark.parametrize("command", ["generate", "score text.txt", "export m.gguf"])

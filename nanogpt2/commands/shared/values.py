@@ -1,10 +1,14 @@
 """Values that options take: what they are by default, and which are refused."""
 
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 STATES = Path(".resume")  # where training keeps states of runs that are not over
+MONTH = 30 * 24 * 3600  # seconds; what is to take longer is surely a slip
 
 
 def path(value: str | Path) -> Path:
@@ -18,3 +22,33 @@ def path(value: str | Path) -> Path:
 
 
 PATH = click.types.FuncParamType(path)
+
+
+def number_by(rule: Callable[[], Mapping[str, Any]]) -> "click.ParamType[float]":
+    """Return the type of a finite number that the rule of a JSON schema, read when asked, allows.
+
+    click's own ranges take nan, which is in none, and inf where they have no end.
+    """
+
+    def convert(value: Any) -> float:
+        found, bounds = click.FLOAT.convert(value, None, None), rule()
+        if (
+            not math.isfinite(found)
+            or found < bounds.get("minimum", -math.inf)
+            or found <= bounds.get("exclusiveMinimum", -math.inf)
+            or found > bounds.get("maximum", math.inf)
+        ):
+            from nanogpt2.config.schema import describe_allowed
+
+            allowed = describe_allowed({**bounds, "type": "number"}).removeprefix("a number")
+            raise click.BadParameter(f"found {value}; allowed: a finite number{allowed}")
+        return float(found)
+
+    kind = click.types.FuncParamType(convert)
+    kind.name = "float"  # as help shows it
+    return kind
+
+
+def number(**bounds: float) -> "click.ParamType[float]":
+    """Return the type of a finite number within `bounds`, by their names in a JSON schema."""
+    return number_by(lambda: bounds)
