@@ -76,6 +76,8 @@ def test_a_dry_run_lists_the_trials_and_a_mistake_is_told_before(
     ]
     done = CliRunner().invoke(main, [*options, "--seeds", "3", "-S", "seed=1"])
     assert done.stderr == "found seed=; allowed: key=value, where key is not seed\n"
+    done = CliRunner().invoke(main, [*options, "--search", "3", "--seed", "-1"])
+    assert (done.exit_code, "-1 is not in the range 0<=x<=4294967295" in done.stderr) == (2, True)
     done = CliRunner().invoke(main, [*options, "-S", "n_head=3"])
     assert done.stderr.startswith("n_head: found 3; allowed: a divisor of half of n_embd")
 

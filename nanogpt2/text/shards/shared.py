@@ -7,6 +7,7 @@ cut off is done again.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from nanogpt2.text.scan.segments import Segment
 from nanogpt2.tokens.choice import read_named
 
 MOST_NAMED = 10
+MOST_SHARDS = 10_000  # machines; a number that is larger is surely a slip
 KINDS = (Encoded, HeldOut, Layout, Scan, Section, Segment, Settled, Tally)  # of what steps leave
 
 
@@ -45,10 +47,13 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """Return the shard of a text such as 2/3; ConfigError where it is none."""
-        number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise ConfigError(f"shard: found {text}; allowed: 1/n to n/n, such as 2/3")
-        return cls(int(number), int(of))
+        found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+        number, of = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= of <= MOST_SHARDS:
+            raise ConfigError(
+                f"shard: found {text}; allowed: 1/n to n/n, such as 2/3, n at most {MOST_SHARDS:,}"
+            )
+        return cls(number, of)
 
     def share(self, count: int) -> range:
         """Return which of `count` items are its own: neighbours."""
@@ -60,8 +65,11 @@ def shared_preparation(
 ) -> "tuple[SharedPreparation, int]":
     """Return the preparation of a preset or params.yaml, and its block_size in tokens.
 
-    ConfigError where its tokenizer comes with other weights, which the stage `init` reads.
+    ConfigError where its tokenizer comes with other weights, which the stage `init` reads, and
+    where `folder` is a file.
     """
+    if files.exists(folder) and not files.is_folder(folder):
+        raise ConfigError(f"{folder}: a file; allowed: a folder that all machines see")
     config = get_config(source)
     if config.tokenizer == "from_init":
         raise ConfigError("tokenizer: found from_init; allowed: any other, or the stage prepare")
@@ -138,7 +146,8 @@ class SharedPreparation:
 
     @contextmanager
     def _work(self) -> Iterator[Work]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._check_recipe()
         paths = corpus.find_text_files(self.source)
         with Workers(self.workers) as processes:

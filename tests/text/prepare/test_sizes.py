@@ -204,15 +204,21 @@ def test_a_step_of_shards_says_what_is_missing_or_another(corpus: Path, tmp_path
     config = tmp_path / "params.yaml"
     config.write_text(json.dumps({"corpus": str(corpus), "vocab_size": 1000}))
 
-    def fails(*arguments: str) -> str:
-        options = ["--work", str(tmp_path / "work"), "--config", str(config), "--workers", "1"]
+    def fails(*arguments: str, work: Path = tmp_path / "work") -> str:
+        options = ["--work", str(work), "--config", str(config), "--workers", "1"]
         done = CliRunner().invoke(commands, ["shards", *arguments, *options])
-        assert (done.exit_code, done.stdout) == (1, "")
+        assert (done.exit_code, done.stdout) == (1, ""), done.exception
         return done.stderr
 
+    for step in ("scan", "settle", "encode", "merge"):
+        line = f"{config}: a file; allowed: a folder that all machines see\n"
+        assert fails(step, work=config) == line
+    assert f"{config / 'work'}: cannot be written" in fails("scan", work=config / "work")
     assert "scan is not done for the parts 0; do that step of each shard first" in fails("settle")
     assert "settled.npz: missing or damaged; do its step again" in fails("encode")
-    assert "shard: found 4/3; allowed: 1/n to n/n" in fails("scan", "--shard", "4/3")
+    for shard in ("4/3", "0/1", "1", "1/10001", f"1/{10**12}", "1/" + "9" * 5000):
+        found = fails("scan", "--shard", shard)
+        assert f"shard: found {shard}; allowed: 1/n to n/n, such as 2/3, n at most 10,000" in found
     config.write_text(json.dumps({"corpus": str(corpus), "vocab_size": 1001}))
     assert "a preparation of another corpus or with other parameters is there" in fails("settle")
 
