@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -102,7 +102,7 @@ def _read(checkpoint: Path, device: str, run: str | None) -> "Checkpoint":
 
     place = find_device(device)
     if run is None and not files.exists(checkpoint):
-        _suggest_run(checkpoint)
+        _refuse_missing(checkpoint)
     if run is not None:
         from nanogpt2.commands.shared.unfinished import find_run
 
@@ -127,12 +127,17 @@ def _open_state(path: Path) -> "Checkpoint":
     return loaded
 
 
-def _suggest_run(checkpoint: Path) -> None:
-    """Raise CheckpointError for a model file that is not there, where a run could be read."""
+def _refuse_missing(checkpoint: Path) -> NoReturn:
+    """Raise CheckpointError for a model file that is not there, with all that may help."""
     from nanogpt2.base.system.errors import CheckpointError
-    from nanogpt2.commands.shared.unfinished import list_runs
+    from nanogpt2.commands.shared.unfinished import newest
 
-    if any(run.step for run in list_runs(STATES)):
-        raise CheckpointError(
-            f"{checkpoint}: no such file; a run is not over: --run reads its newest state"
+    context, run = click.get_current_context(silent=True), newest(STATES)
+    made = "it" if checkpoint == Path(BEST) else BEST
+    lines = [f"{checkpoint}: no such file; `dvc repro train` makes {made}"]
+    if run and context and "run" in context.params:  # serve has no --run
+        lines.append(
+            f"--run, without --checkpoint, reads the newest run that is not over: {run.name},"
+            f" iteration {run.step}, {run.about}"
         )
+    raise CheckpointError("; ".join(lines))

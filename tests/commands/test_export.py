@@ -98,7 +98,9 @@ def test_what_is_missing_or_in_the_way_is_one_line(model: GPT) -> None:
     )
     done = CliRunner().invoke(main, ["export", "--checkpoint", "none.pt", "out"])
     assert done.exit_code == 1
-    assert done.output == "none.pt: no such file; `dvc repro train` makes it\n"
+    assert (
+        done.output == "none.pt: no such file; `dvc repro train` makes checkpoints/best_model.pt\n"
+    )
 
 
 def test_a_file_for_llama_cpp_says_its_architecture_and_what_was_read_back(model: GPT) -> None:

@@ -88,10 +88,19 @@ def test_without_a_run_it_says_so_and_with_one_a_missing_model_names_it(tiny: Co
     assert (done.exit_code, done.stderr) == (1, line)
     assert "`dvc repro train` makes it" in run("generate").stderr
     cut_off(tiny)
-    line = (
-        "checkpoints/best_model.pt: no such file; a run is not over: --run reads its newest state"
+    (folder,) = (path for path in Path(".resume").iterdir() if path.is_dir())
+    read = (
+        f"--run, without --checkpoint, reads the newest run that is not over: {folder.name},"
+        f" iteration {tiny.max_iters}, {(folder / 'run.txt').read_text(encoding='utf-8')}\n"
     )
-    assert run("generate").stderr == line + "\n"
+    makes = "no such file; `dvc repro train` makes"
+    assert run("generate").stderr == f"checkpoints/best_model.pt: {makes} it; {read}"
+    none = f"none.pt: {makes} checkpoints/best_model.pt"
+    assert run("generate", "--checkpoint", "none.pt").stderr == f"{none}; {read}"
+    assert run("serve", "--checkpoint", "none.pt", "--port", "0").stderr == f"{none}\n"
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    assert run("generate", "--checkpoint", "none.pt").stderr == f"{none}\n"
     assert run("generate", "--run", "none").stderr.startswith("no unfinished run none with a state")
 
 

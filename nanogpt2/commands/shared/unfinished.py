@@ -110,18 +110,23 @@ def describe_pruned(runs: Sequence[UnfinishedRun]) -> str:
     return f"removed {counted(len(runs), 'unfinished run')}, {size / 1e6:.1f} MB"
 
 
+def newest(root: str | Path, name: str = "") -> UnfinishedRun | None:
+    """Return the newest run with a state whose name begins with `name`, or None."""
+    runs = list_runs(root)
+    return next((run for run in runs if run.step and run.name.startswith(name)), None)
+
+
 def find_run(root: str | Path, name: str = "") -> Path:
     """Return the folder of the unfinished run that `name` begins, or of the newest with a state.
 
     TrainingError where there is none.
     """
-    there = list_runs(root)
-    runs = [run for run in there if run.step and run.name.startswith(name)]
-    if not runs:
-        listed = ", ".join(run.name for run in there) or "none"
+    run = newest(root, name)
+    if run is None:
+        listed = ", ".join(run.name for run in list_runs(root)) or "none"
         wanted = f"no unfinished run {name}".rstrip()
         raise TrainingError(f"{wanted} with a state under {root}; there are: {listed}")
-    return Path(root, runs[0].name)
+    return Path(root, run.name)
 
 
 def load_unfinished(path: str | Path) -> Checkpoint:
