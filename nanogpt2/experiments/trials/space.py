@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ FORMS = {
     "uniform": "uniform(low,high)",
     "loguniform": "loguniform(low,high)",
 }
+COUNTS = {"range": (2, 3), "log": (3,), "uniform": (2,), "loguniform": (2,)}  # of their numbers
 MOST = 10_000  # trials of a grid
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 
@@ -136,18 +137,38 @@ def read_axis(key: str, text: str) -> Axis:
     whole = "integer" in _types(key)
     try:
         numbers = [Decimal(part) for part in parts]
-        if not all(number.is_finite() for number in numbers):
+        if len(numbers) not in COUNTS[form] or not all(map(math.isfinite, map(float, numbers))):
             raise ValueError
-        if form == "range":
-            return Axis(key, _range(*numbers))
-        low, high = (float(number) for number in numbers[:2])
-        if form == "log":
-            return Axis(key, _log(low, high, int(numbers[2]), whole=whole))
-        if low >= high or (form == "loguniform" and low <= 0) or len(parts) != 2:
-            raise ValueError
-    except (InvalidOperation, ValueError, TypeError, IndexError) as error:
+        wrong = _wrong_bound(form, *numbers)
+    except (ArithmeticError, ValueError) as error:
         raise ConfigError(f"found {text}; allowed: {FORMS[form]}") from error
+    if wrong:
+        shown = FORMS[form].removesuffix(", without stop")
+        raise ConfigError(f"found {text}; allowed: {shown} with {wrong}")
+    if form == "range":
+        return Axis(key, _range(*numbers))
+    low, high = (float(number) for number in numbers[:2])
+    if form == "log":
+        return Axis(key, _log(low, high, int(numbers[2]), whole=whole))
     return Axis(key, low=low, high=high, log=form == "loguniform", whole=whole)
+
+
+def _wrong_bound(form: str, low: Decimal, high: Decimal, last: Decimal = Decimal(1)) -> str:
+    """Return in words what a bound of a form has to be and is not; "" where all are right."""
+    if form == "range":
+        if not last:
+            return "a step other than 0"
+        if (high - low) / last <= 0:
+            return f"a stop {'above' if last > 0 else 'below'} start"
+        return f"at most {MOST:,} numbers" if (high - low) / last > MOST else ""
+    names = FORMS[form].partition("(")[2].rstrip(")").split(",")
+    if form != "uniform":
+        for name, bound in zip(names, (low, high), strict=False):
+            if float(bound) <= 0:  # to which the smallest are rounded
+                return f"{name} above 0"
+    if form == "log":
+        return "" if last in range(2, MOST + 1) else f"a whole count from 2 to {MOST:,}"
+    return "" if low < high else "low below high"
 
 
 def _types(key: str) -> Sequence[str]:
@@ -168,16 +189,12 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _range(start: Decimal, stop: Decimal, step: Decimal = Decimal(1)) -> tuple[str, ...]:
     """Return the numbers from `start` to `stop`, without it, exactly as decimals."""
-    count = math.ceil((stop - start) / step) if step else 0
-    if not 0 < count <= MOST:
-        raise ValueError("no number")
+    count = math.ceil((stop - start) / step)
     return tuple(f"{(start + n * step).normalize():f}" for n in range(count))
 
 
 def _log(low: float, high: float, count: int, *, whole: bool) -> tuple[str, ...]:
     """Return `count` numbers from `low` to `high`, each the same factor from the next."""
-    if low <= 0 or high <= 0 or not 2 <= count <= MOST:
-        raise ValueError("no number")
     found = [low * (high / low) ** (n / (count - 1)) for n in range(count)]
     return tuple(dict.fromkeys(str(round(x)) if whole else f"{x:.4g}" for x in found))
 

@@ -48,6 +48,38 @@ def test_values_are_listed_as_written_or_counted(key: str, text: str, values: li
     assert list(read_axis(key, text).texts) == values
 
 
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("range(1,0,1)", "range(start,stop,step) with a stop above start"),
+        ("range(1,1)", "range(start,stop,step) with a stop above start"),
+        ("range(1,2,-1)", "range(start,stop,step) with a stop below start"),
+        ("range(1,9,0)", "range(start,stop,step) with a step other than 0"),
+        ("range(1,1e9,1)", "range(start,stop,step) with at most 10,000 numbers"),
+        ("range(0,1e300,1e-300)", "range(start,stop,step) with at most 10,000 numbers"),
+        ("range(1)", "range(start,stop,step), without stop"),
+        ("range(0,1e999999,1e-999999)", "range(start,stop,step), without stop"),
+        ("log(0,1,3)", "log(first,last,count) with first above 0"),
+        ("log(1e-999,1,3)", "log(first,last,count) with first above 0"),
+        ("log(1,-1,3)", "log(first,last,count) with last above 0"),
+        ("log(1,2,1)", "log(first,last,count) with a whole count from 2 to 10,000"),
+        ("log(1,2,2.5)", "log(first,last,count) with a whole count from 2 to 10,000"),
+        ("log(0,1)", "log(first,last,count)"),
+        ("log(1,1e999,3)", "log(first,last,count)"),
+        ("log(1,nan,3)", "log(first,last,count)"),
+        ("uniform(2,1)", "uniform(low,high) with low below high"),
+        ("uniform(1,2,3)", "uniform(low,high)"),
+        ("loguniform(-1,1)", "loguniform(low,high) with low above 0"),
+        ("loguniform(2,1)", "loguniform(low,high) with low below high"),
+        ("loguniform(a,1)", "loguniform(low,high)"),
+    ],
+)
+def test_a_bound_that_is_wrong_is_told(text: str, allowed: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        read_axis("learning_rate", text)
+    assert str(found.value) == f"found {text}; allowed: {allowed}"
+
+
 def test_what_is_split_at_commas_is_what_quotes_and_brackets_do_not_hold() -> None:
     assert split("a, (b,c),'d,(e', [f,{g,h}]") == ["a", "(b,c)", "'d,(e'", "[f,{g,h}]"]
 
