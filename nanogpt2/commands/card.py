@@ -5,15 +5,15 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import PATH, TEXT
 
 
 @click.command()
 @click.option("--checkpoint", type=PATH, default="checkpoints/best_model.pt", help="Model file.")
 @click.option("--export", type=PATH, metavar="FOLDER", help="Its export; the card goes there.")
 @click.option("--out", type=PATH, metavar="FILE", help="File to write.  [default: print it]")
-@click.option("--license", "licence", metavar="ID", help="The model's licence: mit, ...")
-@click.option("--name", help="Title.  [default: the folder's name]")
+@click.option("--license", "licence", type=TEXT, metavar="ID", help="The model's licence: mit, ...")
+@click.option("--name", type=TEXT, help="Title.  [default: the folder's name]")
 @shown
 def main(
     checkpoint: Path, export: Path | None, out: Path | None, licence: str | None, name: str | None

@@ -6,13 +6,19 @@ import click
 
 from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import PATH, TEXT
 
 
 @click.command()
-@click.option("--base", default="origin/main", metavar="COMMIT", help="What to compare with.")
 @click.option(
-    "--thresholds", default="ci/thresholds.yaml", metavar="FILE", help="How much worse is allowed."
+    "--base", type=TEXT, default="origin/main", metavar="COMMIT", help="What to compare with."
+)
+@click.option(
+    "--thresholds",
+    type=TEXT,
+    default="ci/thresholds.yaml",
+    metavar="FILE",
+    help="How much worse is allowed.",
 )
 @click.option("--summary", type=PATH, metavar="FILE", help="Also write it there, as Markdown.")
 @click.option(

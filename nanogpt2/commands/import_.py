@@ -5,13 +5,13 @@ from pathlib import Path
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import PATH, TEXT
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @click.option("--to", type=PATH, help="Folder to make; by default the last part of NAME.")
-@click.option("--revision", help="A branch, tag or commit of the hub's repository.")
+@click.option("--revision", type=TEXT, help="A branch, tag or commit of the hub's repository.")
 @shown
 def main(name: str, to: Path | None, revision: str | None) -> None:
     """Download the model NAME, such as gpt2, into a folder that init_from and --checkpoint take."""

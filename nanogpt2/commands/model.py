@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from nanogpt2.base.screen.screen import say
-from nanogpt2.commands.shared.values import PATH, STATES
+from nanogpt2.commands.shared.values import PATH, STATES, TEXT
 
 if TYPE_CHECKING:
     from nanogpt2.decode.ensemble.checkpoints import Trained
@@ -49,6 +49,7 @@ def _other_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--run",
+            type=TEXT,
             is_flag=False,
             flag_value="newest",
             metavar="[NAME]",

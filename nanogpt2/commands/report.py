@@ -6,13 +6,18 @@ import click
 
 from nanogpt2.base.screen.screen import still
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import PATH, TEXT
 
 
 @click.command()
 @click.option("-o", "--out", type=PATH, default="report.html", help="Page to write.")
 @click.option(
-    "--rev", "revisions", metavar="NAME", multiple=True, help="Also a branch, tag, commit or range."
+    "--rev",
+    "revisions",
+    type=TEXT,
+    metavar="NAME",
+    multiple=True,
+    help="Also a branch, tag, commit or range.",
 )
 @click.option(
     "--watch", is_flag=True, help="Serve the page on this machine and keep it up to date."

@@ -6,7 +6,7 @@ import click
 
 from nanogpt2.base.screen.screen import done
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH, STATES
+from nanogpt2.commands.shared.values import PATH, STATES, TEXT
 
 
 @click.group(invoke_without_command=True)
@@ -26,7 +26,7 @@ def main(context: click.Context, root: Path) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", type=TEXT, nargs=-1)
 @click.pass_obj
 @shown
 def prune(root: Path, names: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ import click
 
 from nanogpt2.commands.command import shown
 from nanogpt2.commands.model import BEST, FORMS, open_models
-from nanogpt2.commands.shared.values import MONTH, PATH, number
+from nanogpt2.commands.shared.values import MONTH, PATH, TEXT, number
 from nanogpt2.serve.completions.limits import Limits
 
 
@@ -28,7 +28,9 @@ from nanogpt2.serve.completions.limits import Limits
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
 @click.option("--int8", is_flag=True, help="Weights of 8 bits: quicker on a CPU, nearly the same.")
-@click.option("--host", default="127.0.0.1", help="Address; another than loopback needs a token.")
+@click.option(
+    "--host", type=TEXT, default="127.0.0.1", help="Address; another than loopback needs a token."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any.")
 @click.option(
     "--token-file", type=PATH, help="A file with the token that requests then have to send."

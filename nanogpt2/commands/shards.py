@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nanogpt2.commands.command import shown
-from nanogpt2.commands.shared.values import PATH
+from nanogpt2.commands.shared.values import PATH, TEXT
 
 STEPS = ("scan", "settle", "encode", "merge")
 
@@ -15,7 +15,9 @@ STEPS = ("scan", "settle", "encode", "merge")
 @click.argument("step", type=click.Choice(STEPS))
 @click.option("--shard", default="1/1", show_default=True, help="Which share, of scan or encode.")
 @click.option("--work", type=PATH, required=True, help="Folder that all machines see.")
-@click.option("--config", default="params.yaml", show_default=True, help="What to prepare, how.")
+@click.option(
+    "--config", type=TEXT, default="params.yaml", show_default=True, help="What to prepare, how."
+)
 @click.option("--out", type=PATH, default="data/prepared", show_default=True, help="Of merge.")
 @click.option("--workers", type=click.IntRange(1), help="Processes here; default: the cores.")
 @shown

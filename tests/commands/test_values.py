@@ -27,6 +27,17 @@ def all_parameters(
 PARAMETERS = dict(all_parameters())
 PATHS = [name for name, param in PARAMETERS.items() if param.type.name == "path"]
 FLOATS = [name for name, param in PARAMETERS.items() if "float" in param.type.name]
+# Of a list of what is allowed, or of a form of its own, and refused by that.
+LISTED = (
+    *("--device", "--window", "--stop", "--shard"),
+    *("-S", "--against", "--student", "preset name"),
+)
+ANY = ("--prompt", "serve --checkpoint")  # no prompt is one; a model without a file is named
+TEXTS = [
+    name
+    for name, param in PARAMETERS.items()
+    if param.type.name == "text" and not name.endswith((*LISTED, *ANY))
+]
 
 
 def test_the_parameters_of_all_commands_are_found() -> None:
@@ -45,6 +56,23 @@ def test_no_path_is_empty(name: str) -> None:
 def test_no_path_goes_round_the_type_that_refuses_what_is_empty() -> None:
     kinds = {param.type.name for param in PARAMETERS.values()}
     assert not kinds & {"Path", "file", "directory", "filename"}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_text_is_empty_but_where_that_means_something(name: str) -> None:
+    param = PARAMETERS[name]
+    for value in ("", " "):
+        with pytest.raises(click.BadParameter, match="allowed: a text, not empty"):
+            param.type.convert(value, param, None)
+
+
+@pytest.mark.parametrize(
+    "line", ["check --base", "import", "runs prune", "score text.txt --run", "runs --root"]
+)
+def test_a_value_that_is_empty_is_a_usage_error(line: str) -> None:
+    done = CliRunner().invoke(main, [*line.split(), ""])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "found ''; allowed: a " in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", FLOATS)

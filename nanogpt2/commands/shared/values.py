@@ -21,7 +21,15 @@ def path(value: str | Path) -> Path:
     return Path(value)
 
 
+def text(value: str) -> str:
+    """Return `value`; nothing at all is refused, as `path` does."""
+    if not value.strip():
+        raise click.BadParameter(f"found {value!r}; allowed: a text, not empty")
+    return value
+
+
 PATH = click.types.FuncParamType(path)
+TEXT = click.types.FuncParamType(text)
 
 
 def number_by(rule: Callable[[], Mapping[str, Any]]) -> "click.ParamType[float]":

@@ -98,7 +98,7 @@ def check(base: str, *, thresholds: str) -> Report:
         report.fit = describe_fit()
     except NanoGPT2Error as error:
         report.faults += str(error).splitlines()
-    if not base.strip("0"):
+    if base and not base.strip("0"):  # as a server names what was before a new branch
         report.notes.append("no commit before this one: nothing is compared")
         return report
     try:
