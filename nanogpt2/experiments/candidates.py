@@ -101,7 +101,7 @@ def read_texts(config: Config) -> tuple[str, str]:
             load_tokens(prepared, split)[:most].astype(np.uint8).tobytes().decode("utf-8", "ignore")
             for split, most in (("train", TRAIN_BYTES), ("val", VAL_BYTES))
         )
-    return train[: find_cut(train) or None], val
+    return train, val
 
 
 def list_candidates(train: str, val: str, sizes: Sequence[int]) -> Iterator[Tokenizer]:
@@ -113,8 +113,9 @@ def list_candidates(train: str, val: str, sizes: Sequence[int]) -> Iterator[Toke
 
 def train_bpes(text: str, sizes: Iterable[int]) -> Iterator[Tokenizer]:
     """Yield a bpe of each of `sizes`, but of those for which `text` has too few pairs."""
+    whole_words = text[: find_cut(text) or None]
     for size in sizes:
-        tokenizer = train_tokenizer("bpe", [text], vocab_size=size)
+        tokenizer = train_tokenizer("bpe", [whole_words], vocab_size=size)
         if tokenizer.size == size:
             yield tokenizer
 

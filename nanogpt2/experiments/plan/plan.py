@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
-from nanogpt2.base.screen.screen import done, phase
-from nanogpt2.base.system.errors import ConfigError, DataError
+from nanogpt2.base.screen.screen import done, phase, say
+from nanogpt2.base.system.errors import ConfigError, DataError, ExtraError
+from nanogpt2.base.system.extras import import_extra
 from nanogpt2.config.config import set_values
 from nanogpt2.experiments.candidates import read_config, read_texts, train_bpes
 from nanogpt2.experiments.plan.choose import ME, Facts, Grid, Planned, Tokens
@@ -30,7 +31,6 @@ from nanogpt2.experiments.plan.recipe import (
     make_values,
 )
 from nanogpt2.experiments.plan.timing import PARTS, SECONDS, Clock, Timing, time_steps
-from nanogpt2.tokens.bpe.words import find_cut
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 
 Show = Callable[[str], object]
@@ -177,10 +177,13 @@ def plan(
 def read_facts(train: str, val: str, *, device: str) -> Facts:
     """Return what the law asks of a text; the pilot is run on `device`."""
     tokens = [Tokens(train_tokenizer("char", [train, val], vocab_size=0), 0, len(train))]
-    start = train[:LEARNT_FROM]
     sizes = [size for size in VOCABULARIES if size * BYTES_PER_TOKEN < len(train)]
-    for tokenizer in train_bpes(start[: find_cut(start) or None], sizes):
-        tokens.append(Tokens(tokenizer, tokenizer.size, count_tokens(tokenizer, train)))
+    try:
+        import_extra("tiktoken", extra="bpe")  # which a run with a bpe asks for
+        for tokenizer in train_bpes(train[:LEARNT_FROM], sizes):
+            tokens.append(Tokens(tokenizer, tokenizer.size, count_tokens(tokenizer, train)))
+    except ExtraError as error:
+        say(f"warning: characters alone are planned with: {error}")
     if len(val) < PILOT.block:
         raise DataError(f"the validation text has {len(val)} characters: too few to plan by")
     return Facts(read_figures(train, val), run_pilot(train, val, device=device), tokens)

@@ -1,6 +1,7 @@
 """`python -m nanogpt2 plan`: a text and a time become params.yaml."""
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,3 +101,12 @@ def test_what_cannot_be_is_one_line(params: Path, options: list[str], said: str)
     errors = [line for line in result.stderr.splitlines() if not line.startswith("plan: ")]
     assert said in errors[-1]
     assert yaml12.read(params)["tokenizer"] == "auto"
+
+
+def test_without_the_extra_of_bpe_characters_are_planned_with(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    told = run("--minutes", "5")
+    assert "warning: characters alone are planned with: tiktoken is not installed" in told
+    assert yaml12.read(params)["tokenizer"] == "char"
