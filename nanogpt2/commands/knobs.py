@@ -1,13 +1,12 @@
 """The knobs of sampling as options: one given, else params.yaml's value, else the schema's."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanogpt2.commands.shared.values import number_by
+from nanogpt2.commands.shared.values import number
 
 if TYPE_CHECKING:
     from nanogpt2.config.groups import SampleConfig
@@ -41,7 +40,7 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` an option for each knob."""
     for name, (kind, text) in reversed(KNOBS.items()):
         flag, many = f"--{name.replace('_', '-')}", name == "stop"
-        type_ = number_by(partial(rule_of, name)) if kind is float else kind
+        type_ = number() if kind is float else kind  # its range is the schema's, as in a file
         option = click.option(
             flag, name, cls=Knob, type=type_, help=text, multiple=many, show_default=False
         )
@@ -75,17 +74,10 @@ def read_group(params: Path) -> Any:
     return yaml12.read(params).get("sample", {})
 
 
-def rule_of(name: str) -> Mapping[str, Any]:
-    """Return what the schema says of a knob."""
-    from nanogpt2.config.schema import load_schema
-
-    rule: Mapping[str, Any] = load_schema()["properties"]["sample"]["properties"][name]
-    return rule
-
-
 def describe_default(name: str) -> str:
     """Return what a knob is without its option, and whence it comes where not from the schema."""
     from nanogpt2.base.system.errors import ConfigError
+    from nanogpt2.config.schema import load_schema
     from nanogpt2.config.yaml12 import show
 
     try:
@@ -94,4 +86,4 @@ def describe_default(name: str) -> str:
         own = {}
     if isinstance(own, Mapping) and name in own:
         return f"{show(own[name])}, of {PARAMS}"
-    return show(rule_of(name)["default"])
+    return show(load_schema()["properties"]["sample"]["properties"][name]["default"])

@@ -163,7 +163,7 @@ def test_an_unfinished_run_of_other_code_is_told_and_kept(
 def test_one_of_a_version_that_did_not_note_its_code_is_told_too(
     config: Config, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    older = crashed_folder(config, text).rename(ROOT / "older")
+    older = crashed_folder(config, text).rename(ROOT / ("0" * 16))
     (older / "facts.json").unlink()
     assert "  of other code  max_iters 20" in CliRunner().invoke(main, ["runs"]).stdout
     run(config, text)

@@ -1,7 +1,6 @@
 """Values that options take: what they are by default, and which are refused."""
 
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,14 @@ PATH = click.types.FuncParamType(path)
 TEXT = click.types.FuncParamType(text)
 
 
-def number_by(rule: Callable[[], Mapping[str, Any]]) -> "click.ParamType[float]":
-    """Return the type of a finite number that the rule of a JSON schema, read when asked, allows.
+def number(**bounds: float) -> "click.ParamType[float]":
+    """Return the type of a finite number within `bounds`, by their names in a JSON schema.
 
     click's own ranges take nan, which is in none, and inf where they have no end.
     """
 
     def convert(value: Any) -> float:
-        found, bounds = click.FLOAT.convert(value, None, None), rule()
+        found = click.FLOAT.convert(value, None, None)
         if (
             not math.isfinite(found)
             or found < bounds.get("minimum", -math.inf)
@@ -55,8 +54,3 @@ def number_by(rule: Callable[[], Mapping[str, Any]]) -> "click.ParamType[float]"
     kind = click.types.FuncParamType(convert)
     kind.name = "float"  # as help shows it
     return kind
-
-
-def number(**bounds: float) -> "click.ParamType[float]":
-    """Return the type of a finite number within `bounds`, by their names in a JSON schema."""
-    return number_by(lambda: bounds)
