@@ -106,7 +106,7 @@ def fit(known: np.ndarray[Any, Any], losses: np.ndarray[Any, Any], same: Tensor)
 
 def make_law(rows: list[dict[str, Any]]) -> Law:
     """Return the law fitted to all of `rows`."""
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "text"}
+    columns = as_columns(rows, list(range(len(rows))))
     texts = np.array([row["text"] for row in rows])
     raw = np.stack([np.asarray(each, float) for each in features(columns).values()], axis=1)
     means, spreads = raw.mean(0), raw.std(0)
@@ -134,28 +134,34 @@ def list_starts(rows: list[dict[str, Any]]) -> list[list[int]]:
     return starts
 
 
-def left_out(law: Law, rows: list[dict[str, Any]], text: str, ratio: float) -> np.ndarray[Any, Any]:
+def left_out(
+    law: Law, rows: list[dict[str, Any]], starts: list[list[int]], text: str, ratio: int
+) -> list[float]:
     """Return errors of the logarithm on `text`, of which no run is known.
 
     With a `ratio` those of runs that were started with so many times fewer steps, each with that
     alone known.
     """
-    starts = list_starts(rows)
-    others = np.flatnonzero(law.texts != text)
+    others = law.texts != text
     known = Law(law.fit, law.known[others], law.losses[others], law.texts[others])
+    own = [int(i) for i in np.flatnonzero(~others)]
+    if not ratio:
+        losses, _ = known.predict(as_columns(rows, own), text)
+        return [float(error) for error in np.log(losses) - law.losses[own]]
     errors = []
-    for i in map(int, np.flatnonzero(law.texts == text)):
+    for i in own:
         given = [j for j in starts[i] if 0.8 < rows[i]["steps"] / rows[j]["steps"] / ratio < 1.2]
-        if given or not ratio:
-            with_start = Law(
-                law.fit,
-                np.concatenate([known.known, law.known[given]]),
-                np.append(known.losses, law.losses[given]),
-                np.append(known.texts, law.texts[given]),
-            )
-            columns = {name: value for name, value in rows[i].items() if name != "text"}
-            errors.append(np.log(with_start.predict(columns, text)[0][0]) - law.losses[i])
-    return np.array(errors)
+        if given:
+            reached = [rows[j]["loss"] for j in given]
+            with_start = known.given(as_columns(rows, given), reached, text)
+            (loss,), _ = with_start.predict(as_columns(rows, [i]), text)
+            errors.append(float(np.log(loss) - law.losses[i]))
+    return errors
+
+
+def as_columns(rows: list[dict[str, Any]], at: list[int]) -> dict[str, Any]:
+    """Return some of the runs as the law takes them."""
+    return {name: np.array([rows[i][name] for i in at]) for name in rows[0] if name != "text"}
 
 
 def write(law: Law, rows: list[dict[str, Any]]) -> None:
@@ -189,9 +195,10 @@ def main() -> None:
         f"{len(rows)} runs on {len(set(law.texts))} texts; of a text left out, error of the loss:"
     )
     print("| known besides figures and pilot | root mean square | median | n |\n|---|---|---|---|")
+    starts, texts = list_starts(rows), sorted(set(law.texts))
     for ratio in (0, 10, 4):
-        texts = sorted(set(law.texts))
-        errors = np.concatenate([left_out(law, rows, text, ratio) for text in texts])
+        each = [left_out(law, rows, starts, text, ratio) for text in texts]
+        errors = np.concatenate(each)
         what = f"the run with {ratio} times fewer steps" if ratio else "nothing"
         print(
             f"| {what} | {np.sqrt((errors**2).mean()):.1%} |"
