@@ -9,9 +9,8 @@ from N alone. Its line has them and the validation loss in nats a character, and
 same run with a quarter and a tenth of the steps, as a plan rehearses it. Lines of pieces have their
 figures (`nanogpt2.experiments.plan.figures`) and the pilot's losses. With `--best-of 16` a run is
 the one of 16 shapes of the same cost that the law takes for the best, so that more is known of such
-runs as plans have. The same command goes on where it was
-cut off. With `--device cpu` each worker has two cores of its own; on a GPU several workers share it
-well (NVIDIA's MPS).
+runs as plans have. The same command goes on where it was cut off. With `--device cpu` each worker
+has two cores of its own; on a GPU several workers share it well (NVIDIA's MPS).
 """
 
 import argparse
@@ -29,7 +28,7 @@ import quality
 import runs
 import torch
 
-from nanogpt2.config.config import get_config
+from nanogpt2.config.config import Config, get_config
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.plan.choose import CAUTION
 from nanogpt2.experiments.plan.figures import read_figures
@@ -50,6 +49,7 @@ from nanogpt2.experiments.plan.recipe import (
     make_values,
 )
 from nanogpt2.text.reading.corpus import read_corpus, split
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.bpe.words import find_cut
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
@@ -161,6 +161,18 @@ def make_tokenizer(train: str, val: str, bpe: int) -> Tokenizer:
     return train_tokenizer("bpe", [start[: find_cut(start) or None]], vocab_size=bpe)
 
 
+def train_and_judge(
+    config: Config, tokenizer: Tokenizer, tokens: TokenArray, held_out: TokenArray, judged: int
+) -> float:
+    """Train, and return the nats that `held_out` takes, from those of `judged` of its tokens."""
+    stepper = quality.train(config, TokenDataset(tokens, config.block_size))
+    totals = evaluate_tokens(
+        stepper.model, held_out, tokenizer, batch_size=64, max_tokens=judged
+    ).totals
+    stepper.release()
+    return totals.nats / totals.tokens * len(held_out)
+
+
 @dataclass(frozen=True)
 class Run:
     """A run by its number."""
@@ -195,12 +207,9 @@ class Run:
         def reach(steps: int) -> float:
             values = make_values(replace(choice, steps=steps)) | {"seed": self.number}
             values |= {"vocab_size": tokenizer.size, "device": self.piece.device}
-            stepper = quality.train(get_config(values), TokenDataset(tokens, choice.block))
-            totals = evaluate_tokens(
-                stepper.model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED
-            ).totals
-            stepper.release()
-            return totals.nats / totals.tokens * len(held_out) / len(val)
+            return train_and_judge(get_config(values), tokenizer, tokens, held_out, JUDGED) / len(
+                val
+            )
 
         began = time.perf_counter()
         loss = reach(choice.steps)

@@ -3,7 +3,7 @@
     python benchmarks/plan.py clock --out clock.json
     python benchmarks/plan.py plans --texts eight --minutes 3 --folder plans
     python benchmarks/plan.py search --texts eight --minutes 3 --clock clock.json \\
-        --plans plans --out trials.jsonl --device cuda --workers 24
+        --plans plans --out trials.jsonl
     python benchmarks/plan.py table --plans plans --trials trials.jsonl
 
 The machine that is planned for runs `clock`, which times steps of random shapes, and `plans`,
@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import math
-import os
 import random
 import re
 import statistics
@@ -37,15 +36,13 @@ from typing import Any
 import laws
 import numpy as np
 import optuna
-import quality
 import runs
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from project import ROOT
+from project import ROOT, environment
 
 from nanogpt2.config.config import get_config, read_values, set_values
-from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.plan.choose import STEPPING
 from nanogpt2.experiments.plan.recipe import (
     BYTES_PER_TOKEN,
@@ -58,7 +55,6 @@ from nanogpt2.experiments.plan.recipe import (
 )
 from nanogpt2.experiments.plan.timing import PARTS, Clock, time_steps
 from nanogpt2.text.reading.corpus import read_corpus, split
-from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import Tokenizer
 
 TRIALS = 30
@@ -83,36 +79,24 @@ def time_shapes(options: argparse.Namespace) -> None:
     while len(rows) < options.shapes:
         heads, layers = random_numbers.randint(*HEADS), random_numbers.randint(*LAYERS)
         block, tokens = random_numbers.choice(BLOCKS), random_numbers.choice(TOKENS)
-        shape = {
-            "width": HEAD * heads,
-            "layers": layers,
-            "block": block,
-            "batch": max(tokens // block, 1),
-            "vocab_size": random_numbers.choice((100, 1000, *VOCABULARIES)),
-        }
-        flops = count_flops(*(shape[part] for part in ("width", "layers", "block", "vocab_size")))
-        if tokens * flops > MOST_TIMED:
+        vocab_size = random_numbers.choice((100, 1000, *VOCABULARIES))
+        shape = {"width": HEAD * heads, "layers": layers, "block": block, "batch": tokens // block}
+        if tokens * count_flops(HEAD * heads, layers, block, vocab_size) > MOST_TIMED:
             continue
-        values = {
-            **make_values(Choice(**without_rows(shape), bpe=0, steps=1000, dropout=0.0)),
-            "n_head": heads,
-            "vocab_size": shape["vocab_size"],
-            "device": options.device,
-        }
-        rows.append({**shape, "seconds": time_steps(values, seconds=2.0).step})
+        own = {"n_head": heads, "vocab_size": vocab_size, "device": options.device}
+        values = make_values(Choice(**shape, bpe=0, steps=1000, dropout=0.0)) | own
+        seconds = time_steps(values, seconds=2.0).step
+        rows.append({**shape, "vocab_size": vocab_size, "seconds": seconds})
         print(rows[-1], flush=True)
         options.out.write_text(json.dumps(rows) + "\n", encoding="utf-8")
-    clock = read_clock(options.out)
-    for at in range(len(rows)):
-        clock = make_clock(rows[:at] + rows[at + 1 :])
-        rows[at]["off"] = float(np.log(clock.predict(rows[at])[0] / rows[at]["seconds"]))
-    off = np.array([row["off"] for row in rows])
+    clocks = (make_clock(rows[:at] + rows[at + 1 :]) for at in range(len(rows)))
+    off = np.array(
+        [
+            np.log(clock.predict(row)[0] / row["seconds"])
+            for clock, row in zip(clocks, rows, strict=True)
+        ]
+    )
     print(f"a shape left out: {np.sqrt((off**2).mean()):.1%} off, median {np.median(abs(off)):.1%}")
-
-
-def without_rows(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a shape that a choice has."""
-    return {name: value for name, value in shape.items() if name != "vocab_size"}
 
 
 def make_clock(rows: list[dict[str, Any]]) -> Clock:
@@ -150,7 +134,12 @@ def carry_out(text: Path, project: Path, minutes: float) -> dict[str, Any]:
 
     def run(*command: str) -> str:
         done = subprocess.run(
-            command, cwd=project, capture_output=True, text=True, check=False, env=here(project)
+            command,
+            cwd=project,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(project),
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
@@ -175,13 +164,6 @@ def carry_out(text: Path, project: Path, minutes: float) -> dict[str, Any]:
         "minutes": round(training / 60, 3),
         "loss": metrics["val"]["loss"] * metrics["val"]["tokens"] / len(read_text(text)[1]),
     }
-
-
-def here(project: Path) -> dict[str, str]:
-    """Return an environment in which the project's own library is imported."""
-    bin_folder = str(Path(sys.executable).parent)
-    path = os.pathsep.join([bin_folder, os.environ["PATH"]])
-    return {**os.environ, "PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 # --- The search ---
@@ -225,9 +207,8 @@ def search(options: argparse.Namespace) -> None:
 def work_on(work: Work) -> None:
     """Make this process's share of a text's runs; each that is finished is a line."""
     options, name = work.options, work.text.stem
-    if name in {row["text"] for row in runs.read_rows(options.out) if not row["trial"]}:
-        pass
-    elif work.stream == 0:
+    done = {row["text"] for row in runs.read_rows(options.out) if row["trial"] is None}
+    if work.stream == 0 and name not in done:
         planned = json.loads((options.plans / f"{name}.json").read_text(encoding="utf-8"))
         for seed in range(options.seeds):
             values = planned["values"] | {"seed": seed}
@@ -312,15 +293,9 @@ def train(path: Path, bpe: int, values: dict[str, Any], device: str) -> dict[str
     """Train as `values` say and return the loss in nats a character."""
     tokenizer, tokens, held_out = make_tokens(path, bpe)
     config = get_config(values | {"vocab_size": tokenizer.size, "device": device})
-    stepper = quality.train(config, TokenDataset(tokens, config.block_size))
-    totals = evaluate_tokens(
-        stepper.model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED
-    ).totals
-    stepper.release()
-    del stepper
+    nats = laws.train_and_judge(config, tokenizer, tokens, held_out, JUDGED)
     gc.collect()
-    loss = totals.nats / totals.tokens * len(held_out) / len(read_text(path)[1])
-    return {"loss": loss, "steps": config.max_iters, "bpe": bpe}
+    return {"loss": nats / len(read_text(path)[1]), "steps": config.max_iters, "bpe": bpe}
 
 
 # --- The table ---
