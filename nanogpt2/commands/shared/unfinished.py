@@ -17,7 +17,7 @@ from nanogpt2.train.distil.ahead import released
 from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.states import TRAINING_ROOMS
 
-ABOUT = "run.txt"  # of a run's folder: which it is, in words
+ABOUT, FACTS = "run.txt", "facts.json"  # of a run's folder, as train writes them
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def list_runs(root: str | Path) -> list[UnfinishedRun]:
         if Path(root) != STATES:
             raise DataError(f"{root}: no such folder; unfinished runs are kept in {STATES}")
         return []
-    runs = [_inspect(folder) for folder in Path(root).glob("*") if is_run(folder)]
+    code = hash_code(TRAINING_ROOMS)
+    runs = [_inspect(folder, code) for folder in Path(root).glob("*") if is_run(folder)]
     return sorted(runs, key=lambda run: run.seconds_old)
 
 
@@ -54,7 +55,7 @@ def is_run(folder: Path) -> bool:
     Any project may have a run.txt, which alone would not say so.
     """
     named = re.fullmatch("[0-9a-f]{16}", folder.name) and folder.is_dir()
-    there = named and any((folder / name).is_file() for name in (ABOUT, "facts.json"))
+    there = named and any((folder / name).is_file() for name in (ABOUT, FACTS))
     return bool(there or (named and StateFiles(folder).paths()))
 
 
@@ -67,7 +68,7 @@ def describe_run(run: UnfinishedRun) -> str:
     )
 
 
-def _inspect(folder: Path) -> UnfinishedRun:
+def _inspect(folder: Path, code: str) -> UnfinishedRun:
     kept = [path for path in folder.iterdir() if path.is_file()]
     states = StateFiles(folder)
     paths = states.paths()
@@ -80,7 +81,7 @@ def _inspect(folder: Path) -> UnfinishedRun:
         seconds_old=max(0.0, time.time() - newest),  # a clock may have been wrong
         running=states.is_under_way(),
         about=about.read_text(encoding="utf-8") if about.exists() else "",
-        code_differs=bool(paths) and _code_of(states) != hash_code(TRAINING_ROOMS),
+        code_differs=bool(paths) and _code_of(states) != code,
     )
 
 
