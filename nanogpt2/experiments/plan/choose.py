@@ -75,11 +75,6 @@ class Planned:
     spread: float  # of the loss, as a share of it: one standard deviation
     step_seconds: float
 
-    @property
-    def shape(self) -> Choice:
-        """The choice with any number of steps: which another look at the clock changes a little."""
-        return replace(self.choice, steps=0)
-
 
 class Grid:
     """All choices that there are for a text, as columns."""

@@ -159,11 +159,13 @@ def plan(
     show(describe_clock(planner))
     found = planner.best(seconds)
     rehearsed: list[Choice] = []
-    while len(rehearsed) < MOST_REHEARSED and found.shape not in rehearsed:
-        if found.choice.steps < REHEARSED * LEAST_REHEARSED:
-            break
+    while (
+        len(rehearsed) < MOST_REHEARSED
+        and (kind := replace(found.choice, steps=0)) not in rehearsed  # steps follow the clock
+        and found.choice.steps >= REHEARSED * LEAST_REHEARSED
+    ):
         reached = planner.rehearse(found)
-        rehearsed.append(found.shape)
+        rehearsed.append(kind)
         show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
     for line in tell(planner, found, seconds):
