@@ -45,25 +45,20 @@ def test_the_parameters_of_all_commands_are_found() -> None:
     assert {"runs --root", "score file", "sweep --space", "generate --checkpoint"} <= set(PATHS)
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_no_path_is_empty(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [(name, "a path") for name in PATHS] + [(name, "a text, not empty") for name in TEXTS],
+)
+def test_no_value_is_empty_but_where_that_means_something(name: str, allowed: str) -> None:
     param = PARAMETERS[name]
     for value in ("", " "):
-        with pytest.raises(click.BadParameter, match="allowed: a path"):
+        with pytest.raises(click.BadParameter, match=f"allowed: {allowed}"):
             param.type.convert(value, param, None)
 
 
 def test_no_path_goes_round_the_type_that_refuses_what_is_empty() -> None:
     kinds = {param.type.name for param in PARAMETERS.values()}
     assert not kinds & {"Path", "file", "directory", "filename"}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_no_text_is_empty_but_where_that_means_something(name: str) -> None:
-    param = PARAMETERS[name]
-    for value in ("", " "):
-        with pytest.raises(click.BadParameter, match="allowed: a text, not empty"):
-            param.type.convert(value, param, None)
 
 
 @pytest.mark.parametrize(
