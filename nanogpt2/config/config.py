@@ -75,6 +75,7 @@ class Config:
     lora_rank: int
     teachers: list[str]
     teacher_weight: float
+    teachers_per_step: int
     teacher_temperature: float
     batch_size: int
     gradient_accumulation_steps: int

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nanogpt2.device.torch_private import renew_generator
 
+Say = Callable[[str], None]
 EAGER_CALLS = 3  # before the capture: they allocate and choose what the graph then replays
 
 
@@ -33,15 +34,17 @@ class CapturedFunction:
     """Runs `function` of small tensors as it is at first, and then as a CUDA graph.
 
     The graph launches a step's many small kernels at once, where Python would need longer to
-    launch them than the device to run them. It replays the same work on the same memory, so the
-    function may depend on nothing but its tensors, and may not look at a value. Where a capture
-    fails, `say` is told, and the function goes on as it is.
+    launch them than the device to run them. It replays the same work on the same memory, also used
+    by the one `beside` it, so the function may depend on nothing but its tensors, and look at no
+    value. Where a capture fails, `say` is told, and the function goes on as it is.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *, say: Callable[[str], None]) -> None:
-        self.function = function
-        self.say = say
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def __init__(
+        self, function: Callable[..., Tensor], say: Say, beside: "CapturedFunction | None" = None
+    ) -> None:
+        self.function, self.say, self.beside = function, say, beside
+        stream = beside.stream if beside else torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream: torch.cuda.Stream = stream
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[Tensor] = []
@@ -73,9 +76,9 @@ class CapturedFunction:
         torch.cuda.empty_cache()  # the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         try:
-            # other threads, such as those that watch over NCCL, may call CUDA meanwhile
-            mode = "thread_local"
-            with capturing(graph, stream=self.stream, capture_error_mode=mode):
+            mode = "thread_local"  # other threads, as those that watch over NCCL, call CUDA too
+            pool = self.beside.graph.pool() if self.beside and self.beside.graph else None
+            with capturing(graph, pool=pool, stream=self.stream, capture_error_mode=mode):
                 self.output = self.function(*self.inputs)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]

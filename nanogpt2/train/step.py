@@ -150,9 +150,10 @@ class Stepper:
         if not self.captures or not isinstance(dataset, TokenDataset):
             return work(dataset, check, *inputs)
         check()
-        key = dataset, work.__name__
+        key = dataset, work.__name__, self.objective.turn
         if key not in self.captured:
-            self.captured[key] = CapturedFunction(partial(work, dataset, no_check), say=self.say)
+            first = next(iter(self.captured.values()), None)  # whose memory serves all
+            self.captured[key] = CapturedFunction(partial(work, dataset, no_check), self.say, first)
         return self.captured[key](*inputs)
 
     def _update(self, dataset: Dataset, check: Check, windows: Tensor, ema_share: Tensor) -> Tensor:

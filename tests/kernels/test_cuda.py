@@ -138,7 +138,7 @@ def test_garbage_that_holds_a_graph_does_not_end_a_capture() -> None:
         return y * len(made)
 
     gc.disable()
-    captured = graph.CapturedFunction(multiply, say=said.append)
+    captured = graph.CapturedFunction(multiply, said.append)
     try:
         for _ in range(graph.EAGER_CALLS):
             captured(torch.ones(4))

@@ -56,6 +56,8 @@ class LookingAhead(Objective):
         self.counts = True
 
     def begin(self, step: int) -> None:
+        self.objective.begin(step)
+        self.turn = self.objective.turn
         share = ahead_share(step, self.config)
         self.share.fill_(share)
         self.counts = share > 0 or not self.skips

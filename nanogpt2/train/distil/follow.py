@@ -1,5 +1,6 @@
 """What training computes where it follows teachers: they read each batch, and the loss is mixed."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ SHAPE = {*MODEL_KEYS} - OTHER_KEYS - {"dropout", "attention_dropout"}
 class Objective:
     """What training makes smaller: the model's own loss."""
 
+    turn = 0  # steps of one turn do the same, and may be one CUDA graph
+
     def begin(self, step: int) -> None:
         """Take note that `step` comes next."""
 
@@ -44,8 +47,9 @@ class Objective:
 class Followed(Objective):
     """The teachers of a run of `config` on `device`, with the run's operators and precision.
 
-    A teacher of another shape has operators that are chosen for it. Where several processes train,
-    each has all teachers whole. `say` is told why operators are torch's.
+    Where a step follows only some, all take turns. A teacher of another shape has operators that
+    are chosen for it. Where several processes train, each has all teachers whole. `say` is told why
+    operators are torch's.
     """
 
     def __init__(
@@ -66,12 +70,16 @@ class Followed(Objective):
         self.mixture = Mixture(config.teacher_weight, config.teacher_temperature, n_tokens)
         configs = [model.config for model in self.models]
         self.soft_loss = find_loss(operators, config, configs, self.mixture, device, dtype, say=say)
+        self.turns = share_out(len(self.models), config.teachers_per_step)
+
+    def begin(self, step: int) -> None:
+        self.turn = step % len(self.turns)
 
     def criterion(self, model: GPT, idx: Tensor) -> Criterion:
         with torch.no_grad():
             lessons = [
                 Lesson(each.hidden(idx), each.head_weight, float(each.config.logit_softcap or 0))
-                for each in self.models
+                for each in (self.models[number] for number in self.turns[self.turn])
             ]
         return partial(self._mix, lessons)
 
@@ -85,12 +93,24 @@ class Followed(Objective):
         self, operators: Operators, factors: list[Tensor], dtype: torch.dtype
     ) -> Iterator[None]:
         own = {id(operators): (operators, list(factors))}
-        for model, each in zip(self.models, self.operators, strict=True):
-            own.setdefault(id(each), (each, []))[1].extend(model.factors())
+        for number in self.turns[self.turn]:
+            each = self.operators[number]
+            own.setdefault(id(each), (each, []))[1].extend(self.models[number].factors())
         with ExitStack() as stack:
             for each, weights in own.values():
                 stack.enter_context(each.cast_weights(weights, dtype))
             yield
+
+
+def share_out(count: int, per_step: int) -> list[list[int]]:
+    """Return which of `count` teachers each turn has: `per_step` of them, or all (0).
+
+    Over all turns each has the same share. The loss is linear in the teachers' probabilities, so
+    that the mean of its gradients over the turns is the gradient with all teachers.
+    """
+    size = min(per_step, count) or count
+    turns = range(count // math.gcd(count, size))
+    return [[(turn * size + number) % count for number in range(size)] for turn in turns]
 
 
 def _choose(

@@ -1,10 +1,14 @@
 """Training that follows teachers: what it computes, on what it depends, and what keeps it away."""
 
+import itertools
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from crashing import CrashError, train
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from nanogpt2.base.system.errors import NanoGPT2Error
@@ -13,6 +17,7 @@ from nanogpt2.model.checkpoint import hash_weights, load_checkpoint, save_checkp
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from nanogpt2.train.distil.follow import share_out
 from nanogpt2.train.distil.teachers import Teacher, load_teachers
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.step import Stepper
@@ -89,6 +94,42 @@ def test_a_model_that_is_its_teacher_has_nothing_to_learn_from_it(
     assert norms[1] < 1e-4 * norms[0]
 
 
+def test_teachers_that_take_turns_have_the_gradient_of_all_in_the_mean(
+    config: Config, text: str
+) -> None:
+    data, found = CharDataset(text, config.block_size), []
+    for per_step in (0, 1):
+        changed = get_config(config, teachers_per_step=per_step)
+        stepper = Stepper(GPT(changed), changed, say=lambda _: None)
+        windows = stepper.batches.draw(data, config.batch_size, 0)
+        idx, targets = data.batch(windows.numpy())
+        for step in (4, 5):
+            stepper.objective.begin(step)
+            loss = stepper.objective.loss(stepper.model, idx, targets)
+            found.append(torch.autograd.grad(loss, stepper.model.wte.weight)[0])
+    of_all, again, one, other = found
+    assert torch.equal(of_all, again)
+    assert not torch.allclose(one, of_all, rtol=0.01)
+    torch.testing.assert_close((one + other) / 2, of_all, rtol=1e-4, atol=1e-7)
+
+
+@given(count=st.integers(1, 20), per_step=st.integers(0, 25))
+def test_teachers_take_turns_so_that_all_have_the_same_share(count: int, per_step: int) -> None:
+    turns = share_out(count, per_step)
+    assert {len(set(turn)) for turn in turns} == {min(per_step, count) or count}
+    assert set(Counter(itertools.chain(*turns)).values()) == {len(turns[0]) * len(turns) // count}
+
+
+def test_teachers_take_turns_beside_a_loss_ahead_too(config: Config) -> None:
+    changed = get_config(config, teachers_per_step=1, mtp_weight=0.3)
+    stepper = Stepper(GPT(changed), changed, say=lambda _: None)
+    turns = []
+    for step in range(4):
+        stepper.objective.begin(step)
+        turns.append(stepper.objective.turn)
+    assert turns == [0, 1, 0, 1]
+
+
 def test_accumulation_is_one_large_batch(config: Config, text: str) -> None:
     whole = get_config(config, batch_size=4, grad_clip=0)
     parts = get_config(whole, batch_size=1, gradient_accumulation_steps=4)
@@ -117,10 +158,12 @@ def test_evaluations_tell_the_plain_loss(config: Config, tiny: Config, text: str
     assert steppers[0].step(data, 0).figures[0] != steppers[1].step(data, 0).figures[0]
 
 
+@pytest.mark.parametrize("per_step", [0, 1])
 def test_a_run_cut_off_ends_as_if_it_had_not_been(
-    config: Config, text: str, capsys: pytest.CaptureFixture[str]
+    config: Config, text: str, per_step: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = get_config(config, dropout=0.2, max_iters=9, checkpoint_interval=3)
+    config = get_config(config, teachers_per_step=per_step)
     unbroken = train(config, text)
     for crash in (4, 8):
         with pytest.raises(CrashError):

@@ -30,17 +30,20 @@ def run(config: Config, text: str, *, crash: int | None = None) -> tuple[str, li
     return hash_weights(trainer.model.state_dict()), [type(rows).__name__]
 
 
+@pytest.mark.parametrize("per_step", [0, 1])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_captured_step_computes_what_an_eager_one_does(
     tiny: Config,
     text: str,
     precision: str,
+    per_step: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if precision == "fp8" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("needs eight bits")
-    config = config_of(tiny, precision=precision, gradient_accumulation_steps=2)
+    config = config_of(tiny, precision=precision, teachers_per_step=per_step)
+    config = get_config(config, gradient_accumulation_steps=2)
     captured = run(config, text)
     printed = capsys.readouterr()
     assert captured[1] == ["FusedRows"]
@@ -51,7 +54,7 @@ def test_a_captured_step_computes_what_an_eager_one_does(
 
 
 def test_a_resumed_run_has_the_weights_of_an_unbroken_one(tiny: Config, text: str) -> None:
-    config = config_of(tiny, optimizer="muon", teacher_temperature=2.0)
+    config = config_of(tiny, optimizer="muon", teacher_temperature=2.0, teachers_per_step=1)
     unbroken = run(config, text)
     for crash in (9, 20):
         with pytest.raises(CrashError):
