@@ -58,6 +58,9 @@ class Driver:
     def get_current_device(self) -> int:
         return 0
 
+    def set_current_device(self, _: int) -> None:
+        pass
+
     def get_current_stream(self, _: int) -> int:
         return 0
 

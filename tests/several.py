@@ -7,11 +7,12 @@ python several.py 4 cpu shards    # four; what shards gave alone, into the same 
 import json
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from nanogpt2.device.launch import run_as_group
 
@@ -24,10 +25,15 @@ from every import some
 from nanogpt2.base.system.errors import NanoGPT2Error, TrainingError, exit_with_one_line
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device.group import GROUPS, SINGLE, Group, joined
+from nanogpt2.kernels import choose
+from nanogpt2.kernels.checks.check import is_torchs, use_torchs
+from nanogpt2.kernels.checks.trials import TRIALS
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.operators import Operators
 from nanogpt2.tokens.dataset import CharDataset, load_split
 from nanogpt2.train import resume
+from nanogpt2.train.distil import choose as distil
 from nanogpt2.train.distil.teachers import Teacher
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.resume import StateFiles
@@ -283,6 +289,36 @@ def refused(config: Config, group: Group) -> str:
         return error_of(lambda: train(GPT(config), group))
 
 
+def agreed(config: Config, group: Group) -> list[Any]:
+    """Return which operators are torch's where one is refused in process 1 alone, and who says so.
+
+    The loss that follows teachers is refused there too.
+    """
+    check, names, lines = vars(choose)["check_operators"], list[str](), list[str]()
+
+    def refuse(operators: Operators, *arguments: Any, **options: Any) -> set[str]:
+        refused: set[str] = check(operators, *arguments, **options)
+        names.extend(name for name in TRIALS if not is_torchs(operators, name))
+        use_torchs(operators, names[0])
+        return refused
+
+    def fail(*_: object) -> str:
+        return "fails here"
+
+    teachers = get_config(config, teachers=["first"])
+    with ExitStack() as stack:
+        if group.rank == 1:
+            stack.enter_context(patch.object(choose, "check_operators", refuse))
+            stack.enter_context(patch.object(distil, "check_loss", fail))
+        own = make_teachers(teachers)
+        stepper = Stepper(GPT(teachers), teachers, own, say=lines.append, group=group)
+    rows = stepper.objective.soft_loss.rows  # type: ignore[attr-defined]
+    said = [line for line in lines if "in another process" in line]
+    assert len(said) == (0 if group.rank == 1 else 3), lines  # of the model, its teacher, the loss
+    torchs = [name for name in TRIALS if is_torchs(stepper.operators, name)]
+    return [torchs, type(rows).__name__]
+
+
 def check(config: Config, group: Group) -> dict[str, Any]:
     """Return what this process found in runs that go wrong, or on, in their ways."""
     saved: list[list[str]] = []
@@ -302,6 +338,7 @@ def check(config: Config, group: Group) -> dict[str, Any]:
     found: dict[str, Any] = {
         "refused": refused(dropout, group),  # first, as it looks for the only unfinished run
         "not finite": error_of(lambda: train(poisoned(config, group), group)),
+        "agreed": agreed(config, group),
         "no room": error_of(lambda: train(GPT(config), group, save=fail)),
         "memory": train(cramped(config, group), group, save=save).record.history,
         "patience": train(GPT(early), group).record.step,

@@ -9,7 +9,8 @@ from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config
 from nanogpt2.device.cublaslt import load_library
 from nanogpt2.device.device import is_rocm, precision_dtype
-from nanogpt2.kernels.checks.check import check_operators
+from nanogpt2.device.group import SINGLE, Group
+from nanogpt2.kernels.checks.check import agree, check_operators
 from nanogpt2.kernels.cpu import compile_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.operators import TORCH, Operators
@@ -17,13 +18,15 @@ from nanogpt2.model.operators import TORCH, Operators
 Say = Callable[[str], None]
 
 
-def find_operators(config: Config, device: torch.device, *, say: Say) -> Operators:
+def find_operators(
+    config: Config, device: torch.device, *, say: Say, group: Group = SINGLE
+) -> Operators:
     """Return the fastest operators that `device` has, each of them torch's or equal to it.
 
-    `say` is told why one is torch's. DeviceError where `config` asks for fp8 and there is none.
+    `say` is told why one is torch's, in all of `group` then. DeviceError: fp8 is asked for in vain.
     """
     with phase("checking kernels"):
-        operators = _find_operators(config, device, say)
+        operators = agree(_find_operators(config, device, say), group, say=say)
     detail(f"operators of training: {type(operators).__name__}")
     return operators
 
@@ -54,8 +57,7 @@ def _fuse_operators(
     """
     if is_rocm():
         raise DeviceError("no kernels for AMD's GPUs")
-    try:
-        # slow to import, and not there for every system
+    try:  # slow to import, and not there for every system
         from nanogpt2.kernels import fp8, gpu, gpu_kernels
         from nanogpt2.kernels.checks.gpu_ahead import compiling_ahead, hash_beside
     except ImportError as error:

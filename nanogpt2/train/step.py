@@ -80,7 +80,7 @@ class Stepper:
         share_cores()
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
-        self.operators = find_operators(config, self.device, say=say)
+        self.operators = find_operators(config, self.device, say=say, group=group)
         compiled = self.operators is not TORCH
         self.dtype = precision_dtype(str(config.precision), self.device, compiled=compiled)
         self.autocast = autocast(self.device, self.dtype)
@@ -90,7 +90,7 @@ class Stepper:
         if self.captures:
             keep_rates_on_device(self.optimizers, self.device)
         self.objective = make_objective(
-            self.teachers, config, self.operators, self.device, self.dtype, say=say
+            *(self.teachers, config, self.operators, self.device, self.dtype), say=say, group=group
         )
         if config.mtp_weight:
             self.objective = LookingAhead(self.objective, config, self.device)

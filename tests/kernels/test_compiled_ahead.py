@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 from every import in_every
 from imports import ROOT
+
+from nanogpt2.kernels.checks.gpu_ahead import Pool
 
 
 @pytest.mark.parametrize("preset", ["small", "base"])
@@ -32,3 +35,17 @@ def test_all_kernels_of_a_run_are_compiled_before_it_launches_one(
     assert ahead > 5
     assert complete
     assert compiled() == (0, False)  # Triton has them on disk, and a run that looks for all is slow
+
+
+def test_kernels_are_loaded_for_the_gpu_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins on the first GPU; what it loads there runs on no other."""
+    taken: list[int] = []
+
+    class Driver:
+        get_current_device = staticmethod(lambda: 1)
+        set_current_device = taken.append
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver)
+    with Pool() as pool:
+        pool.submit(list).result()
+    assert taken == [1]

@@ -327,12 +327,15 @@ def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: 
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/several.py"), "2", "cuda"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
+        | {"TRITON_CACHE_DIR": str(tmp_path / "cache")},  # each process compiles its kernels
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("process 1 alone has this to say\n") == 1, done.stderr
     assert "no CUDA graph" not in done.stdout
+    assert "does not work here" not in done.stdout
     main, other = (json.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in (0, 1))
     assert main | {"saved": []} == other
     assert main["shards"] == sharded_bits("cuda")
@@ -343,5 +346,6 @@ def test_two_devices_train_as_one_does_and_agree_when_things_go_wrong(tmp_path: 
     assert "loss nan" in main["not finite"]
     assert "this run is under way" in main["refused"]
     assert main["patience"] < 20
+    assert main["agreed"][1] == "Rows"
     for kind in ("resumed", "resumed, fsdp"):
         assert main[kind][0] == main[kind][1], kind

@@ -27,6 +27,7 @@ from nanogpt2.config.config import get_config
 from nanogpt2.device import group
 from nanogpt2.device.group import check_group, told_once
 from nanogpt2.device.launch import launch
+from nanogpt2.kernels.checks.trials import TRIALS
 from nanogpt2.model.checkpoint import hash_weights, load_tensors
 from stages.prepare import main as prepare
 
@@ -96,6 +97,14 @@ def found(several: subprocess.CompletedProcess[str], folder: Path) -> list[dict[
 
 
 # --- The same as one process, up to rounding ---
+
+
+def test_an_operator_that_fails_in_one_process_is_torchs_in_all(
+    found: list[dict[str, Any]],
+) -> None:
+    main, other = (process["agreed"] for process in found)
+    assert main == other == [main[0], "Rows"]
+    assert 0 < len(main[0]) < len(TRIALS)
 
 
 @pytest.mark.parametrize("case", CHOSEN)

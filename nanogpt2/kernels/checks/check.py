@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 from nanogpt2.config.config import Config
+from nanogpt2.device.group import Group
 from nanogpt2.kernels.checks.samples import Pair, Samples
 from nanogpt2.kernels.checks.trials import TRIALS
 from nanogpt2.model.modes import kept_generators
-from nanogpt2.model.operators import Operators
+from nanogpt2.model.operators import TORCH, Operators
 
 # How far a number may be off, as a share of the largest: by float32's rounding, in units of its
 # epsilon, since sums have another order and powers are approximations; and by each time that it is
@@ -78,6 +79,24 @@ def check_operators(
                     use_torchs(operators, name)
                     refused.add(name)
     return refused
+
+
+def agree(operators: Operators, group: Group, *, say: Callable[[str], None]) -> Operators:
+    """Return `operators`, with torch's for each that is torch's in any process of `group`.
+
+    Else their dropout and last bits would be others in one process, whose notes nobody reads.
+    `say` gets a line for each that works here.
+    """
+    own = [operators is TORCH, *(is_torchs(operators, name) for name in TRIALS)]
+    shared = group.in_turn(torch.tensor(own, dtype=torch.int64)).view(len(own), group.size)
+    all_torchs, *torchs = shared.any(1).tolist()
+    if all_torchs:
+        return TORCH
+    for name, anywhere, here in zip(TRIALS, torchs, own[1:], strict=True):
+        if anywhere and not here:
+            say(f"note: {name}: does not work in another process: torch's serves here too")
+            use_torchs(operators, name)
+    return operators
 
 
 def tolerance(name: str, dtype: torch.dtype) -> float:

@@ -37,7 +37,15 @@ AT_ONCE = 16  # kernels
 
 
 class Pool(ThreadPoolExecutor):
-    """Compiles kernels, and loads them with what launches them, which a C compiler makes."""
+    """Compiles kernels, and loads them with what launches them, which a C compiler makes.
+
+    They are loaded for the GPU of the thread that made this: a thread begins with the first one.
+    """
+
+    def __init__(self) -> None:
+        current = driver.active.get_current_device()
+        initializer = driver.active.set_current_device
+        super().__init__(AT_ONCE, initializer=initializer, initargs=(current,))
 
     def submit(self, compiles: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Compile a kernel in a thread, and load it."""
@@ -78,7 +86,7 @@ def compiling_ahead(
     if mark.exists():
         yield
         return
-    with Pool(AT_ONCE) as pool, AsyncCompileMode(pool, ignore_errors=True):
+    with Pool() as pool, AsyncCompileMode(pool, ignore_errors=True):
         with not_launched(kernels), suppress(Exception):  # such as that memory runs out
             show(operators, config, device, dtype)
         yield

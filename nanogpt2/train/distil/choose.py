@@ -8,6 +8,7 @@ from torch import Tensor
 from nanogpt2.base.screen.screen import phase
 from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config
+from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.kernels.checks.check import find_fault
 from nanogpt2.kernels.checks.samples import Pair, Samples
 from nanogpt2.model.modes import kept_generators
@@ -31,10 +32,12 @@ def find_loss(
     dtype: torch.dtype,
     *,
     say: Callable[[str], None],
+    group: Group = SINGLE,
 ) -> SoftLoss:
     """Return the fastest loss for a run of `config` that follows `teachers`, equal to torch's.
 
-    It computes beside `operators`, in `dtype`. `say` is told why it is in torch's operations.
+    It computes beside `operators`, in `dtype`, in the same way in all processes of `group`. `say`
+    is told why it is in torch's operations.
     """
     if not config.compile or operators is TORCH:
         return ChunkedLoss(Rows(device))
@@ -44,8 +47,9 @@ def find_loss(
             fault = check_loss(loss, config, teachers, mixture, device, dtype)
         except DeviceError as error:
             fault = str(error)
-    if fault is None:
+    if not group.highest(int(fault is not None)):
         return loss
+    fault = fault or "does not work in another process"
     say(f"note: loss that follows teachers: {fault}: torch's serves in its place")
     return ChunkedLoss(Rows(device))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.config.config import MODEL_KEYS, Config, get_config
+from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT, Criterion
 from nanogpt2.model.operators import Operators
@@ -61,15 +62,20 @@ class Followed(Objective):
         dtype: torch.dtype,
         *,
         say: Callable[[str], None],
+        group: Group = SINGLE,
     ) -> None:
         self.models = [each.model.to(device) for each in teachers]
-        self.operators = [_choose(model, config, operators, device, say) for model in self.models]
+        self.operators = [
+            _choose(model, config, operators, device, say, group) for model in self.models
+        ]
         for model, own in zip(self.models, self.operators, strict=True):
             model.use(own)
         n_tokens = teachers[0].tokenizer.size
         self.mixture = Mixture(config.teacher_weight, config.teacher_temperature, n_tokens)
         configs = [model.config for model in self.models]
-        self.soft_loss = find_loss(operators, config, configs, self.mixture, device, dtype, say=say)
+        self.soft_loss = find_loss(
+            *(operators, config, configs, self.mixture, device, dtype), say=say, group=group
+        )
         self.turns = share_out(len(self.models), config.teachers_per_step)
 
     def begin(self, step: int) -> None:
@@ -119,12 +125,13 @@ def _choose(
     operators: Operators,
     device: torch.device,
     say: Callable[[str], None],
+    group: Group,
 ) -> Operators:
     """Return `operators` for a teacher of the run's shape, else such as are chosen for it."""
     shape = {key: model.config.resolved()[key] for key in SHAPE}
     if all(config.resolved()[key] == value for key, value in shape.items()):
         return operators
-    return find_operators(get_config(config, **shape), device, say=say)
+    return find_operators(get_config(config, **shape), device, say=say, group=group)
 
 
 def make_objective(
@@ -135,8 +142,9 @@ def make_objective(
     dtype: torch.dtype,
     *,
     say: Callable[[str], None],
+    group: Group = SINGLE,
 ) -> Objective:
     """Return what a run of `config` makes smaller, with `teachers` or none; see `Followed`."""
     if not teachers:
         return Objective()
-    return Followed(teachers, config, operators, device, dtype, say=say)
+    return Followed(teachers, config, operators, device, dtype, say=say, group=group)
