@@ -16,6 +16,7 @@ from nanogpt2.base.screen.screen import phase
 from nanogpt2.base.system.arguments import whole_number
 from nanogpt2.base.system.errors import CheckpointError, DataError, DeviceError
 from nanogpt2.base.system.files import rounded
+from nanogpt2.base.system.heap import keep_memory
 from nanogpt2.decode.ensemble.checkpoints import Trained, tokenizer_of
 from nanogpt2.decode.ensemble.ensemble import Model
 from nanogpt2.device.memory import is_out_of_memory
@@ -109,6 +110,7 @@ def evaluate_tokens(
         raise DataError(f"the split has the token {largest}; allowed: from 0 to {known - 1}")
     stride = block_size if stride is None else whole_number("stride", stride, least=1)
     share_cores()
+    keep_memory()
     by_position, by_token = Tally(block_size), Tally(tokenizer.size)
     n_predictions = sum(part.end - part.start - 1 for part in parts)
     with evaluating(model), phase(name, n_predictions, "tokens") as bar:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nanogpt2.base.system.heap import keep_memory, release_memory
 from nanogpt2.config.config import Config
 from nanogpt2.device.device import (
     autocast,
@@ -68,9 +69,7 @@ class Stepper:
         group: Group = SINGLE,
     ) -> None:
         self.config = config = config.resolved()
-        self.say = say
-        self.stopwatch = stopwatch or Stopwatch()
-        self.group = group
+        self.group, self.say, self.stopwatch = group, say, stopwatch or Stopwatch()
         self.device = find_device(config.device)
         self.captures = self.device.type == "cuda" and group.captures
         self.model = model
@@ -78,6 +77,7 @@ class Stepper:
         choose_trainable(model, config)
         add_ahead(model, config)
         share_cores()
+        keep_memory()
         if self.device.type == "cuda":
             use_deterministic_kernels(config.deterministic)
         self.operators = find_operators(config, self.device, say=say, group=group)
@@ -203,7 +203,7 @@ class Stepper:
     # --- The device, and the state of an unfinished run ---
 
     def release(self) -> None:
-        """Give back gradients, and steps that were captured.
+        """Give back gradients, steps that were captured, and memory that was freed.
 
         These must be gone before their group's communicators are, and go with the micro-batch that
         they were captured with: steps that follow have that of a run resumed from their state.
@@ -212,6 +212,7 @@ class Stepper:
             self.synchronize()
             self.captured.clear()
         self._forget_gradients()
+        release_memory()
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked."""

@@ -1,6 +1,5 @@
 """Worker processes: one function on many items, on several cores, with the results in order."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nanogpt2.base.system.errors import DeviceError, NanoGPT2Error
+from nanogpt2.base.system.heap import keep_memory, share_heap
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,20 +23,17 @@ Result = TypeVar("Result")
 AHEAD = 2  # items given out for each worker: one to work on, one that waits for it
 THREADS = Path("/proc/self/task")  # Linux has a folder for each thread of this process
 MOST_ON_WINDOWS = 61  # processes for which one can wait there
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-KEPT_BYTES = 1 << 25  # of freed memory, by a worker: the most that glibc takes for the second
+KEPT_BYTES = 1 << 25  # of freed memory, by a worker
 SAFE_THREADS = {"screen", "parent"}  # by name: they hold no lock while a process is forked
 
 
 def keep_alone() -> None:
     """Have numpy start no threads for products, before it is imported: then workers are forked.
 
-    All threads share one heap, which `release_memory` can shrink: glibc gives the thread that
-    receives what workers send another one.
+    All threads share one heap, also the one that receives what workers send.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if mallopt := _find_in_c("mallopt"):
-        mallopt(M_ARENA_MAX, 1)
+    share_heap()
 
 
 def is_alone() -> bool:
@@ -139,32 +136,8 @@ class Workers:
 def _begin() -> None:
     """Leave Ctrl-C to the parent process, and end when it does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_memory()
+    keep_memory(KEPT_BYTES)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Keep memory that is freed, for the next item: the system zeroes what it gives, page by page.
-
-    glibc would give back each block of some MB.
-    """
-    if mallopt := _find_in_c("mallopt"):
-        for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            mallopt(threshold, KEPT_BYTES)
-
-
-def release_memory() -> None:
-    """Give memory that was freed back to the system, after work that took much of it.
-
-    glibc keeps what lies below something that is still held. It takes some milliseconds.
-    """
-    if trim := _find_in_c("malloc_trim"):
-        trim(0)
-
-
-def _find_in_c(name: str) -> Callable[..., int] | None:
-    """Return a function of glibc, on Linux where that is the library of C."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from nanogpt2.base.system.checksums import FILES, hash_files, write_sealed
 from nanogpt2.base.system.errors import DataError
+from nanogpt2.base.system.heap import release_memory
 from nanogpt2.base.system.stored import store
-from nanogpt2.base.system.workers import Workers, release_memory
+from nanogpt2.base.system.workers import Workers
 from nanogpt2.text.copies.held_out import LENGTH, HeldOut, Windows
 from nanogpt2.text.prepare import describe, near_copies
 from nanogpt2.text.prepare.encode import (

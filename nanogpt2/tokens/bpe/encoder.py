@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nanogpt2.base.system.errors import warn_once
 from nanogpt2.base.system.extras import import_extra
-from nanogpt2.base.system.workers import release_memory
+from nanogpt2.base.system.heap import release_memory
 from nanogpt2.tokens.bpe.arrays import as_utf8
 from nanogpt2.tokens.bpe.words import WORDS, cut_long_space, find_gigatoken
 

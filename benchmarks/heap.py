@@ -1,0 +1,93 @@
+"""What it gives to keep memory that is freed: steps of training with and without, in turn.
+
+    python benchmarks/heap.py
+    python benchmarks/heap.py --preset nano --pairs 5
+
+Each side is a process of its own, which trains the shape of params.yaml, or of a preset, on random
+tokens on the CPU, and tells the median of its steps and how many pages the system gave it for one.
+The figures are medians over pairs, and the ratio that of the pairs' ratios.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from project import environment
+
+from nanogpt2.config.config import get_config, read_values
+from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.dataset import TokenDataset
+from nanogpt2.train import step as training
+
+ROOT = Path(__file__).parents[1]
+SIDES = "given back", "kept"
+WARM_UP = 4
+BYTES_PER_PAGE = resource.getpagesize()
+
+
+def train(preset: str | None, steps: int, *, keep: bool) -> dict[str, Any]:
+    """Return the median milliseconds of a step, and the megabytes that the system gave for it."""
+    if not keep:
+        vars(training)["keep_memory"] = lambda: None
+    values = {"device": "cpu", "max_iters": WARM_UP + steps}
+    own = {} if preset else read_values(ROOT / "params.yaml")[1]
+    config = get_config(preset, **values) if preset else get_config({**own, **values})
+    stepper = training.Stepper(GPT(config), config)
+    count = max(4 * config.batch_size, 64) * config.block_size + 1
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, count).astype(np.uint16)
+    dataset, spent, before = TokenDataset(tokens, config.block_size), list[float](), 0
+    for number in range(WARM_UP + steps):
+        if number == WARM_UP:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        began = time.perf_counter()
+        stepper.step(dataset, number)
+        spent.append(time.perf_counter() - began)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return {
+        "step": 1e3 * statistics.median(spent[WARM_UP:]),
+        "asked": pages * BYTES_PER_PAGE / steps / 1e6,
+        "most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+@click.command()
+@click.option("--preset", help="Instead of params.yaml.")
+@click.option("--steps", default=80, show_default=True)
+@click.option("--pairs", default=5, show_default=True)
+@click.option("--side", type=click.Choice(SIDES), hidden=True)
+def main(preset: str | None, steps: int, pairs: int, side: str | None) -> None:
+    """Compare both sides."""
+    if side:
+        click.echo(json.dumps(train(preset, steps, keep=side == "kept")))
+        return
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    for _ in range(pairs):
+        for name in SIDES:
+            command = [sys.executable, __file__, "--side", name, "--steps", str(steps)]
+            command += ["--preset", preset] if preset else []
+            done = subprocess.run(
+                command, env=environment(), capture_output=True, text=True, check=True
+            )
+            rows[name].append(json.loads(done.stdout.splitlines()[-1]))
+    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {pairs} pairs")
+    for name, own in rows.items():
+        each = " ".join(f"{row['step']:.1f}" for row in own)
+        asked, most = (statistics.median(row[key] for row in own) for key in ("asked", "most"))
+        click.echo(
+            f"{name}: {statistics.median(row['step'] for row in own):.1f} ms a step ({each}),"
+            f" {asked:.1f} MB asked for, {most:,.0f} MB at most"
+        )
+    ratios = [a["step"] / b["step"] for a, b in zip(*rows.values(), strict=True)]
+    click.echo(f"kept is {statistics.median(ratios):.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
