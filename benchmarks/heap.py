@@ -14,20 +14,17 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
-from project import environment
+from project import ROOT, environment
 
 from nanogpt2.config.config import get_config, read_values
+from nanogpt2.experiments.plan.timing import random_tokens
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.train import step as training
 
-ROOT = Path(__file__).parents[1]
 SIDES = "given back", "kept"
 WARM_UP = 4
 BYTES_PER_PAGE = resource.getpagesize()
@@ -37,13 +34,10 @@ def train(preset: str | None, steps: int, *, keep: bool) -> dict[str, Any]:
     """Return the median milliseconds of a step, and the megabytes that the system gave for it."""
     if not keep:
         vars(training)["keep_memory"] = lambda: None
-    values = {"device": "cpu", "max_iters": WARM_UP + steps}
-    own = {} if preset else read_values(ROOT / "params.yaml")[1]
-    config = get_config(preset, **values) if preset else get_config({**own, **values})
-    stepper = training.Stepper(GPT(config), config)
-    count = max(4 * config.batch_size, 64) * config.block_size + 1
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, count).astype(np.uint16)
-    dataset, spent, before = TokenDataset(tokens, config.block_size), list[float](), 0
+    shape = preset or read_values(ROOT / "params.yaml")[1]
+    config = get_config(shape, device="cpu", max_iters=WARM_UP + steps)
+    stepper, dataset = training.Stepper(GPT(config), config), random_tokens(config)
+    spent, before = list[float](), 0
     for number in range(WARM_UP + steps):
         if number == WARM_UP:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
