@@ -162,8 +162,8 @@ def test_evaluations_tell_the_plain_loss(config: Config, tiny: Config, text: str
 def test_a_run_cut_off_ends_as_if_it_had_not_been(
     config: Config, text: str, per_step: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = get_config(config, dropout=0.2, max_iters=9, checkpoint_interval=3)
-    config = get_config(config, teachers_per_step=per_step)
+    changes = {"dropout": 0.2, "max_iters": 9, "checkpoint_interval": 3}
+    config = get_config(config, **changes, teachers_per_step=per_step)
     unbroken = train(config, text)
     for crash in (4, 8):
         with pytest.raises(CrashError):

@@ -42,8 +42,8 @@ def test_a_captured_step_computes_what_an_eager_one_does(
 ) -> None:
     if precision == "fp8" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("needs eight bits")
-    config = config_of(tiny, precision=precision, teachers_per_step=per_step)
-    config = get_config(config, gradient_accumulation_steps=2)
+    changes = {"precision": precision, "gradient_accumulation_steps": 2}
+    config = config_of(tiny, **changes, teachers_per_step=per_step)
     captured = run(config, text)
     printed = capsys.readouterr()
     assert captured[1] == ["FusedRows"]
