@@ -113,4 +113,6 @@ def check_together(teachers: Sequence[Teacher], dataset: Dataset) -> None:
 def describe(teachers: Sequence[Teacher], config: Config) -> str:
     """Return in a line which models the loss follows, and how much of it."""
     names = ", ".join(each.path for each in teachers)
-    return f"following {names}: {config.teacher_weight:g} of the loss"
+    in_turn = 0 < config.teachers_per_step < len(teachers)
+    turns = f", {config.teachers_per_step} of them in each step" if in_turn else ""
+    return f"following {names}: {config.teacher_weight:g} of the loss{turns}"

@@ -18,7 +18,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.tokens.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from nanogpt2.train.distil.follow import share_out
-from nanogpt2.train.distil.teachers import Teacher, load_teachers
+from nanogpt2.train.distil.teachers import Teacher, describe, load_teachers
 from nanogpt2.train.estimate import estimate_loss
 from nanogpt2.train.step import Stepper
 from nanogpt2.train.trainer import Trainer
@@ -184,6 +184,15 @@ def test_with_other_teachers_no_run_goes_on_from_its_state(
     Path(config.teachers[0]).write_bytes(Path(config.teachers[1]).read_bytes())
     train(config, text)
     assert "going on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("per_step", "turns"), [(0, ""), (1, ", 1 of them in each step"), (2, "")]
+)
+def test_a_run_says_whom_it_follows(config: Config, per_step: int, turns: str) -> None:
+    config = get_config(config, teachers_per_step=per_step)
+    line = describe(load_teachers(config), config)
+    assert line == f"following teacher-0.pt, teacher-1.pt: 0.7 of the loss{turns}"
 
 
 def test_the_hash_is_that_of_the_weights_in_whatever_file(config: Config) -> None:
