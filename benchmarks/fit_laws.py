@@ -1,18 +1,22 @@
 """Fit the law of `nanogpt2.experiments.plan` to runs, and tell how far off it is on texts left out.
 
     python benchmarks/fit_laws.py nanogpt2/experiments/plan/runs.csv runs.jsonl --write
+    python benchmarks/fit_laws.py --ends runs.jsonl --write
 
 The lines are those of laws.py, or of the table that --write made. Runs that overfitted badly (over
 five epochs, and an eighth worse than the best n-gram model of their text) are left out: no plan
 comes near them. What is fitted makes the logarithms of losses most likely, with lengths drawn
 towards 4 spreads. With --write the runs and the law are put beside
-`nanogpt2/experiments/plan/laws.py`.
+`nanogpt2/experiments/plan/laws.py`. With --ends it is the law of `nanogpt2.experiments.plan.ends`,
+of runs whose half and quarter are known.
 """
 
 import argparse
 import csv
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ import runs
 import torch
 from torch import Tensor
 
-from nanogpt2.experiments.plan.laws import FIGURES, LAW, PILOT, RUNS, Fit, Law, features, read_runs
+from nanogpt2.experiments.plan import ends, laws
+from nanogpt2.experiments.plan.laws import FIGURES, PILOT, Fit, Law, features, read_runs
 
 STEPS = 250
 RATE = 0.05
@@ -36,15 +41,46 @@ COLUMNS = (
 
 def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
     """Return the runs that count, flat; those with fewer of a run's steps are before it."""
-    lines = [row for path in paths if path.suffix != ".csv" for row in runs.read_rows(path)]
-    pieces = {line["name"]: line for line in lines if "figures" in line}
+    rows = read_tables(paths)
+    for row, line, best in read_lines(paths):
+        epochs = row["steps"] * row["batch"] * row["block"] / row["train_tokens"]
+        if epochs > EPOCHS and line["loss"] > OVERFITTED * best:
+            continue
+        for steps, loss in line["starts"]:
+            rows.append(row | {"steps": steps, "loss": round(loss, 5)})
+        rows.append(row | {"loss": round(line["loss"], 5)})
+    return rows
+
+
+def read_ends(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return the runs of which half and quarter are known, with what these reached."""
+    rows = read_tables(paths)
+    for row, line, _ in read_lines(paths):
+        starts = [line["steps"] // steps for steps, _ in line["starts"]]
+        if starts[:2] == [2, 4]:
+            reached = [*(loss for _, loss in line["starts"][:2]), *line["own"][1:3], line["loss"]]
+            names = "half", "quarter", "half_own", "quarter_own", "loss"
+            losses = (round(each, 5) for each in reached)
+            rows.append(row | dict(zip(names, losses, strict=True)))
+    return rows
+
+
+def read_tables(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return the runs of the tables that `write` made."""
     rows = []
     for path in paths:
-        if path.suffix == ".csv":  # as `write` left them
+        if path.suffix == ".csv":
             columns, texts, losses = read_runs(path)
             for at, text in enumerate(texts):
                 row = {name: float(values[at]) for name, values in columns.items()}
                 rows.append({"text": str(text), **row, "loss": round(math.exp(losses[at]), 5)})
+    return rows
+
+
+def read_lines(paths: list[Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any], float]]:
+    """Yield each run of laws.py: what the law reads of it, its line, the best n-gram's loss."""
+    lines = [row for path in paths if path.suffix != ".csv" for row in runs.read_rows(path)]
+    pieces = {line["name"]: line for line in lines if "figures" in line}
     for line in lines:
         if "piece" not in line:
             continue
@@ -56,14 +92,7 @@ def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
             | {name: piece["figures"][name] for name in FIGURES}
             | dict(zip(PILOT, piece["pilot"], strict=True))
         )
-        best = min(v for name, v in piece["figures"].items() if name.startswith("order"))
-        epochs = row["steps"] * row["batch"] * row["block"] / row["train_tokens"]
-        if epochs > EPOCHS and line["loss"] > OVERFITTED * best:
-            continue
-        for steps, loss in line["starts"]:
-            rows.append(row | {"steps": steps, "loss": round(loss, 5)})
-        rows.append(row | {"loss": round(line["loss"], 5)})
-    return rows
+        yield row, line, min(v for n, v in piece["figures"].items() if n.startswith("order"))
 
 
 def fit(known: np.ndarray[Any, Any], losses: np.ndarray[Any, Any], same: Tensor) -> dict[str, Any]:
@@ -104,19 +133,22 @@ def fit(known: np.ndarray[Any, Any], losses: np.ndarray[Any, Any], same: Tensor)
     return {**found, "mean": mean.item()}
 
 
-def make_law(rows: list[dict[str, Any]]) -> Law:
+def make_law(rows: list[dict[str, Any]], of_ends: bool) -> Law:
     """Return the law fitted to all of `rows`."""
-    columns = as_columns(rows, list(range(len(rows))))
+    columns, read = as_columns(rows, list(range(len(rows)))), features
+    losses = np.log(columns["loss"])
+    if of_ends:
+        losses, read = losses - np.log(columns["half"]), ends.end_features
     texts = np.array([row["text"] for row in rows])
-    raw = np.stack([np.asarray(each, float) for each in features(columns).values()], axis=1)
+    raw = np.stack([np.asarray(each, float) for each in read(columns).values()], axis=1)
     means, spreads = raw.mean(0), raw.std(0)
-    known, losses = (raw - means) / spreads, np.log(columns["loss"])
+    known = (raw - means) / spreads
     found = fit(known, losses, torch.from_numpy(texts[:, None] == texts).double())
     singles = ("smooth", "shared", "shared_length", "offset", "noise", "mean")
     fitted = Fit(
         means, spreads, found["lengths"], found["weights"], *(float(found[s]) for s in singles)
     )
-    return Law(fitted, known, losses, texts)
+    return Law(fitted, known, losses, texts, read)
 
 
 def list_starts(rows: list[dict[str, Any]]) -> list[list[int]]:
@@ -143,7 +175,9 @@ def left_out(
     alone known.
     """
     others = law.texts != text
-    known = Law(law.fit, law.known[others], law.losses[others], law.texts[others])
+    known = replace(
+        law, known=law.known[others], losses=law.losses[others], texts=law.texts[others]
+    )
     own = [int(i) for i in np.flatnonzero(~others)]
     if not ratio:
         losses, _ = known.predict(as_columns(rows, own), text)
@@ -164,48 +198,54 @@ def as_columns(rows: list[dict[str, Any]], at: list[int]) -> dict[str, Any]:
     return {name: np.array([rows[i][name] for i in at]) for name in rows[0] if name != "text"}
 
 
-def write(law: Law, rows: list[dict[str, Any]]) -> None:
+def write(law: Law, rows: list[dict[str, Any]], runs: Path, fitted: Path) -> None:
     """Write runs and law."""
-    with RUNS.open("w", encoding="utf-8", newline="") as file:
+    with runs.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    fitted = law.fit._asdict()
-    names = list(features(dict.fromkeys(rows[0], 1.0)))
+    values = law.fit._asdict()
+    names = list(law.features(dict.fromkeys(rows[0], 1.0)))
     by_feature = {
         name: {
-            key: round(float(fitted[key][i]), 5)
+            key: round(float(values[key][i]), 5)
             for key in ("means", "spreads", "lengths", "weights")
         }
         for i, name in enumerate(names)
     }
-    rest = {key: round(value, 6) for key, value in fitted.items() if isinstance(value, float)}
-    LAW.write_text(json.dumps({"features": by_feature, **rest}, indent=1) + "\n", encoding="utf-8")
+    rest = {key: round(value, 6) for key, value in values.items() if isinstance(value, float)}
+    fitted.write_text(
+        json.dumps({"features": by_feature, **rest}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def main() -> None:
     """Fit, tell, and write where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--ends", action="store_true", help="fit how runs end")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    rows = read_rows(options.runs)
-    law = make_law(rows)
+    rows = (read_ends if options.ends else read_rows)(options.runs)
+    law = make_law(rows, options.ends)
     print(
         f"{len(rows)} runs on {len(set(law.texts))} texts; of a text left out, error of the loss:"
     )
     print("| known besides figures and pilot | root mean square | median | n |\n|---|---|---|---|")
     starts, texts = list_starts(rows), sorted(set(law.texts))
-    for ratio in (0, 10, 4):
+    for ratio in (0,) if options.ends else (0, 10, 4):
         each = [left_out(law, rows, starts, text, ratio) for text in texts]
         errors = np.concatenate(each)
         what = f"the run with {ratio} times fewer steps" if ratio else "nothing"
+        if options.ends:
+            what = "the runs with half and a quarter of the steps"
         print(
             f"| {what} | {np.sqrt((errors**2).mean()):.1%} |"
             f" {np.median(abs(errors)):.1%} | {len(errors)} |"
         )
     if options.write:
-        write(law, rows)
+        of = ends if options.ends else laws
+        write(law, rows, of.RUNS, of.LAW)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 Run number N is the same wherever it is made: a piece of a text (its first 100 kB, 200 kB, ... up to
 all of it; 90% to train on, 10% for validation), a tokenizer, a shape, steps and dropout, all drawn
 from N alone. Its line has them and the validation loss in nats a character, and the losses of the
-same run with a quarter and a tenth of the steps, as a plan rehearses it. Lines of pieces have their
+same run with half, a quarter and a tenth of the steps, as a plan rehearses it; `own` has those of
+all four on the training text. Lines of pieces have their
 figures (`nanogpt2.experiments.plan.figures`) and the pilot's losses. With `--best-of 16` a run is
 the one of 16 shapes of the same cost that the law takes for the best, so that more is known of such
 runs as plans have. The same command goes on where it was cut off. With `--device cpu` each worker
@@ -55,13 +56,14 @@ from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 
 JUDGED = 150_000  # tokens of validation, at most
+OWN_JUDGED = 60_000  # of training
 SMALLEST, LARGEST = 100_000, 51_200_000  # bytes of a piece
 BPE = 0.4  # share of runs
 FLOPS = {"cpu": (0.5e12, 5e12), "cuda": (0.7e12, 2e14)}  # operations of a run
 STEP_FLOPS = {"cpu": 0.2e9, "cuda": 2.5e10}  # what a step takes besides, put as operations
 MOST_EPOCHS = 60
 MOST_STEPS = 10_000
-STARTS = 4, 10  # times fewer steps
+STARTS = 2, 4, 10  # times fewer steps
 LEAST_START = 60  # steps of one
 
 
@@ -162,15 +164,18 @@ def make_tokenizer(train: str, val: str, bpe: int) -> Tokenizer:
 
 
 def train_and_judge(
-    config: Config, tokenizer: Tokenizer, tokens: TokenArray, held_out: TokenArray, judged: int
-) -> float:
-    """Train, and return the nats that `held_out` takes, from those of `judged` of its tokens."""
+    config: Config, tokenizer: Tokenizer, tokens: TokenArray, *judged: tuple[TokenArray, int]
+) -> list[float]:
+    """Train, and return the nats of each of `judged`, from those of so many of its tokens."""
     stepper = quality.train(config, TokenDataset(tokens, config.block_size))
-    totals = evaluate_tokens(
-        stepper.model, held_out, tokenizer, batch_size=64, max_tokens=judged
-    ).totals
+    nats = []
+    for part, count in judged:
+        totals = evaluate_tokens(
+            stepper.model, part, tokenizer, batch_size=64, max_tokens=count
+        ).totals
+        nats.append(totals.nats / totals.tokens * len(part))
     stepper.release()
-    return totals.nats / totals.tokens * len(held_out)
+    return nats
 
 
 @dataclass(frozen=True)
@@ -204,24 +209,26 @@ class Run:
         sizes = {"vocab_size": tokenizer.size, "train_tokens": len(tokens)}
         choice = self.choose(sizes)
 
-        def reach(steps: int) -> float:
+        def reach(steps: int) -> tuple[float, float]:
             values = make_values(replace(choice, steps=steps)) | {"seed": self.number}
             values |= {"vocab_size": tokenizer.size, "device": self.piece.device}
-            return train_and_judge(get_config(values), tokenizer, tokens, held_out, JUDGED) / len(
-                val
-            )
+            judged = (held_out, JUDGED), (tokens, OWN_JUDGED)
+            loss, own = train_and_judge(get_config(values), tokenizer, tokens, *judged)
+            return loss / len(val), own / len(train)
 
         began = time.perf_counter()
-        loss = reach(choice.steps)
+        loss, own = reach(choice.steps)
         seconds = time.perf_counter() - began
         starts = [steps for n in STARTS if (steps := choice.steps // n) >= LEAST_START]
+        reached = [reach(steps) for steps in starts]
         return {
             "piece": self.piece.name,
             "bytes": self.piece.size,
             **vars(choice),
             **sizes,
             "loss": loss,
-            "starts": [[steps, reach(steps)] for steps in starts],
+            "starts": [[steps, each[0]] for steps, each in zip(starts, reached, strict=True)],
+            "own": [own, *(each[1] for each in reached)],
             "seconds": round(seconds, 2),
             "machine": runs.describe_machine(torch.device(self.piece.device)),
         }

@@ -293,7 +293,7 @@ def train(path: Path, bpe: int, values: dict[str, Any], device: str) -> dict[str
     """Train as `values` say and return the loss in nats a character."""
     tokenizer, tokens, held_out = make_tokens(path, bpe)
     config = get_config(values | {"vocab_size": tokenizer.size, "device": device})
-    nats = laws.train_and_judge(config, tokenizer, tokens, held_out, JUDGED)
+    (nats,) = laws.train_and_judge(config, tokenizer, tokens, (held_out, JUDGED))
     gc.collect()
     return {"loss": nats / len(read_text(path)[1]), "steps": config.max_iters, "bpe": bpe}
 

@@ -23,6 +23,13 @@ def time(seconds: int) -> "click.ParamType[float]":
     help="A loss in nats a character, as soon as can be.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="To train on.")
+@click.option(
+    "--rehearse",
+    type=time(60),
+    default=2,
+    show_default=True,
+    help="Minutes that a rehearsal takes at most: with half of the run's, the loss is surer.",
+)
 @click.option("--dry-run", is_flag=True, help="Leave params.yaml as it is.")
 @click.option("--params", type=PATH, default="params.yaml", help="The file to read and change.")
 @shown
@@ -31,6 +38,7 @@ def main(
     hours: float | None,
     quality: float | None,
     device: str | None,
+    rehearse: float,
     dry_run: bool,
     params: Path,
 ) -> None:
@@ -50,6 +58,7 @@ def main(
         seconds=None if quality else seconds,
         loss=quality,
         device=device,
+        rehearsing=60 * rehearse,
         write=not dry_run,
         show=click.echo,
     )

@@ -9,8 +9,8 @@ the second.
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +98,7 @@ class Law:
     known: Array  # scaled features of the runs
     losses: Array  # logarithms
     texts: npt.NDArray[np.str_]
+    features: Callable[[Columns], dict[str, Any]] = features  # what it reads of a run
 
     def predict(self, columns: Columns, text: str = "") -> tuple[Array, Array]:
         """Return the losses in nats a character of runs on `text`, and how far off each may be.
@@ -118,11 +119,12 @@ class Law:
         """Return the law with runs on `text` that reached `losses` known too."""
         known = np.concatenate([self.known, self.scale(columns)])
         texts = np.concatenate([self.texts, np.full(len(losses), text)])
-        return Law(self.fit, known, np.concatenate([self.losses, np.log(losses)]), texts)
+        logarithms = np.concatenate([self.losses, np.log(losses)])
+        return replace(self, known=known, losses=logarithms, texts=texts)
 
     def scale(self, columns: Columns) -> Array:
         """Return features (runs, features), each with mean 0 and spread 1 over known runs."""
-        parts = np.broadcast_arrays(*features(columns).values())
+        parts = np.broadcast_arrays(*self.features(columns).values())
         raw = np.stack([np.atleast_1d(np.asarray(part, np.float64)) for part in parts], axis=1)
         scaled: Array = (raw - self.fit.means) / self.fit.spreads
         return scaled
@@ -152,7 +154,18 @@ class Law:
 def read_law() -> Law:
     """Return the law as it was fitted."""
     columns, texts, losses = read_runs(RUNS)
-    content: dict[str, Any] = json.loads(LAW.read_text(encoding="utf-8"))
+    return make_law(LAW, features, columns, texts, losses)
+
+
+def make_law(
+    fitted: Path,
+    features: Callable[[Columns], dict[str, Any]],
+    columns: Columns,
+    texts: npt.NDArray[np.str_],
+    losses: Array,
+) -> Law:
+    """Return the law of the file `fitted`, which knows these runs and logarithms of losses."""
+    content: dict[str, Any] = json.loads(fitted.read_text(encoding="utf-8"))
     by_feature: dict[str, dict[str, float]] = content.pop("features")
     assert list(by_feature) == list(features(columns))
     means, spreads, lengths, weights = (
@@ -160,8 +173,8 @@ def read_law() -> Law:
         for name in ("means", "spreads", "lengths", "weights")
     )
     fit = Fit(means, spreads, lengths, weights, **content)
-    law = Law(fit, np.empty((0, len(by_feature))), losses, texts)
-    return Law(fit, law.scale(columns), losses, texts)
+    law = Law(fit, np.empty((0, len(by_feature))), losses, texts, features)
+    return replace(law, known=law.scale(columns))
 
 
 def read_runs(path: Path) -> tuple[dict[str, Array], npt.NDArray[np.str_], Array]:

@@ -2,19 +2,29 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from nanogpt2.config.config import make_config
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.plan.recipe import Choice, make_values
 from nanogpt2.experiments.plan.timing import UNTIMED
 from nanogpt2.model.gpt import GPT
+from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 from nanogpt2.train.step import Stepper
 
 PILOT = Choice(bpe=0, width=128, layers=2, block=128, batch=16, steps=300, dropout=0.0)
 PILOT_JUDGED = 75, 150, 300  # steps
-JUDGED = 60_000  # tokens of held-out text, in parts from all over it
+JUDGED = 60_000  # tokens of a text, in parts from all over it
+
+
+class Rehearsed(NamedTuple):
+    """What a rehearsal reached, in nats a character, and how long a step of it took."""
+
+    losses: list[float]  # on the validation text
+    own: float  # on the training text, in the end
+    step_seconds: float  # but for the first ones
 
 
 def run_pilot(train: str, val: str, *, device: str) -> list[float]:
@@ -23,7 +33,7 @@ def run_pilot(train: str, val: str, *, device: str) -> list[float]:
     They are on `val`, in nats a character.
     """
     tokenizer = CharTokenizer.train([train, val])
-    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED)[0]
+    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED).losses
 
 
 def rehearse(
@@ -35,20 +45,23 @@ def rehearse(
     device: str,
     judged: Sequence[int],
     after_step: Callable[[int], object] = lambda step: None,
-) -> tuple[list[float], float]:
+) -> Rehearsed:
     """Train as `choice` says; return losses on `val` after as many steps as `judged` says.
 
-    They are in nats a character, whatever the tokenizer. And the seconds that a step took, but for
-    the first ones. `after_step` is told each step's number.
+    Losses are by the character, whatever the tokenizer. `after_step` is told each step's number.
     """
     values = {**make_values(choice), "vocab_size": tokenizer.size, "device": device}
     config = make_config(values, name="plan")
-    dataset = TokenDataset(tokenizer.encode(train), config.block_size)
-    held_out = tokenizer.encode(val)
-    tokens_per_character = len(held_out) / len(val)
+    tokens, held_out = tokenizer.encode(train), tokenizer.encode(val)
+    dataset = TokenDataset(tokens, config.block_size)
     model = GPT(config)
     stepper = Stepper(model, config, say=lambda line: None)
     losses, spent, began = [], 0.0, time.perf_counter()
+
+    def judge(judged: TokenArray, text: str) -> float:
+        totals = evaluate_tokens(model, judged, tokenizer, batch_size=64, max_tokens=JUDGED).totals
+        return round(totals.nats / totals.tokens * len(judged) / len(text), 5)
+
     for step in range(1, config.max_iters + 1):
         model.train()
         stepper.step(dataset, step - 1)
@@ -59,10 +72,8 @@ def rehearse(
         if step in judged:
             stepper.synchronize()
             spent += time.perf_counter() - began
-            totals = evaluate_tokens(
-                model, held_out, tokenizer, batch_size=64, max_tokens=JUDGED
-            ).totals
-            losses.append(round(totals.nats / totals.tokens * tokens_per_character, 5))
+            losses.append(judge(held_out, val))
             began = time.perf_counter()
+    own = judge(tokens, train)
     stepper.release()
-    return losses, spent / max(config.max_iters - UNTIMED, 1)
+    return Rehearsed(losses, own, spent / max(config.max_iters - UNTIMED, 1))

@@ -2,13 +2,12 @@
 
 The shape that the law takes for the best is timed, which may make another one the best, until none
 is left; what is chosen is then rehearsed, with a quarter of its steps, and what that gives corrects
-the law, which may make another one the best.
+the law, which may make another one the best. Half of the steps then tell how the run will end.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,116 +18,30 @@ from nanogpt2.base.system.errors import ConfigError, DataError, ExtraError
 from nanogpt2.base.system.extras import import_extra
 from nanogpt2.config.config import set_values
 from nanogpt2.experiments.candidates import read_config, read_texts, train_bpes
-from nanogpt2.experiments.plan.choose import ME, Facts, Grid, Planned, Tokens
+from nanogpt2.experiments.plan.choose import Facts, Planned, Tokens
 from nanogpt2.experiments.plan.figures import read_figures
-from nanogpt2.experiments.plan.laws import Law, read_law
-from nanogpt2.experiments.plan.pilot import PILOT, rehearse, run_pilot
+from nanogpt2.experiments.plan.pilot import PILOT, run_pilot
+from nanogpt2.experiments.plan.planner import LEAST_REHEARSED, REHEARSED, Planner, kind_of
 from nanogpt2.experiments.plan.recipe import (
     BYTES_PER_TOKEN,
     VOCABULARIES,
-    Choice,
     describe,
     make_values,
 )
-from nanogpt2.experiments.plan.timing import PARTS, SECONDS, Clock, Timing, time_steps
+from nanogpt2.experiments.plan.words import describe_clock, describe_text, tell
 from nanogpt2.tokens.tokenizer import Tokenizer, train_tokenizer
 
 Show = Callable[[str], object]
 
 LEARNT_FROM = 2**23  # bytes of the training text, for a bpe
-REHEARSED = 4  # times fewer steps than planned
-LEAST_REHEARSED = 60  # steps
-REHEARSING = 120.0  # seconds at most
 MOST_REHEARSED = 2  # choices
-TIMED = (  # besides the pilot's shape
-    replace(PILOT, width=64, batch=32),
-    replace(PILOT, width=256, layers=4, batch=8),
-)
-MOST_TIMED = 5  # choices after which the search for the best ends
 EVALUATIONS = 5, 20  # at least, and at most
 EVALUATING = 0.04  # of the time
 LEAST_BATCHES, MOST_BATCHES = 4, 100  # of each split in an evaluation
 SPARE_ROWS = 1.05  # of characters, for those of the text that was not read
 CLOSE = 1.005  # to the loss that is asked for
 LONGER = 1.1
-WORTH = 0.01  # nats a character
 LONGEST = 24 * 3600.0  # seconds that are looked at for a quality
-
-
-@dataclass
-class Planner:
-    """What is known of the text and the machine, and how well each choice would do."""
-
-    facts: Facts
-    texts: tuple[str, str]  # of training and validation
-    device: str
-    start: float  # seconds until a process trains
-
-    def __post_init__(self) -> None:
-        self.law: Law = read_law()
-        self.grid = Grid(self.facts)
-        self.clock = Clock()
-        self.timings: dict[tuple[int, ...], Timing] = {}
-        for choice in (PILOT, *TIMED):
-            self.time(choice, self.facts.tokens[0].tokenizer)
-
-    def time(self, choice: Choice, tokenizer: Tokenizer) -> Timing:
-        """Return what a step of `choice` takes, timed once."""
-        shape = shape_of(choice, tokenizer)
-        key = tuple(shape.values())
-        if key not in self.timings:
-            values = {**make_values(choice), "vocab_size": tokenizer.size, "device": self.device}
-            with phase(f"timing {choice.layers} layers of {choice.width}"):
-                self.timings[key] = time_steps(values, seconds=SECONDS)
-            self.clock.add(shape, self.timings[key].step)
-        return self.timings[key]
-
-    def best(self, seconds: float) -> Planned:
-        """Return the best choice for `seconds`, timed."""
-        for _ in range(MOST_TIMED):
-            found = self.grid.best(self.law, self.clock, self.left(seconds))
-            tokenizer = found.tokens.tokenizer
-            if tuple(shape_of(found.choice, tokenizer).values()) in self.timings:
-                return found
-            self.time(found.choice, tokenizer)
-        return self.grid.best(self.law, self.clock, self.left(seconds))
-
-    def left(self, seconds: float) -> float:
-        """Return what of `seconds` a process has to train in."""
-        return seconds - self.start
-
-    def rehearse(self, planned: Planned) -> float:
-        """Train with fewer of the steps of `planned`, and return the loss.
-
-        The law learns of it, and the clock how long steps take in the long run.
-        """
-        most = max(int(REHEARSING / planned.step_seconds), LEAST_REHEARSED)
-        steps = min(planned.choice.steps // REHEARSED, most)
-        choice = replace(planned.choice, steps=steps)
-        tokenizer = planned.tokens.tokenizer
-        with phase("rehearsing", steps, "steps") as bar:
-            (loss,), step_seconds = rehearse(
-                choice,
-                tokenizer,
-                *self.texts,
-                device=self.device,
-                judged=(steps,),
-                after_step=lambda _: bar.add(1),
-            )
-        self.law = self.law.given(self.columns(choice, planned.tokens), [loss], ME)
-        self.clock.add(shape_of(choice, tokenizer), step_seconds)
-        return loss
-
-    def columns(self, choice: Choice, tokens: Tokens) -> dict[str, Any]:
-        """Return what the law reads of a choice."""
-        of_tokens = {"vocab_size": tokens.tokenizer.size, "train_tokens": tokens.train_tokens}
-        return {**self.facts.columns, **vars(choice), **of_tokens}
-
-
-def shape_of(choice: Choice, tokenizer: Tokenizer) -> dict[str, int]:
-    """Return what of `choice` decides how long a step takes."""
-    values = {**vars(choice), "vocab_size": tokenizer.size}
-    return {part: values[part] for part in PARTS}
 
 
 def plan(
@@ -137,13 +50,15 @@ def plan(
     seconds: float | None,
     loss: float | None,
     device: str | None,
+    rehearsing: float,
     write: bool,
     show: Show,
 ) -> None:
     """Choose all that `params` says of the model and its training, and write it there.
 
     It trains for `seconds`, or for as few as the law says that `loss`, in nats a character, takes;
-    `device` is where, that of `params` if None. ConfigError and DataError where that cannot be.
+    `device` is where, that of `params` if None; a rehearsal takes `rehearsing` seconds at most.
+    ConfigError and DataError where that cannot be.
     """
     start = time.time() - psutil.Process().create_time()
     config = read_config(params)
@@ -152,22 +67,21 @@ def plan(
     with phase("reading the text"):
         facts = read_facts(*texts, device=device)
     show(describe_text(facts))
-    planner = Planner(facts, texts, device, start)
+    planner = Planner(facts, texts, device, start, rehearsing)
     if seconds is None:
         assert loss is not None
         seconds = settle_seconds(planner, loss)
     show(describe_clock(planner))
     found = planner.best(seconds)
-    rehearsed: list[Choice] = []
     while (
-        len(rehearsed) < MOST_REHEARSED
-        and (kind := replace(found.choice, steps=0)) not in rehearsed  # steps follow the clock
+        len(planner.starts) < MOST_REHEARSED
+        and kind_of(found.choice) not in planner.starts
         and found.choice.steps >= REHEARSED * LEAST_REHEARSED
     ):
         reached = planner.rehearse(found)
-        rehearsed.append(kind)
         show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
+    found = planner.finish(found, seconds)
     for line in tell(planner, found, seconds):
         show(line)
     changes = make_changes(planner, found, seconds)
@@ -245,81 +159,3 @@ def make_changes(planner: Planner, found: Planned, seconds: float) -> dict[str, 
         "eval_iters": min(max(int(batches / evaluations), LEAST_BATCHES), MOST_BATCHES),
         "checkpoint_interval": interval,
     }
-
-
-# --- In words ---
-
-
-def describe_text(facts: Facts) -> str:
-    """Return what was found of the text."""
-    figures = facts.figures
-    losses = ", ".join(f"{loss:.2f}" for loss in facts.pilot)
-    return (
-        f"text: {figures['characters']:,} characters to train on, {figures['kinds']} different"
-        f" ones; a model of the last four loses {figures['order_4']:.2f} nats a character, a small"
-        f" transformer {losses} after 75, 150 and 300 steps"
-    )
-
-
-def describe_clock(planner: Planner) -> str:
-    """Return how quick the machine is."""
-    timing = planner.time(PILOT, planner.facts.tokens[0].tokenizer)
-    speed = PILOT.tokens / timing.step
-    return (
-        f"machine: {speed:,.0f} tokens a second, trained by {PILOT.layers} layers of {PILOT.width}"
-    )
-
-
-def tell(planner: Planner, found: Planned, seconds: float) -> Iterator[str]:
-    """Yield what is planned, what is predicted, and why."""
-    timing = planner.time(found.choice, found.tokens.tokenizer)
-    yield f"plan: {describe(found.choice)}"
-    yield (
-        f"predicted: {describe_loss(found)}, {seconds / 60:.1f} minutes of training"
-        f" ({1000 * found.step_seconds:.1f} ms a step), {timing.memory / 1e9:.1f} GB of memory"
-    )
-    if not planner.law.reaches(planner.columns(found.choice, found.tokens)).all():
-        yield "the law was not fitted to runs like this one: take its loss as a guess"
-    for what, other in alternatives(planner, found, seconds):
-        yield f"  {what}: {other.loss:.3f} ({other.loss - found.loss:+.3f})"
-    yield from tell_what_is_missing(planner, found, seconds)
-
-
-def describe_loss(found: Planned) -> str:
-    """Return the predicted loss in words."""
-    sure = found.loss * found.spread
-    return f"validation loss {found.loss:.3f} +- {sure:.3f} nats a character"
-
-
-def alternatives(planner: Planner, found: Planned, seconds: float) -> Iterator[tuple[str, Planned]]:
-    """Yield other choices for the same time, each the best of its kind."""
-    columns, choice = planner.grid.columns, found.choice
-    sizes = columns["layers"] * columns["width"] ** 2
-    size = choice.layers * choice.width**2
-    kinds = [
-        ("a smaller model", sizes < 0.7 * size),
-        ("a larger one", sizes > 1.4 * size),
-        ("characters", columns["bpe"] == 0) if choice.bpe else ("a bpe", columns["bpe"] > 0),
-        ("without dropout", columns["dropout"] == 0)
-        if choice.dropout
-        else ("with dropout", columns["dropout"] > 0),
-    ]
-    for what, where in kinds:
-        try:
-            other = planner.grid.best(
-                planner.law, planner.clock, planner.left(seconds), where=where
-            )
-        except DataError:  # there is none
-            continue
-        yield f"{what}, {describe(other.choice)}", other
-
-
-def tell_what_is_missing(planner: Planner, found: Planned, seconds: float) -> Iterator[str]:
-    """Yield what twice the time and twice the text would give."""
-    longer = planner.grid.best(planner.law, planner.clock, planner.left(2 * seconds))
-    more = Grid(planner.facts.twice()).best(planner.law, planner.clock, planner.left(seconds))
-    gains = [max(found.loss - other.loss, 0.0) for other in (longer, more)]
-    yield f"  twice the minutes: {found.loss - gains[0]:.3f} ({-gains[0]:+.3f})"
-    yield f"  twice the text: {found.loss - gains[1]:.3f} ({-gains[1]:+.3f})"
-    if gains[1] > max(2 * gains[0], WORTH):
-        yield "more text is what is missing, not more time or a larger model"

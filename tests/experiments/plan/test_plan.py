@@ -12,7 +12,7 @@ from imports import ROOT
 from nanogpt2.__main__ import main
 from nanogpt2.config import yaml12
 from nanogpt2.config.config import get_config
-from nanogpt2.experiments.plan import choose, pilot, plan
+from nanogpt2.experiments.plan import choose, pilot, plan, planner, words
 from nanogpt2.text.reading.shakespeare import shakespeare_text
 
 SMALL = replace(pilot.PILOT, width=64, batch=4, steps=12)
@@ -27,14 +27,14 @@ def plays() -> str:
 def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A text of 90 kB, and a pilot, timings and a rehearsal of some steps alone."""
     monkeypatch.chdir(tmp_path)
-    for module in (pilot, plan):
+    for module in (pilot, plan, planner, words):
         monkeypatch.setattr(module, "PILOT", SMALL)
     monkeypatch.setattr(pilot, "PILOT_JUDGED", (3, 6, 12))
-    monkeypatch.setattr(plan, "TIMED", ())
-    monkeypatch.setattr(plan, "SECONDS", 0.01)
-    monkeypatch.setattr(plan, "LEAST_REHEARSED", 12)
-    monkeypatch.setattr(plan, "REHEARSING", 0.01)
-    monkeypatch.setattr(plan, "MOST_TIMED", 2)
+    monkeypatch.setattr(planner, "TIMED", ())
+    monkeypatch.setattr(planner, "SECONDS", 0.01)
+    for module in (plan, planner):
+        monkeypatch.setattr(module, "LEAST_REHEARSED", 12)
+    monkeypatch.setattr(planner, "MOST_TIMED", 2)
     monkeypatch.setattr(choose, "SIZES", ((2, 64), (2, 96)))
     monkeypatch.setattr(choose, "TOKENS", (1024,))
     monkeypatch.setattr(plan, "VOCABULARIES", (512,))
@@ -46,6 +46,7 @@ def params(plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*options: str) -> str:
+    options = (*options, "--rehearse", "0.001")
     result = CliRunner().invoke(main, ["plan", *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -96,7 +97,7 @@ def test_a_plan_says_what_it_expects_and_writes_what_trains(params: Path) -> Non
     ],
 )
 def test_what_cannot_be_is_one_line(params: Path, options: list[str], said: str) -> None:
-    result = CliRunner().invoke(main, ["plan", *options])
+    result = CliRunner().invoke(main, ["plan", *options, "--rehearse", "0.001"])
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if not line.startswith("plan: ")]
     assert said in errors[-1]

@@ -9,10 +9,13 @@ import pytest
 
 from nanogpt2.base.system.errors import DataError
 from nanogpt2.config.config import make_config
+from nanogpt2.experiments.plan import planner
 from nanogpt2.experiments.plan.choose import Facts, Grid, Planned, Tokens
+from nanogpt2.experiments.plan.ends import Start
 from nanogpt2.experiments.plan.laws import read_law
-from nanogpt2.experiments.plan.pilot import PILOT
+from nanogpt2.experiments.plan.pilot import PILOT, Rehearsed
 from nanogpt2.experiments.plan.plan import make_changes
+from nanogpt2.experiments.plan.planner import Planner, kind_of, shape_of
 from nanogpt2.experiments.plan.recipe import Choice, count_flops, make_values
 from nanogpt2.experiments.plan.timing import Clock, Timing, time_steps
 from nanogpt2.model.gpt import GPT
@@ -117,3 +120,56 @@ def test_evaluations_take_a_small_part_of_the_time(
     assert 1000 // values["eval_interval"] == evaluations
     assert values["eval_iters"] >= 4
     assert 2 * evaluations * values["eval_iters"] * forward <= share * 180
+
+
+@pytest.fixture
+def known(facts: Facts, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    """A planner that has timed nothing, and takes a minute for a rehearsal at most."""
+    monkeypatch.setattr(planner, "TIMED", ())
+    monkeypatch.setattr(planner, "time_steps", lambda *_, **__: Timing(0.1, 0.03, 0))
+    found = Planner(facts, ("some text", "some more"), "cpu", start=10.0, rehearsing=60.0)
+    found.clock = clock
+    return found
+
+
+CHOICE = Choice(bpe=0, width=128, layers=4, block=128, batch=16, steps=1000, dropout=0.1)
+
+
+def rehearsing(monkeypatch: pytest.MonkeyPatch, *, loss: float, own: float, step: float) -> None:
+    """Let each rehearsal find just this."""
+    found = Rehearsed([loss], own, step)
+    monkeypatch.setattr(planner, "rehearse", lambda *_, **__: found)
+
+
+def test_half_of_the_steps_say_how_the_run_ends_and_how_long_it_takes(
+    known: Planner, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = Planned(CHOICE, facts.tokens[0], 1.5, 0.04, 0.1)
+    rehearsing(monkeypatch, loss=1.7, own=1.6, step=0.1)
+    known.rehearse(planned)
+    assert known.starts == {kind_of(CHOICE): Start(250, 1.7, 1.6)}
+    rehearsing(monkeypatch, loss=1.55, own=1.4, step=0.16)
+    found = known.finish(planned, 120.0)
+    assert 1.3 < found.loss < 1.55
+    assert found.spread < planned.spread
+    assert found.step_seconds == pytest.approx((250 * 0.1 + 500 * 0.16) / 750)
+    assert found.choice.steps == int((120 - 10) * 0.94 / found.step_seconds)
+    assert known.clock.predict(shape_of(CHOICE, found.tokens.tokenizer))[0] == pytest.approx(
+        found.step_seconds, rel=0.02
+    )
+    (again,), _ = known.law.predict(known.columns(found.choice, found.tokens), "this text")
+    assert again == pytest.approx(found.loss, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("step", "rehearsed"), [(0.13, True), (0.1, False)], ids=["longer than it may", "no start"]
+)
+def test_no_half_is_trained_where_it_would_say_nothing_or_take_too_long(
+    known: Planner, facts: Facts, monkeypatch: pytest.MonkeyPatch, step: float, rehearsed: bool
+) -> None:
+    planned = Planned(CHOICE, facts.tokens[0], 1.5, 0.04, step)
+    rehearsing(monkeypatch, loss=1.7, own=1.6, step=step)
+    if rehearsed:
+        known.rehearse(planned)
+    monkeypatch.setattr(planner, "rehearse", None)
+    assert known.finish(planned, 120.0) is planned

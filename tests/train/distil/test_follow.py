@@ -186,9 +186,7 @@ def test_with_other_teachers_no_run_goes_on_from_its_state(
     assert "going on" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("per_step", "turns"), [(0, ""), (1, ", 1 of them in each step"), (2, "")]
-)
+@pytest.mark.parametrize(("per_step", "turns"), [(0, ""), (1, ", 1 of them in each step"), (2, "")])
 def test_a_run_says_whom_it_follows(config: Config, per_step: int, turns: str) -> None:
     config = get_config(config, teachers_per_step=per_step)
     line = describe(load_teachers(config), config)
