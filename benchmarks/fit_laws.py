@@ -26,7 +26,17 @@ import torch
 from torch import Tensor
 
 from nanogpt2.experiments.plan import ends, laws
-from nanogpt2.experiments.plan.laws import FIGURES, PILOT, Fit, Law, features, read_runs
+from nanogpt2.experiments.plan.laws import (
+    FIGURES,
+    PILOT,
+    Fit,
+    Law,
+    features,
+    read_law,
+    read_runs,
+)
+
+Losses = np.ndarray[Any, np.dtype[np.float64]]  # or their errors
 
 STEPS = 250
 RATE = 0.05
@@ -174,11 +184,8 @@ def left_out(
     With a `ratio` those of runs that were started with so many times fewer steps, each with that
     alone known.
     """
-    others = law.texts != text
-    known = replace(
-        law, known=law.known[others], losses=law.losses[others], texts=law.texts[others]
-    )
-    own = [int(i) for i in np.flatnonzero(~others)]
+    known = without(law, text)
+    own = [int(i) for i in np.flatnonzero(law.texts == text)]
     if not ratio:
         losses, _ = known.predict(as_columns(rows, own), text)
         return [float(error) for error in np.log(losses) - law.losses[own]]
@@ -191,6 +198,41 @@ def left_out(
             (loss,), _ = with_start.predict(as_columns(rows, [i]), text)
             errors.append(float(np.log(loss) - law.losses[i]))
     return errors
+
+
+def errors_of_law(law: Law, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Losses]]:
+    """Yield what is known of runs, and errors of the logarithms of their losses."""
+    starts, texts = list_starts(rows), sorted(set(law.texts))
+    for ratio in (0, 10, 4):
+        errors = [left_out(law, rows, starts, text, ratio) for text in texts]
+        what = f"the run with {ratio} times fewer steps" if ratio else "nothing"
+        yield what, np.concatenate(errors)
+
+
+def errors_of_ends(law: Law, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Losses]]:
+    """Yield the same of runs whose half and quarter are known: by this law, the other, and both."""
+    by_this, by_other = np.empty(len(rows)), np.empty(len(rows))
+    for text in set(law.texts):
+        own = [int(i) for i in np.flatnonzero(law.texts == text)]
+        shares, _ = without(law, text).predict(as_columns(rows, own), text)
+        by_this[own] = np.log(shares) - law.losses[own]
+        known = without(read_law(), text)
+        for i in own:
+            starts = [rows[i] | {"steps": rows[i]["steps"] // n} for n in (2, 4)]
+            reached = [rows[i][name] for name in ("half", "quarter")]
+            with_starts = known.given(as_columns(starts, [0, 1]), reached, text)
+            (loss,), _ = with_starts.predict(as_columns(rows, [i]), text)
+            by_other[i] = np.log(loss / rows[i]["loss"])
+    starts_of = "the runs with half and a quarter of the steps"
+    yield f"{starts_of}, by the law of ends", by_this
+    yield f"{starts_of}, by the law of all runs", by_other
+    yield f"{starts_of}, by both", (1 - ends.EXPECTED) * by_this + ends.EXPECTED * by_other
+
+
+def without(law: Law, text: str) -> Law:
+    """Return the law with no run on `text` known."""
+    others = law.texts != text
+    return replace(law, known=law.known[others], losses=law.losses[others], texts=law.texts[others])
 
 
 def as_columns(rows: list[dict[str, Any]], at: list[int]) -> dict[str, Any]:
@@ -232,13 +274,7 @@ def main() -> None:
         f"{len(rows)} runs on {len(set(law.texts))} texts; of a text left out, error of the loss:"
     )
     print("| known besides figures and pilot | root mean square | median | n |\n|---|---|---|---|")
-    starts, texts = list_starts(rows), sorted(set(law.texts))
-    for ratio in (0,) if options.ends else (0, 10, 4):
-        each = [left_out(law, rows, starts, text, ratio) for text in texts]
-        errors = np.concatenate(each)
-        what = f"the run with {ratio} times fewer steps" if ratio else "nothing"
-        if options.ends:
-            what = "the runs with half and a quarter of the steps"
+    for what, errors in (errors_of_ends if options.ends else errors_of_law)(law, rows):
         print(
             f"| {what} | {np.sqrt((errors**2).mean()):.1%} |"
             f" {np.median(abs(errors)):.1%} | {len(errors)} |"

@@ -21,6 +21,7 @@ OF_RUNS = (
     *("growth", "text", "weights", "seen", "steps", "epochs", "dropout", "dropout_epochs"),
     *("context", "bpe"),
 )
+EXPECTED = 0.35  # how much the law that knows both starts says beside this one: they err apart
 LEAST_APART = 1.4  # times as many steps as the quarter has, that the half has
 
 
@@ -55,10 +56,13 @@ def read_ends() -> Law:
     return make_law(LAW, end_features, columns, texts, losses - np.log(columns["half"]))
 
 
-def predict_end(columns: Columns, quarter: Start, half: Start) -> tuple[float, float]:
+def predict_end(
+    columns: Columns, quarter: Start, half: Start, *, expected: float
+) -> tuple[float, float]:
     """Return the loss of the run of `columns`, and its standard deviation as a share of it.
 
-    The starts need not have just so many steps: what was gained is taken by the doubling.
+    `expected` is what `laws` expects that was given both starts. These need not have just so many
+    steps: what was gained is taken by the doubling.
     """
     gain = (quarter.loss / half.loss) ** (1 / math.log2(half.steps / quarter.steps))
     known = {
@@ -69,4 +73,5 @@ def predict_end(columns: Columns, quarter: Start, half: Start) -> tuple[float, f
     }
     (share,), (spread,) = read_ends().predict({**columns, **known})
     doublings = math.log2(columns["steps"] / half.steps)
-    return half.loss * float(share) ** doublings, float(spread)
+    loss = half.loss * float(share) ** doublings
+    return float(loss ** (1 - EXPECTED) * expected**EXPECTED), float(spread)

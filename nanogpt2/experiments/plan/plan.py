@@ -82,6 +82,11 @@ def plan(
         show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
     found = planner.finish(found, seconds)
+    if half := planner.half:
+        show(
+            f"half of its steps: {half.loss:.3f} nats a character, {half.own:.3f} on the text that"
+            " it trains on"
+        )
     for line in tell(planner, found, seconds):
         show(line)
     changes = make_changes(planner, found, seconds)

@@ -39,6 +39,7 @@ class Planner:
         self.clock = Clock()
         self.timings: dict[tuple[int, ...], Timing] = {}
         self.starts: dict[Choice, Start] = {}  # of a choice without its steps
+        self.half: Start | None = None
         for choice in (PILOT, *TIMED):
             self.time(choice, self.facts.tokens[0].tokenizer)
 
@@ -83,19 +84,21 @@ class Planner:
         """Train with half of the steps of `planned`; return it as its end is known by that.
 
         Where that takes longer than a rehearsal may, or the start is not known, nothing is done.
+        What the half reached is then in `half`.
         """
         choice, steps = planned.choice, planned.choice.steps // 2
         quarter = self.starts.get(kind_of(choice))
         long = steps * planned.step_seconds > self.rehearsing
         if quarter is None or long or steps < LEAST_APART * quarter.steps:
             return planned
-        half, step_seconds = self._start(planned, steps)
+        self.half, step_seconds = half, _ = self._start(planned, steps)
         apart = half.steps, quarter.steps  # in which the step's time was found twice
         step = float(np.average([step_seconds, planned.step_seconds], weights=apart))
         self.clock.add(shape_of(choice, planned.tokens.tokenizer), step)
         choice = replace(choice, steps=int(self.left(seconds) * STEPPING / step))
         columns = self.columns(choice, planned.tokens)
-        loss, spread = predict_end(columns, quarter, half)
+        (expected,), _ = self.law.predict(columns, ME)
+        loss, spread = predict_end(columns, quarter, half, expected=float(expected))
         self.law = self.law.given(columns, [loss], ME)
         return Planned(choice, planned.tokens, loss, spread, step)
 

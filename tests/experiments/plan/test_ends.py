@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nanogpt2.experiments.plan.ends import (
+    EXPECTED,
     RUNS,
     Start,
     end_features,
@@ -23,8 +24,9 @@ def law() -> Law:
 @pytest.fixture(scope="module")
 def run() -> dict[str, float]:
     """A run whose half and quarter fell as most do."""
-    columns = read_runs(RUNS)[0]
-    return {name: float(np.median(values)) for name, values in columns.items()}
+    columns, _, losses = read_runs(RUNS)
+    loss = {"loss": np.exp(losses)}
+    return {name: float(np.median(values)) for name, values in {**columns, **loss}.items()}
 
 
 def starts(run: dict[str, float], **changes: float) -> tuple[Start, Start]:
@@ -35,6 +37,11 @@ def starts(run: dict[str, float], **changes: float) -> tuple[Start, Start]:
         Start(round(steps / 4), losses["quarter"], losses["quarter_own"]),
         Start(round(steps / 2), losses["half"], losses["half_own"]),
     )
+
+
+def foretell(run: dict[str, float], quarter: Start, half: Start) -> tuple[float, float]:
+    """Return how `run` ends, where the law of all runs expects what it did."""
+    return predict_end(run, quarter, half, expected=run["loss"])
 
 
 def test_runs_that_are_known_end_as_they_did(law: Law) -> None:
@@ -48,14 +55,14 @@ def test_runs_that_are_known_end_as_they_did(law: Law) -> None:
 def test_a_model_that_knows_its_text_by_heart_has_less_left_to_learn(
     run: dict[str, float],
 ) -> None:
-    near, _ = predict_end(run, *starts(run, half_own=run["half"] * 0.95))
-    far, _ = predict_end(run, *starts(run, half_own=run["half"] * 0.5))
+    near, _ = foretell(run, *starts(run, half_own=run["half"] * 0.95))
+    far, _ = foretell(run, *starts(run, half_own=run["half"] * 0.5))
     assert near < far
 
 
 def test_what_fell_quickly_falls_further(run: dict[str, float]) -> None:
-    slow, _ = predict_end(run, *starts(run, quarter=run["half"] * 1.04))
-    quick, sure = predict_end(run, *starts(run, quarter=run["half"] * 1.2))
+    slow, _ = foretell(run, *starts(run, quarter=run["half"] * 1.04))
+    quick, sure = foretell(run, *starts(run, quarter=run["half"] * 1.2))
     assert quick < slow < run["half"]
     assert 0.01 < sure < 0.06
 
@@ -63,8 +70,17 @@ def test_what_fell_quickly_falls_further(run: dict[str, float]) -> None:
 def test_starts_of_other_lengths_are_read_by_the_doubling(run: dict[str, float]) -> None:
     """Where the loss falls by as much with each doubling, it matters little where one looks."""
     quarter, half = starts(run)
-    whole, _ = predict_end(run, quarter, half)
+    whole, _ = foretell(run, quarter, half)
     later = round(0.55 * run["steps"])
     between = half.loss * (whole / half.loss) ** np.log2(later / half.steps)
-    again, _ = predict_end(run, quarter, half._replace(steps=later, loss=between))
+    again, _ = foretell(run, quarter, half._replace(steps=later, loss=between))
     assert again == pytest.approx(whole, rel=0.01)
+
+
+def test_what_the_law_of_all_runs_expects_counts_too(run: dict[str, float]) -> None:
+    quarter, half = starts(run)
+    low, high = (
+        predict_end(run, quarter, half, expected=factor * run["loss"])[0] for factor in (0.9, 1.1)
+    )
+    assert low < foretell(run, quarter, half)[0] < high
+    assert high / low == pytest.approx((1.1 / 0.9) ** EXPECTED)
