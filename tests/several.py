@@ -32,13 +32,13 @@ from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import Operators
 from nanogpt2.tokens.dataset import CharDataset, load_split
-from nanogpt2.train import resume
 from nanogpt2.train.distil import choose as distil
 from nanogpt2.train.distil.teachers import Teacher
 from nanogpt2.train.estimate import estimate_loss
-from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.step import Stepper
 from nanogpt2.train.trainer import Trainer
+from nanogpt2.train.unfinished import resume
+from nanogpt2.train.unfinished.resume import StateFiles
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 STEPS = 7

@@ -18,7 +18,7 @@ from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.base.system.files import sha256
 from nanogpt2.config import yaml12
 from nanogpt2.decode.kernels import cpu_library as decoding
-from nanogpt2.kernels.cpu import compile_operators
+from nanogpt2.kernels.cpu.operators import compile_operators
 from nanogpt2.train.distil.cpu import compile_rows
 
 SMALL_RUN = {

@@ -11,7 +11,7 @@ from nanogpt2.device.cublaslt import load_library
 from nanogpt2.device.device import is_rocm, precision_dtype
 from nanogpt2.device.group import SINGLE, Group
 from nanogpt2.kernels.checks.check import agree, check_operators
-from nanogpt2.kernels.cpu import compile_operators
+from nanogpt2.kernels.cpu.operators import compile_operators
 from nanogpt2.kernels.cublaslt import Products
 from nanogpt2.model.operators import TORCH, Operators
 

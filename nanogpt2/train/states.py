@@ -14,10 +14,10 @@ from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.report.stopwatch import Stopwatch
 from nanogpt2.report.unfinished import tell_left
 from nanogpt2.tokens.dataset import Dataset, TokenDataset
-from nanogpt2.train import resume
-from nanogpt2.train.aside import StateWriter, bytes_of
 from nanogpt2.train.record import TrainingRecord
 from nanogpt2.train.step import Stepper
+from nanogpt2.train.unfinished import resume
+from nanogpt2.train.unfinished.aside import StateWriter, bytes_of
 
 # The rooms on which trained weights depend: a state is of no use to other versions of these.
 # The name of a wing stands for all its rooms.

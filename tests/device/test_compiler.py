@@ -12,7 +12,7 @@ import pytest
 from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.decode.kernels import cpu_library
 from nanogpt2.device import compiler
-from nanogpt2.kernels import cpu as training
+from nanogpt2.kernels.cpu import operators as training
 
 SOURCE = "int answer(void) { return ANSWER; }\n"
 

@@ -99,7 +99,7 @@ def numbers(compiler: str, folder: Path, *emulator: str) -> dict[str, np.ndarray
     """Return what the kernels of training compute, compiled by `compiler`."""
     program, source = folder / compiler.split()[0], Path(__file__).with_name("numbers.c")
     flags = "-std=gnu11 -ffp-contract=fast -fno-math-errno -fopenmp -static -DHEAD_SIZE=24"
-    given = f"-I{ROOT}", f'-DKERNELS="{ROOT}/nanogpt2/kernels/cpu.c"', str(source)
+    given = f"-I{ROOT}", f'-DKERNELS="{ROOT}/nanogpt2/kernels/cpu/cpu.c"', str(source)
     command = [*compiler.split(), *flags.split(), *given, "-o", str(program), "-lm"]
     subprocess.run(command, check=True, capture_output=True)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -17,7 +17,7 @@ from nanogpt2.device import compiler as toolchain
 from nanogpt2.kernels.checks.check import check_operators, use_torchs
 from nanogpt2.kernels.checks.trials import TRIALS
 from nanogpt2.kernels.choose import find_operators
-from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
+from nanogpt2.kernels.cpu.operators import CompiledOperators, compile_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import Operators
 from nanogpt2.tokens.dataset import CharDataset

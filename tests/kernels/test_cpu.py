@@ -14,7 +14,7 @@ from nanogpt2.base.system.errors import DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.device import device, torch_private
-from nanogpt2.kernels.cpu import CompiledOperators, compile_operators
+from nanogpt2.kernels.cpu.operators import CompiledOperators, compile_operators
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT, Attention
 from nanogpt2.model.operators import TORCH, Operators
@@ -262,8 +262,8 @@ def test_without_a_compiler_training_says_so_and_goes_on(
     weights(config, text)
     lines = [line for line in capsys.readouterr().out.splitlines() if "cpu.c" in line]
     assert lines == [
-        f"note: kernels/cpu.c: `{compiler}` does not compile it here: training goes on with torch's"
-        " operators, more slowly"
+        f"note: kernels/cpu/cpu.c: `{compiler}` does not compile it here: training goes on with"
+        " torch's operators, more slowly"
     ]
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nanogpt2.base.system.errors import DeviceError
-from nanogpt2.kernels.cpu import compile_operators
-from nanogpt2.kernels.cpu_library import Library
+from nanogpt2.kernels.cpu.library import Library
+from nanogpt2.kernels.cpu.operators import compile_operators
 
 
 @pytest.fixture

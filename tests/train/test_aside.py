@@ -11,8 +11,8 @@ import torch
 
 from nanogpt2.base.system.errors import DataError
 from nanogpt2.model.checkpoint import load_tensors
-from nanogpt2.train.aside import StateWriter
-from nanogpt2.train.resume import StateFiles
+from nanogpt2.train.unfinished.aside import StateWriter
+from nanogpt2.train.unfinished.resume import StateFiles
 
 CPU = torch.device("cpu")
 MPS = torch.device("mps")  # a device of which nothing is copied

@@ -19,8 +19,8 @@ from nanogpt2.config.config import Config, get_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.tokens.dataset import CharDataset
 from nanogpt2.train.record import TrainingRecord
-from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.trainer import Trainer
+from nanogpt2.train.unfinished.resume import StateFiles
 
 ROOT = Path(".resume")
 Ended = tuple[GPT, TrainingRecord]
@@ -335,7 +335,7 @@ def test_a_second_run_of_the_same_is_refused_and_not_pruned(
     with pytest.raises(CrashError):
         run(config, text, crash=10)
     (folder,) = (path for path in ROOT.iterdir() if path.is_dir())
-    monkeypatch.setattr("nanogpt2.train.resume.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("nanogpt2.train.unfinished.resume.LOCK_SECONDS", 0.2)
     with StateFiles(folder).locked():
         with pytest.raises(TrainingError, match="this run is under way in another process"):
             run(config, text)

@@ -19,7 +19,7 @@ from nanogpt2.decode.draw import Controls
 from nanogpt2.decode.kernels.cpu import CompiledDecoder, CompiledWeights, as_struct
 from nanogpt2.decode.kernels.cpu_library import DrawControls
 from nanogpt2.decode.pages import Room
-from nanogpt2.kernels.cpu_library import Library
+from nanogpt2.kernels.cpu.library import Library
 from nanogpt2.train.distil.cpu import CompiledRows
 
 DTYPES = torch.float32, torch.bfloat16

@@ -26,7 +26,7 @@ from nanogpt2.device.device import precision_dtype
 from nanogpt2.kernels.choose import find_operators
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.operators import TORCH
-from nanogpt2.train.aside import HostCopy
+from nanogpt2.train.unfinished.aside import HostCopy
 
 PAGE = (ROOT / "docs/machines.md").read_text(encoding="utf-8")
 STATUS = re.compile(r"tested \(([a-z])\)|expected|no|as CPU")

@@ -10,7 +10,7 @@ import torch
 from every import some
 from imports import ROOT
 
-from nanogpt2.kernels.cpu import SOURCE
+from nanogpt2.kernels.cpu.operators import SOURCE
 from nanogpt2.train.distil.cpu import SOURCE as ROWS_SOURCE
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

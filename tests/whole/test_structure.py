@@ -17,12 +17,13 @@ from nanogpt2.train.states import TRAINING_ROOMS
 ROOMS = (
     *("base/system", "base/screen", "config", "device", "tokens/bpe", "tokens", "text/reading"),
     *("text/cleaning", "text/copies", "text/scan", "text/prepare", "text/shards", "text/survey"),
-    *("text/doctor", "model", "kernels/checks", "kernels", "report", "train/finetune"),
-    *("train/distil", "train/optimizers", "train", "decode", "decode/kernels", "decode/ensemble"),
-    *("sample", "evaluate", "exchange/incoming", "exchange/export", "experiments/trials"),
-    *("experiments", "experiments/plan", "experiments/proof", "experiments/compare"),
-    *("experiments/pages", "experiments/gate", "serve/playground", "serve/batching"),
-    *("serve/completions", "serve", "commands/shared", "commands"),
+    *("text/doctor", "model", "kernels/checks", "kernels/cpu", "kernels", "report"),
+    *("train/finetune", "train/distil", "train/optimizers", "train/unfinished", "train"),
+    *("decode", "decode/kernels", "decode/ensemble", "sample", "evaluate", "exchange/incoming"),
+    *("exchange/export", "experiments/trials", "experiments", "experiments/plan"),
+    *("experiments/proof", "experiments/compare", "experiments/pages", "experiments/gate"),
+    *("serve/playground", "serve/batching", "serve/completions", "serve"),
+    *("commands/shared", "commands"),
 )
 WINGS = tuple(dict.fromkeys(room.partition("/")[0] for room in ROOMS))
 PACKAGE = ROOT / "nanogpt2"

@@ -14,8 +14,8 @@ from nanogpt2.base.system.words import counted, describe_seconds
 from nanogpt2.commands.shared.values import STATES
 from nanogpt2.model.checkpoint import Checkpoint, build_model, load_tensors
 from nanogpt2.train.distil.ahead import released
-from nanogpt2.train.resume import StateFiles
 from nanogpt2.train.states import TRAINING_ROOMS
+from nanogpt2.train.unfinished.resume import StateFiles
 
 ABOUT, FACTS = "run.txt", "facts.json"  # of a run's folder, as train writes them
 

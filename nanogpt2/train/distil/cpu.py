@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.device import compiler as toolchain
-from nanogpt2.kernels.cpu_library import require, require_plain
+from nanogpt2.kernels.cpu.library import require, require_plain
 from nanogpt2.train.distil.rows import Rows
 
 SOURCE = Path(__file__).with_name("cpu.c")

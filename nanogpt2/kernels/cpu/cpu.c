@@ -7,7 +7,7 @@
 //
 // B: batch, H: heads of queries, G: heads of keys and values, T: tokens, D: HEAD_SIZE.
 
-#include "../device/vectors.h"
+#include "../../device/vectors.h"
 
 #define QUERIES 16  // that share one pass over the keys; a multiple of STRIPES
 #define D ((HEAD_SIZE + STRIPES - 1) / STRIPES * STRIPES)  // padded with zeros

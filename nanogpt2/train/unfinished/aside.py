@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nanogpt2.base.system.errors import DataError
 from nanogpt2.device.memory import free_host_bytes, pin, unpin
-from nanogpt2.train.resume import StateFiles
+from nanogpt2.train.unfinished.resume import StateFiles
 
 ALIGNMENT = 64  # bytes, at whose multiples each tensor's memory begins
 SPARED = 2  # times the memory of a copy must be free for it

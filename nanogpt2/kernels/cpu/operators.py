@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.device import compiler as toolchain
-from nanogpt2.kernels.cpu_library import DTYPES, Library
+from nanogpt2.kernels.cpu.library import DTYPES, Library
 from nanogpt2.model.operators import Operators, with_rows
 
 SOURCE = Path(__file__).with_name("cpu.c")

@@ -1,0 +1,1 @@
+"""In: states of a run. Out: files of those that serve after a crash; they are written aside."""
