@@ -1,7 +1,7 @@
 """The operators of training that a device may have faster versions of, as torch has them."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -135,10 +135,26 @@ def norm_heads(x: Tensor) -> Tensor:
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats of `targets` (B, T), -1 left out, by `logits` (B, T, V)."""
     rows = logits.flatten(0, -2).float()
-    try:
+    with checked(targets, rows.shape[1]):
         return F.cross_entropy(rows, targets.flatten(), ignore_index=-1)
-    except IndexError as error:  # on a CPU
-        allowed = f"from 0 to {rows.shape[1] - 1}, or -1, which does not count"
+
+
+def sum_losses(shares: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum of losses in nats of `targets` (N,), -1 left out, by `shares` (N, V).
+
+    These are logarithms of probabilities.
+    """
+    with checked(targets, shares.shape[1]):
+        return F.nll_loss(shares, targets, ignore_index=-1, reduction="sum")
+
+
+@contextmanager
+def checked(targets: Tensor, size: int) -> Iterator[None]:
+    """Say of `targets` that are none of `size` tokens what is allowed, on a CPU."""
+    try:
+        yield
+    except IndexError as error:
+        allowed = f"from 0 to {size - 1}, or -1, which does not count"
         raise outside("targets", targets, allowed) from error
 
 

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from every import some
 from torch import Tensor
 
-from nanogpt2.base.system.errors import DeviceError
+from nanogpt2.base.system.errors import DataError, DeviceError
 from nanogpt2.config.config import Config, get_config
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.device import device, torch_private
+from nanogpt2.kernels.cpu import operators as cpu_operators
 from nanogpt2.kernels.cpu.operators import CompiledOperators, compile_operators
 from nanogpt2.model.checkpoint import hash_weights
 from nanogpt2.model.gpt import GPT, Attention
@@ -276,3 +277,34 @@ def test_gradients_reach_the_weights_with_every_operator(text: str, config: Conf
     missing = [name for name, weight in model.named_parameters() if weight.grad is None]
     assert not missing
     assert F.cross_entropy(model(idx[None])[0], targets).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("softcap", [0.0, 15.0])
+@pytest.mark.parametrize("rows", [1, 7, 64], ids=lambda rows: f"{rows} rows at a time")
+def test_the_loss_in_parts_is_torchs(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, softcap: float, rows: int
+) -> None:
+    """With targets that do not count, in a part of their own too; and without gradients."""
+    V, drawn = 300, torch.Generator().manual_seed(1)
+    monkeypatch.setattr(cpu_operators, "LOGITS", rows * V)
+    operators = compile_operators(32)
+    x = torch.randn(2, 50, 32, generator=drawn).requires_grad_()
+    weight = (torch.randn(V, 32, generator=drawn) / 4).requires_grad_()
+    targets = torch.randint(0, V, (2, 50), generator=drawn)
+    targets[0, :9] = -1
+    found = []
+    for own in (operators, Operators()):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            loss = own.cross_entropy(x, weight, targets, softcap=softcap)
+        found.append((loss, *torch.autograd.grad(3 * loss, [x, weight])))
+    near = 1e-5 if dtype == torch.float32 else 2e-2
+    for mine, right in zip(*found, strict=True):
+        assert mine.dtype == right.dtype == torch.float32
+        assert (mine - right).abs().max() <= near * right.abs().max()
+    with torch.no_grad():
+        alone = operators.cross_entropy(x, weight, targets, softcap=softcap)
+    exact = found[0][0] if dtype == torch.float32 else alone
+    assert torch.equal(alone, exact)
+    with pytest.raises(DataError, match="-1, which does not count"):
+        operators.cross_entropy(x, weight, targets + V, softcap=softcap)

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.kernels.cpu.library import DTYPES, Library
-from nanogpt2.model.operators import Operators, with_rows
+from nanogpt2.model.operators import Operators, cap_logits, sum_losses, with_rows
 
 SOURCE = Path(__file__).with_name("cpu.c")
+LOGITS = 2**22  # of a float32 each, that exist at once: more are computed in parts
 
 
 class CompiledOperators(Operators):
@@ -73,6 +75,18 @@ class CompiledOperators(Operators):
             return super().add(x, branch, dropout=dropout)
         out: Tensor = _DropoutAdd.apply(self, x, branch, dropout)  # type: ignore[no-untyped-call]
         return out
+
+    def cross_entropy(
+        self, x: Tensor, weight: Tensor, targets: Tensor, *, softcap: float
+    ) -> Tensor:
+        if targets.numel() * len(weight) <= LOGITS or x.device.type != "cpu":
+            return super().cross_entropy(x, weight, targets, softcap=softcap)
+        mixed = torch.is_autocast_enabled("cpu")
+        rows = x.flatten(0, -2).to(torch.get_autocast_dtype("cpu") if mixed else x.dtype)
+        loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+            rows, weight, targets.flatten(), softcap, torch.is_grad_enabled()
+        )
+        return loss
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -178,6 +192,45 @@ class _DropoutAdd(torch.autograd.Function):
             None, dy.contiguous(), ctx.rate, ctx.seed, ctx.dtype
         )
         return None, dy if ctx.adds else None, dbranch, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The head and the loss together, some rows at a time: gradients are taken at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softcap: float, backward: bool
+    ) -> Tensor:
+        head, total = weight.to(x.dtype), x.new_zeros((), dtype=torch.float32)
+        dx = torch.empty_like(x) if backward else None
+        dhead = torch.zeros_like(weight, dtype=torch.float32) if backward else None
+        with torch.autocast("cpu", enabled=False):
+            for start in range(0, len(x), size := max(LOGITS // len(weight), 1)):
+                rows, wanted = x[start : start + size], targets[start : start + size]
+                raw = (rows @ head.t()).float()
+                logits = cap_logits(raw, softcap)
+                shares = F.log_softmax(logits, dim=1)
+                total += sum_losses(shares, wanted)
+                if dx is None or dhead is None:
+                    continue
+                shares.exp_()
+                counts = (wanted >= 0)[:, None]
+                shares.scatter_add_(1, wanted.clamp(min=0)[:, None], -counts.float())
+                shares *= counts
+                if softcap:
+                    shares *= 1 - (logits / softcap).square_()
+                narrow = shares.to(x.dtype)
+                dx[start : start + size] = narrow @ head
+                dhead += narrow.t() @ rows
+        count = (targets >= 0).sum()
+        ctx.save_for_backward(dx, dhead, count)
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        dx, dhead, count = ctx.saved_tensors
+        factor = dloss / count
+        return (dx * factor).to(dx.dtype), dhead * factor, None, None, None
 
 
 def compile_operators(head_size: int) -> CompiledOperators:
