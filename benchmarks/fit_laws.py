@@ -214,8 +214,7 @@ def errors_of_ends(law: Law, rows: list[dict[str, Any]]) -> Iterator[tuple[str, 
     by_this, by_other = np.empty(len(rows)), np.empty(len(rows))
     for text in set(law.texts):
         own = [int(i) for i in np.flatnonzero(law.texts == text)]
-        shares, _ = without(law, text).predict(as_columns(rows, own), text)
-        by_this[own] = np.log(shares) - law.losses[own]
+        by_this[own] = left_out(law, rows, [], text, 0)
         known = without(read_law(), text)
         for i in own:
             starts = [rows[i] | {"steps": rows[i]["steps"] // n} for n in (2, 4)]

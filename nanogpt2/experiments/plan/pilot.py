@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from nanogpt2.config.config import make_config
 from nanogpt2.evaluate.evaluate import evaluate_tokens
 from nanogpt2.experiments.plan.recipe import Choice, make_values
 from nanogpt2.experiments.plan.timing import UNTIMED
 from nanogpt2.model.gpt import GPT
-from nanogpt2.tokens.bpe.arrays import TokenArray
 from nanogpt2.tokens.dataset import TokenDataset
 from nanogpt2.tokens.tokenizer import CharTokenizer, Tokenizer
 from nanogpt2.train.step import Stepper
@@ -19,48 +17,43 @@ PILOT_JUDGED = 75, 150, 300  # steps
 JUDGED = 60_000  # tokens of a text, in parts from all over it
 
 
-class Rehearsed(NamedTuple):
-    """What a rehearsal reached, in nats a character, and how long a step of it took."""
-
-    losses: list[float]  # on the validation text
-    own: float  # on the training text, in the end
-    step_seconds: float  # but for the first ones
-
-
 def run_pilot(train: str, val: str, *, device: str) -> list[float]:
     """Return the losses of the pilot, a small model of characters, after 75, 150 and 300 steps.
 
     They are on `val`, in nats a character.
     """
     tokenizer = CharTokenizer.train([train, val])
-    return rehearse(PILOT, tokenizer, train, val, device=device, judged=PILOT_JUDGED).losses
+    judged, _ = rehearse(PILOT, tokenizer, train, [val], device=device, judged=PILOT_JUDGED)
+    return [loss for (loss,) in judged]
 
 
 def rehearse(
     choice: Choice,
     tokenizer: Tokenizer,
     train: str,
-    val: str,
+    texts: Sequence[str],
     *,
     device: str,
     judged: Sequence[int],
     after_step: Callable[[int], object] = lambda step: None,
-) -> Rehearsed:
-    """Train as `choice` says; return losses on `val` after as many steps as `judged` says.
+) -> tuple[list[list[float]], float]:
+    """Train as `choice` says; return losses on `texts` after as many steps as `judged` says.
 
-    Losses are by the character, whatever the tokenizer. `after_step` is told each step's number.
+    They are in nats a character, whatever the tokenizer. And the seconds that a step took, but for
+    the first ones. `after_step` is told each step's number.
     """
     values = {**make_values(choice), "vocab_size": tokenizer.size, "device": device}
     config = make_config(values, name="plan")
-    tokens, held_out = tokenizer.encode(train), tokenizer.encode(val)
-    dataset = TokenDataset(tokens, config.block_size)
+    tokens = {text: tokenizer.encode(text) for text in {train, *texts}}
+    dataset = TokenDataset(tokens[train], config.block_size)
     model = GPT(config)
     stepper = Stepper(model, config, say=lambda line: None)
     losses, spent, began = [], 0.0, time.perf_counter()
 
-    def judge(judged: TokenArray, text: str) -> float:
-        totals = evaluate_tokens(model, judged, tokenizer, batch_size=64, max_tokens=JUDGED).totals
-        return round(totals.nats / totals.tokens * len(judged) / len(text), 5)
+    def judge(text: str) -> float:
+        own = tokens[text]
+        totals = evaluate_tokens(model, own, tokenizer, batch_size=64, max_tokens=JUDGED).totals
+        return round(totals.nats / totals.tokens * len(own) / len(text), 5)
 
     for step in range(1, config.max_iters + 1):
         model.train()
@@ -72,8 +65,7 @@ def rehearse(
         if step in judged:
             stepper.synchronize()
             spent += time.perf_counter() - began
-            losses.append(judge(held_out, val))
+            losses.append([judge(text) for text in texts])
             began = time.perf_counter()
-    own = judge(tokens, train)
     stepper.release()
-    return Rehearsed(losses, own, spent / max(config.max_iters - UNTIMED, 1))
+    return losses, spent / max(config.max_iters - UNTIMED, 1)

@@ -81,8 +81,8 @@ def plan(
         reached = planner.rehearse(found)
         show(f"the start of {describe(found.choice)}: {reached:.3f} nats a character")
         found = planner.best(seconds)
-    found = planner.finish(found, seconds)
-    if half := planner.half:
+    found, half = planner.finish(found, seconds)
+    if half:
         show(
             f"half of its steps: {half.loss:.3f} nats a character, {half.own:.3f} on the text that"
             " it trains on"

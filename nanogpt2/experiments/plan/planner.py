@@ -39,7 +39,6 @@ class Planner:
         self.clock = Clock()
         self.timings: dict[tuple[int, ...], Timing] = {}
         self.starts: dict[Choice, Start] = {}  # of a choice without its steps
-        self.half: Start | None = None
         for choice in (PILOT, *TIMED):
             self.time(choice, self.facts.tokens[0].tokenizer)
 
@@ -80,18 +79,18 @@ class Planner:
         self.clock.add(shape_of(planned.choice, planned.tokens.tokenizer), step_seconds)
         return start.loss
 
-    def finish(self, planned: Planned, seconds: float) -> Planned:
+    def finish(self, planned: Planned, seconds: float) -> tuple[Planned, Start | None]:
         """Train with half of the steps of `planned`; return it as its end is known by that.
 
-        Where that takes longer than a rehearsal may, or the start is not known, nothing is done.
-        What the half reached is then in `half`.
+        And what the half reached. Where that takes longer than a rehearsal may, or the start is not
+        known, nothing is done.
         """
         choice, steps = planned.choice, planned.choice.steps // 2
         quarter = self.starts.get(kind_of(choice))
         long = steps * planned.step_seconds > self.rehearsing
         if quarter is None or long or steps < LEAST_APART * quarter.steps:
-            return planned
-        self.half, step_seconds = half, _ = self._start(planned, steps)
+            return planned, None
+        half, step_seconds = self._start(planned, steps)
         apart = half.steps, quarter.steps  # in which the step's time was found twice
         step = float(np.average([step_seconds, planned.step_seconds], weights=apart))
         self.clock.add(shape_of(choice, planned.tokens.tokenizer), step)
@@ -100,16 +99,18 @@ class Planner:
         (expected,), _ = self.law.predict(columns, ME)
         loss, spread = predict_end(columns, quarter, half, expected=float(expected))
         self.law = self.law.given(columns, [loss], ME)
-        return Planned(choice, planned.tokens, loss, spread, step)
+        return Planned(choice, planned.tokens, loss, spread, step), half
 
     def _start(self, planned: Planned, steps: int) -> tuple[Start, float]:
         """Train with so many `steps`; return what that reached, and the seconds of a step."""
         choice, tokenizer = replace(planned.choice, steps=steps), planned.tokens.tokenizer
+        train, val = self.texts
         with phase("rehearsing", steps, "steps") as bar:
-            (loss,), own, step_seconds = rehearse(
+            ((loss, own),), step_seconds = rehearse(
                 choice,
                 tokenizer,
-                *self.texts,
+                train,
+                [val, train],
                 device=self.device,
                 judged=(steps,),
                 after_step=lambda _: bar.add(1),

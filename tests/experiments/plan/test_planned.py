@@ -13,7 +13,7 @@ from nanogpt2.experiments.plan import planner
 from nanogpt2.experiments.plan.choose import Facts, Grid, Planned, Tokens
 from nanogpt2.experiments.plan.ends import Start
 from nanogpt2.experiments.plan.laws import read_law
-from nanogpt2.experiments.plan.pilot import PILOT, Rehearsed
+from nanogpt2.experiments.plan.pilot import PILOT
 from nanogpt2.experiments.plan.plan import make_changes
 from nanogpt2.experiments.plan.planner import Planner, kind_of, shape_of
 from nanogpt2.experiments.plan.recipe import Choice, count_flops, make_values
@@ -137,8 +137,7 @@ CHOICE = Choice(bpe=0, width=128, layers=4, block=128, batch=16, steps=1000, dro
 
 def rehearsing(monkeypatch: pytest.MonkeyPatch, *, loss: float, own: float, step: float) -> None:
     """Let each rehearsal find just this."""
-    found = Rehearsed([loss], own, step)
-    monkeypatch.setattr(planner, "rehearse", lambda *_, **__: found)
+    monkeypatch.setattr(planner, "rehearse", lambda *_, **__: ([[loss, own]], step))
 
 
 def test_half_of_the_steps_say_how_the_run_ends_and_how_long_it_takes(
@@ -149,7 +148,8 @@ def test_half_of_the_steps_say_how_the_run_ends_and_how_long_it_takes(
     known.rehearse(planned)
     assert known.starts == {kind_of(CHOICE): Start(250, 1.7, 1.6)}
     rehearsing(monkeypatch, loss=1.55, own=1.4, step=0.16)
-    found = known.finish(planned, 120.0)
+    found, half = known.finish(planned, 120.0)
+    assert half == Start(500, 1.55, 1.4)
     assert 1.3 < found.loss < 1.55
     assert found.spread < planned.spread
     assert found.step_seconds == pytest.approx((250 * 0.1 + 500 * 0.16) / 750)
@@ -172,4 +172,6 @@ def test_no_half_is_trained_where_it_would_say_nothing_or_take_too_long(
     if rehearsed:
         known.rehearse(planned)
     monkeypatch.setattr(planner, "rehearse", None)
-    assert known.finish(planned, 120.0) is planned
+    found, half = known.finish(planned, 120.0)
+    assert found is planned
+    assert half is None
