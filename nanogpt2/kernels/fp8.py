@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from nanogpt2.device.torch_private import scaled_mm
 from nanogpt2.kernels.cublaslt import Products, sum_rows
-from nanogpt2.kernels.gpu import FusedOperators, rows_of
+from nanogpt2.kernels.gpu import FusedOperators
 from nanogpt2.kernels.gpu_kernels import (
     gelu_quantize_kernel,
     quantize_rows_kernel,
     quantize_weight_kernel,
 )
+from nanogpt2.model.operators import rows_of
 
 E4M3 = torch.float8_e4m3fn
 HIGHEST = torch.finfo(E4M3).max

@@ -24,7 +24,7 @@ from nanogpt2.kernels.gpu_kernels import (
     rotate_kernel,
     scale_kernel,
 )
-from nanogpt2.model.operators import QK_EPS, Operators, with_rows
+from nanogpt2.model.operators import QK_EPS, Operators, rows_of, with_rows, working_dtype
 
 TILE = 2048  # elements that a program of four warps works on at once
 LOGITS_SHARE = 1 / 16  # of the device's memory, for logits that exist at once
@@ -129,17 +129,6 @@ class FusedOperators(Operators):
             self, x.to(working_dtype(x)), weight, targets, softcap, torch.is_grad_enabled()
         )
         return loss
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """Return what matrix products of `x` compute in: autocast's dtype, or its own."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """Return `x` (..., C) as (rows, C), in what its products compute in."""
-    return x.to(working_dtype(x)).flatten(0, -2)
 
 
 def tile_of(size: int) -> dict[str, int]:

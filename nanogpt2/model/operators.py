@@ -122,6 +122,17 @@ class Operators:
         return mean_loss(cap_logits(F.linear(x, weight), softcap), targets)
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """Return what matrix products of `x` compute in: autocast's dtype, or its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """Return `x` (..., C) as (rows, C), in what its products compute in."""
+    return x.to(working_dtype(x)).flatten(0, -2)
+
+
 def with_rows(x: Tensor) -> Tensor:
     """Return `x`, copied where its last dimension is not contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()

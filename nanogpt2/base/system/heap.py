@@ -17,9 +17,10 @@ def keep_memory(most: int = ALL) -> None:
     """
     if mallopt := _find_in_c("mallopt"):
         mallopt(M_TRIM_THRESHOLD, most)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
         if most == ALL:
-            mallopt(M_MMAP_MAX, 0)  # larger ones would still be mapped anew each time
+            mallopt(M_MMAP_MAX, 0)  # whatever their size
+        else:
+            mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
 
 
 def release_memory() -> None:

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from nanogpt2.device import compiler as toolchain
 from nanogpt2.kernels.cpu.library import DTYPES, Library
-from nanogpt2.model.operators import Operators, cap_logits, sum_losses, with_rows
+from nanogpt2.model.operators import (
+    Operators,
+    cap_logits,
+    rows_of,
+    sum_losses,
+    with_rows,
+    working_dtype,
+)
 
 SOURCE = Path(__file__).with_name("cpu.c")
 LOGITS = 2**22  # of a float32 each, that exist at once: more are computed in parts
@@ -81,10 +88,8 @@ class CompiledOperators(Operators):
     ) -> Tensor:
         if targets.numel() * len(weight) <= LOGITS or x.device.type != "cpu":
             return super().cross_entropy(x, weight, targets, softcap=softcap)
-        mixed = torch.is_autocast_enabled("cpu")
-        rows = x.flatten(0, -2).to(torch.get_autocast_dtype("cpu") if mixed else x.dtype)
         loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-            rows, weight, targets.flatten(), softcap, torch.is_grad_enabled()
+            rows_of(x), weight, targets.flatten(), softcap, torch.is_grad_enabled()
         )
         return loss
 
@@ -139,7 +144,7 @@ class _RMSNorm(torch.autograd.Function):
         ctx.operators, ctx.eps = operators, eps
         ctx.save_for_backward(x, weight)
         # Where the product that follows would narrow it, it is narrow at once.
-        mixed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        mixed = working_dtype(x)
         return operators.library.rms_norm(x, weight, eps, mixed if mixed in DTYPES else x.dtype)
 
     @staticmethod

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.model.operators import cap_logits, mean_loss
+from nanogpt2.model.operators import cap_logits, mean_loss, working_dtype
 from nanogpt2.train.distil.rows import Rows
 
 
@@ -92,12 +92,6 @@ class ChunkedLoss(SoftLoss):
             softcap, mixture, backward,
         )  # fmt: skip
         return loss
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """Return what matrix products of `x` compute in: autocast's dtype, or its own."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class _Chunked(torch.autograd.Function):
